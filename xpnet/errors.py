@@ -1,0 +1,61 @@
+"""Every error that xpnet raises on purpose, each with the exit code the command gives it.
+
+A message says what was found, what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class XpnetError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class DataError(XpnetError, ValueError):
+    """Data that cannot be used: wrong format, shape, type, label or value."""
+
+
+class FileFormatError(XpnetError):
+    """A model file or checkpoint that is damaged, of another format, or of another architecture."""
+
+
+class ConfigError(XpnetError, ValueError):
+    """An unknown name or an impossible setting."""
+
+    exit_code = 2
+
+
+class DivergedError(XpnetError):
+    """Training produced a non-finite number; names the layer, the epoch and the step."""
+
+    exit_code = 3
+
+
+class DeviceError(XpnetError):
+    """The requested device cannot be used."""
+
+    exit_code = 4
+
+
+class OutOfMemoryError(XpnetError, MemoryError):
+    """Not enough memory; says how much was needed and how much is free."""
+
+    exit_code = 5
+
+
+def unknown_name(what: str, name: object, known: Iterable[str]) -> ConfigError:
+    """Build the error for a name that is not in a table, with the nearest spelling.
+
+    Examples
+    --------
+    >>> print(unknown_name("activation", "rellu", ["relu", "tanh"]))
+    unknown activation 'rellu'; did you mean 'relu'? Known: relu, tanh
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return ConfigError(f"unknown {what} {name!r}{hint} Known: {', '.join(known)}")
