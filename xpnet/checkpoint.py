@@ -458,9 +458,9 @@ def load_tensors(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, object
 def weights_sha256(tensors: Mapping[str, np.ndarray]) -> str:
     r"""Return the SHA-256 of named arrays: equal exactly where all names, types, shapes and bits are equal.
 
-    For each name in sorted order (by code point) the hash takes the line ``["name","dtype",[shape]]`` (compact
-    JSON in ASCII with a final newline and NumPy's name of the dtype), then the values, little-endian in C
-    order.
+    For each name in sorted order (by code point) the hash takes the line ``["name","dtype",[shape]]``
+    (compact JSON in ASCII, NumPy's name of the dtype, a final newline), then the values, little-endian in
+    C order.
 
     Parameters
     ----------
@@ -569,7 +569,7 @@ def _deserialise(stream: BinaryIO, size: int, where: str) -> tuple[dict[str, np.
     if not isinstance(texts, dict) or texts.get("format") != FORMAT:
         raise FileFormatError(
             f"{where}: a safetensors file, but without the metadata that xpnet writes; expected a model "
-            "file or checkpoint of xpnet. Read it with safetensors.numpy.load_file, or save the model with xpnet."
+            "file or checkpoint of xpnet. Read it with safetensors.numpy.load_file, or save it with xpnet."
         )
     version = texts.get("format_version")
     if version != str(FORMAT_VERSION):
