@@ -1,0 +1,83 @@
+"""The small steps that the checks on entering data are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xpnet.errors import DataError
+
+
+def check_finite(x: np.ndarray, name: str) -> None:
+    """Raise a DataError that counts the NaN and infinite values of `x` and names the first."""
+    if x.dtype.kind != "f":
+        return
+    # One sum is several times cheaper than a mask, and every NaN or infinity makes it non-finite.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(x.sum(dtype=np.float64)):
+            return
+    bad = ~np.isfinite(x)
+    if not bad.any():
+        return
+    at = tuple(int(i) for i in np.argwhere(bad)[0])
+    where = f"index {at[0]}" if x.ndim == 1 else f"row {at[0]}, column {', '.join(map(str, at[1:]))}"
+    nans = int(np.isnan(x).sum())
+    raise DataError(
+        f"{name} has {nans} NaN and {int(bad.sum()) - nans} infinite values, the first ({x[at]}) at "
+        f"{where}; remove or fill them first"
+    )
+
+
+def whole_numbers(y: np.ndarray, name: str) -> np.ndarray:
+    """Return `y` as integers; a fractional, NaN or infinite value is a DataError that names the first."""
+    if y.dtype.kind == "b":
+        return y.astype(np.int64)
+    if y.dtype.kind != "f":
+        return y
+    check_finite(y, name)
+    bad = y != np.trunc(y)
+    if bad.any():
+        at = int(np.flatnonzero(bad)[0])
+        raise DataError(
+            f"{name}[{at}] is {y[at]}, expected a class label, which is a whole number "
+            f"({int(bad.sum())} of {y.size} are fractional); for real-valued targets choose regression"
+        )
+    if np.abs(y).max(initial=0) >= 2**53:
+        raise DataError(f"{name} holds floats beyond 2**53, too large to be exact class labels; use integers")
+    return y.astype(np.int64)
+
+
+def check_length(y: np.ndarray, n: int, name: str) -> None:
+    """Raise a DataError unless `y` has one row for each of `n` samples."""
+    found = y.shape[0] if y.ndim else 0
+    if y.ndim == 0 or found != n:
+        raise DataError(
+            f"{name} has {found} rows (shape {y.shape}) but there are {n} samples; expected one row each"
+        )
+
+
+def as_real(x: Any, name: str) -> np.ndarray:
+    """Return `x` as an array of a real type, or raise a DataError."""
+    x = rectangular(x, name)
+    if x.dtype.kind not in "buif":
+        raise DataError(
+            f"{name} has type {x.dtype}, expected real numbers (bool, integer or floating); "
+            f"convert it first, for example with .astype('float32')"
+        )
+    return x
+
+
+def rectangular(x: Any, name: str) -> np.ndarray:
+    """Return `x` as a host array, or raise a DataError for ragged rows, sparse matrices and device arrays."""
+    if hasattr(x, "toarray"):  # a SciPy sparse matrix, which NumPy would wrap as one object
+        raise DataError(f"{name} is a sparse matrix, expected a dense array; use .toarray()")
+    try:
+        return np.asarray(x)
+    except (ValueError, TypeError) as error:  # rows of different lengths; an array on a GPU
+        raise DataError(f"{name} is not a rectangular host array: {error}") from error
+
+
+def as_floating(y: np.ndarray) -> np.ndarray:
+    """Return `y` as it is where it is float32 or float64, else as float64."""
+    return y if y.dtype in (np.float32, np.float64) else y.astype(np.float64)
