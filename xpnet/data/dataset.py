@@ -1,0 +1,265 @@
+"""What a loaded data set is, and how its raw values become the rows that a model takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xpnet.errors import DataError, FileFormatError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """One data set, raw as stored, on the host.
+
+    Nothing is scaled here: `scale` says what to multiply by, and `preprocessing` does it, so that a
+    model can keep the same recipe for the samples it meets later.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    x_train, x_test, x_valid : numpy.ndarray, shape (N, *sample_shape) or (N, I)
+        Raw samples of any real type; the last two may be None.
+    y_train, y_test, y_valid : numpy.ndarray
+        int64 (N,) class indices in 0..C-1, or floating (N, O) targets for regression.
+    sample_shape : tuple of int
+        The shape of one sample, for example (28, 28).
+    classes : tuple of str
+        The label that each class index stands for; empty for regression.
+    scale : float
+        Brings raw values to about 0..1, for example 1/255.
+    task : str
+        "classification" or "regression".
+
+    Raises
+    ------
+    DataError
+        The parts disagree in length or width, or only one of a pair is given.
+
+    Examples
+    --------
+    >>> x, y = np.zeros((4, 2, 2), np.uint8), np.array([0, 1, 0, 1])
+    >>> Dataset("tiny", x, y, None, None, (2, 2), ("no", "yes"), 1 / 255)
+    Dataset('tiny', classification, 4 train, samples (2, 2) uint8, 2 classes)
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray | None
+    y_test: np.ndarray | None
+    sample_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    scale: float
+    task: str = "classification"
+    x_valid: np.ndarray | None = None
+    y_valid: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in ("classification", "regression"):
+            raise DataError(f"task is {self.task!r}, expected 'classification' or 'regression'")
+        for part in ("train", "test", "valid"):
+            x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
+            if (x is None) != (y is None) or (x is None and part == "train"):
+                raise DataError(f"{self.name}: x_{part} and y_{part} belong together, but one is missing")
+            if x is None:
+                continue
+            if len(x) != len(y):
+                raise DataError(f"{self.name}: x_{part} has {len(x)} samples but y_{part} has {len(y)}")
+            if not _fits(x.shape, self.sample_shape):
+                raise DataError(
+                    f"{self.name}: x_{part} has shape {x.shape}, expected {_wanted(self.sample_shape)}"
+                )
+
+    @property
+    def n_features(self) -> int:
+        """I, the numbers per sample."""
+        return math.prod(self.sample_shape)
+
+    @property
+    def n_classes(self) -> int:
+        """C, or 0 for regression."""
+        return len(self.classes)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The recipe from raw samples to a model's input."""
+        return Preprocessing(self.sample_shape, self.scale)
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{len(x)} {part}"
+            for part in ("train", "valid", "test")
+            if (x := getattr(self, f"x_{part}")) is not None
+        ]
+        last = (
+            f"{self.n_classes} classes"
+            if self.task == "classification"
+            else f"targets {self.y_train.shape[1:]}"
+        )
+        return (
+            f"Dataset({self.name!r}, {self.task}, {', '.join(parts)}, samples {self.sample_shape} "
+            f"{self.x_train.dtype}, {last})"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessing:
+    """The recipe that turns raw samples into a model's input: flatten, then ``x * scale + shift``.
+
+    It is stored with the model, so that what is predicted later passes through the same steps.
+
+    Parameters
+    ----------
+    sample_shape : tuple of int
+        The shape of one raw sample.
+    scale, shift : float or numpy.ndarray
+        One number, or one per feature (of shape (I,) or `sample_shape`).
+
+    Raises
+    ------
+    DataError
+        `scale` or `shift` is not finite or has another size than the sample.
+
+    Examples
+    --------
+    >>> prepare = Preprocessing((2, 2), scale=1 / 255)
+    >>> prepare(np.full((1, 2, 2), 255, np.uint8))
+    array([[1., 1., 1., 1.]], dtype=float32)
+    >>> Preprocessing.from_metadata(prepare.to_metadata()) == prepare
+    True
+    """
+
+    sample_shape: tuple[int, ...]
+    scale: float | np.ndarray = 1.0
+    shift: float | np.ndarray = 0.0
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(size) for size in self.sample_shape)
+        if not shape or min(shape) < 1:
+            raise DataError(f"sample_shape is {self.sample_shape}, expected one or more positive sizes")
+        object.__setattr__(self, "sample_shape", shape)
+        for field in ("scale", "shift"):
+            object.__setattr__(self, field, self._factor(field))
+
+    @property
+    def n_features(self) -> int:
+        """I, the width of a prepared row."""
+        return math.prod(self.sample_shape)
+
+    def __call__(self, x: Any, dtype: Any = np.float32) -> np.ndarray:
+        """Prepare a batch.
+
+        Parameters
+        ----------
+        x : array_like, shape (B, *sample_shape) or (B, I)
+            Raw samples; axes of length one do not count.
+        dtype : numpy dtype
+            The floating type of the result and of the arithmetic.
+
+        Returns
+        -------
+        numpy.ndarray, shape (B, I)
+            A new array of type `dtype`; `x` is left alone.
+
+        Raises
+        ------
+        DataError
+            Another shape, not real numbers, or values too large for `dtype`.
+        """
+        x = np.asarray(x)
+        if not _fits(x.shape, self.sample_shape):
+            one = "; for one sample write x[None]" if x.shape == self.sample_shape else ""
+            raise DataError(f"X has shape {x.shape}, expected {_wanted(self.sample_shape)}{one}")
+        if x.dtype.kind not in "buif":
+            raise DataError(f"X has type {x.dtype}, expected real numbers (bool, integer or floating)")
+        dtype = np.dtype(dtype)
+        with np.errstate(over="raise"):
+            try:
+                rows = x.reshape(len(x), self.n_features).astype(dtype)
+                rows *= np.asarray(self.scale, dtype)
+                rows += np.asarray(self.shift, dtype)
+            except FloatingPointError as error:
+                raise DataError(f"X holds values too large for {dtype}; scale them down first") from error
+        return rows
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Return the recipe as plain numbers and lists, ready for JSON; exact when read back."""
+        return {
+            "sample_shape": list(self.sample_shape),
+            "scale": _plain(self.scale),
+            "shift": _plain(self.shift),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Preprocessing:
+        """Rebuild the recipe from `to_metadata`'s result.
+
+        Raises
+        ------
+        FileFormatError
+            A key is missing or holds something else than numbers.
+        """
+        try:
+            return cls(
+                tuple(metadata["sample_shape"]),
+                _from_plain(metadata["scale"]),
+                _from_plain(metadata["shift"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(
+                f"damaged preprocessing record {dict(metadata)!r:.200}: {error!r}; expected "
+                "sample_shape, scale and shift"
+            ) from error
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Preprocessing):
+            return NotImplemented
+        return self.to_metadata() == other.to_metadata()
+
+    def __hash__(self) -> int:
+        return hash((self.sample_shape, repr(self.to_metadata())))
+
+    def _factor(self, field: str) -> float | np.ndarray:
+        try:
+            value = np.array(getattr(self, field), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{field} is {getattr(self, field)!r:.80}, expected numbers") from error
+        if not np.isfinite(value).all():
+            raise DataError(f"{field} holds values that are not finite, expected finite numbers")
+        if value.ndim == 0:
+            return float(value)
+        if value.shape not in (self.sample_shape, (self.n_features,)):
+            raise DataError(
+                f"{field} has shape {value.shape}, expected one number, ({self.n_features},) or "
+                f"{self.sample_shape}"
+            )
+        value = value.reshape(-1)
+        value.flags.writeable = False
+        return value
+
+
+def _fits(shape: tuple[int, ...], sample_shape: tuple[int, ...]) -> bool:
+    # Axes of length one are only bookkeeping: (B, 28, 28, 1) and (B, 1, 28, 28) are both images of 28 x 28.
+    def core(sizes: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(size for size in sizes if size != 1)
+
+    return len(shape) >= 2 and core(shape[1:]) in (core(sample_shape), core((math.prod(sample_shape),)))
+
+
+def _wanted(sample_shape: tuple[int, ...]) -> str:
+    flat = f"(B, {math.prod(sample_shape)})"
+    return flat if len(sample_shape) == 1 else f"(B, {', '.join(map(str, sample_shape))}) or {flat}"
+
+
+def _plain(value: float | np.ndarray) -> float | list[float]:
+    return value.tolist() if isinstance(value, np.ndarray) else float(value)
+
+
+def _from_plain(value: Any) -> float | np.ndarray:
+    return np.array(value, dtype=np.float64) if isinstance(value, list) else float(value)
