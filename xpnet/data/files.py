@@ -1,0 +1,234 @@
+"""Training data from the user's own files: NPZ, NPY, IDX and CSV.
+
+Formats are told apart by their first bytes (CSV, which has none, by its name). Nothing is ever
+unpickled, so a file from a stranger cannot run code.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpnet.data.checks import check_features, check_targets
+from xpnet.data.dataset import Dataset
+from xpnet.data.idx import read_idx
+from xpnet.data.labels import encode_labels
+from xpnet.data.tables import CSV_SUFFIXES, kind_of, pick, read_csv, read_lines, read_npy, read_npz
+from xpnet.errors import DataError
+
+MNIST_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+Path_ = str | os.PathLike[str]
+
+
+def load_file(
+    path: Path_,
+    *,
+    labels: Path_ | None = None,
+    target: str | None = None,
+    task: str = "classification",
+    classes: tuple[str, ...] | None = None,
+) -> Dataset:
+    """Load training data from one file or folder.
+
+    - NPZ: ``x`` (or ``X``) and ``y``; optionally ``x_valid``, ``y_valid`` and ``x_test``, ``y_test``.
+    - NPY: the samples, with `labels` naming a second file (NPY, IDX, or text with one label a line).
+    - IDX, plain or .gz: the samples, with `labels`; without it, the file beside it whose name has
+      ``labels-idx1`` where this one has ``images-idx3``.
+    - CSV: a header line, then numbers; one column is the target.
+    - a folder with MNIST's file names: the train pair, and the t10k pair where it exists.
+
+    Values stay raw. The scale is 1/255 for uint8 and 1/65535 for uint16 (unless no value is above 1),
+    else 1.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file or folder.
+    labels : str or path-like, optional
+        The file of labels, for NPY and IDX.
+    target : str, optional
+        The NPZ key (default ``y``) or the CSV column (default the last) that holds the labels.
+    task : {"classification", "regression"}
+        Whether those are class labels or real-valued targets.
+    classes : tuple of str, optional
+        The classes of an existing model, to number the labels as it does. Where absent they are the
+        sorted labels of all parts.
+
+    Returns
+    -------
+    Dataset
+        With class indices 0..C-1 and the original labels in `classes`, or float targets (N, O).
+
+    Raises
+    ------
+    DataError
+        Missing, of an unknown format, damaged, holding objects, or not usable as samples and labels.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/pets.npz", x=np.eye(3), y=["cat", "dog", "cat"])
+    ...     data = load_file(f"{folder}/pets.npz")
+    >>> data.classes, data.y_train
+    (('cat', 'dog'), array([0, 1, 0]))
+    """
+    path = Path(path).expanduser()
+    if task not in ("classification", "regression"):
+        raise DataError(f"task is {task!r}, expected 'classification' or 'regression'")
+    parts = _read_parts(path, None if labels is None else Path(labels).expanduser(), target)
+    return _assemble(path, parts, task, classes)
+
+
+def find_idx(folder: Path, file: str) -> Path | None:
+    """Return the path of an MNIST-named file in `folder`, plain or .gz, or None."""
+    # Some tools unpack train-images-idx3-ubyte as train-images.idx3-ubyte.
+    dotted = file.replace("-idx", ".idx")
+    candidates = (folder / (stem + end) for stem in (file, dotted) for end in (".gz", ""))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+Parts = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def _read_parts(path: Path, labels: Path | None, target: str | None) -> Parts:
+    """Return the samples and labels of each part (train, valid, test) as stored."""
+    if path.is_dir():
+        return _parts_of_folder(path)
+    kind = kind_of(path)
+    if labels is not None and kind not in ("npy", "idx"):
+        raise DataError(f"{path}: a file of labels goes with NPY and IDX samples; this file holds its own")
+    if kind == "npz":
+        return _parts_of_npz(path, target)
+    if kind == "csv":
+        return {"train": read_csv(path, target)}
+    if labels is None:
+        labels = _guess_labels(path) if kind == "idx" else None
+        if labels is None:
+            raise DataError(
+                f"{path}: the file holds samples only; name the file of their labels too (labels=...)"
+            )
+    x = read_npy(path) if kind == "npy" else read_idx(path)
+    return {"train": (x, _read_labels(labels))}
+
+
+def _parts_of_folder(folder: Path) -> Parts:
+    found = [find_idx(folder, file) for file in MNIST_FILES]
+    if found[0] is None or found[1] is None:
+        raise DataError(
+            f"{folder}: a folder of training data must hold {MNIST_FILES[0]} and {MNIST_FILES[1]} "
+            "(plain or .gz), and may hold the t10k pair"
+        )
+    parts = {"train": (read_idx(found[0]), read_idx(found[1]))}
+    if found[2] is not None and found[3] is not None:
+        parts["test"] = (read_idx(found[2]), read_idx(found[3]))
+    elif found[2] is not None or found[3] is not None:
+        raise DataError(
+            f"{folder}: {MNIST_FILES[2]} and {MNIST_FILES[3]} belong together, but one is missing"
+        )
+    return parts
+
+
+def _parts_of_npz(path: Path, target: str | None) -> Parts:
+    arrays = read_npz(path)
+    parts = {
+        "train": (
+            pick(arrays, ("x", "X", "x_train"), path),
+            pick(arrays, (target,) if target else ("y", "y_train"), path),
+        )
+    }
+    for part in ("valid", "test"):
+        pair = [arrays.get(f"{letter}_{part}") for letter in "xy"]
+        if pair[0] is not None and pair[1] is not None:
+            parts[part] = (pair[0], pair[1])
+        elif pair[0] is not None or pair[1] is not None:
+            raise DataError(f"{path}: x_{part} and y_{part} belong together, but one is missing")
+    return parts
+
+
+def _guess_labels(path: Path) -> Path | None:
+    for images, named in (("images-idx3", "labels-idx1"), ("images.idx3", "labels.idx1")):
+        if images in path.name:
+            stem = path.name.replace(images, named).removesuffix(".gz")
+            return find_idx(path.parent, stem.replace(".idx", "-idx"))
+    return None
+
+
+def _read_labels(path: Path) -> np.ndarray:
+    if path.suffix.lower() in (*CSV_SUFFIXES, ".txt"):
+        return read_lines(path)
+    kind = kind_of(path)
+    if kind == "npz":
+        raise DataError(
+            f"{path}: labels must be an NPY, IDX or text file; an NPZ file holds samples and labels together"
+        )
+    return read_npy(path) if kind == "npy" else read_idx(path)
+
+
+def _assemble(path: Path, parts: Parts, task: str, classes: tuple[str, ...] | None) -> Dataset:
+    checked: dict[str, Any] = {"x_test": None, "y_test": None}
+    for part, (x, _) in parts.items():
+        checked[f"x_{part}"] = check_features(x, name=_label(path, "x", part))
+    x_train = checked["x_train"]
+    for part, (_, y) in parts.items():
+        n, found = len(checked[f"x_{part}"]), len(y) if y.ndim else 0
+        if n != found:
+            raise DataError(
+                f"{_label(path, 'y', part)} has {found} entries (shape {y.shape}) but there are {n} samples"
+            )
+    ys = {part: y for part, (_, y) in parts.items()}
+    if task == "classification":
+        encoded, classes = _encode_together(path, ys, classes)
+    else:
+        encoded, classes = _targets_together(path, ys), ()
+    checked |= {f"y_{part}": y for part, y in encoded.items()}
+    return Dataset(
+        path.stem,
+        sample_shape=x_train.shape[1:],
+        classes=classes,
+        scale=_scale_of(x_train),
+        task=task,
+        **checked,
+    )
+
+
+def _encode_together(
+    path: Path, ys: Mapping[str, np.ndarray], classes: tuple[str, ...] | None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    own = {part: encode_labels(y, classes, name=_label(path, "y", part)) for part, y in ys.items()}
+    if classes is None:
+        texts = {y.dtype.kind in "UST" for y in ys.values()}
+        if len(texts) > 1:
+            raise DataError(f"{path}: some parts have numbers as labels and others have text")
+        union = {label for _, names in own.values() for label in names}
+        classes = tuple(sorted(union) if texts == {True} else sorted(union, key=int))
+    index = {label: code for code, label in enumerate(classes)}
+    tables = {
+        part: np.array([index[label] for label in names], dtype=np.int64) for part, (_, names) in own.items()
+    }
+    return {part: tables[part][codes] for part, (codes, _) in own.items()}, classes
+
+
+def _targets_together(path: Path, ys: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    width = ys["train"].shape[1] if ys["train"].ndim > 1 else 1
+    return {part: check_targets(y, len(y), width, name=_label(path, "y", part)) for part, y in ys.items()}
+
+
+def _scale_of(x: np.ndarray) -> float:
+    full = {"uint8": 255, "uint16": 65535}.get(x.dtype.name)
+    # Bytes that are only 0 and 1 are features already in range, not pixels.
+    return 1.0 if full is None or x.max() <= 1 else 1 / full
+
+
+def _label(path: Path, letter: str, part: str) -> str:
+    return f"{path}: {letter}" if part == "train" else f"{path}: {letter}_{part}"

@@ -1,0 +1,123 @@
+"""Samples to predict for, from array files, pictures and folders of pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from xpnet.data.arrays import check_finite
+from xpnet.data.idx import read_idx
+from xpnet.data.images import IMAGE_SUFFIXES, load_image
+from xpnet.data.tables import csv_rows, kind_of, numbers, pick, read_npy, read_npz
+from xpnet.errors import DataError
+
+Source = str | os.PathLike[str]
+
+
+def load_inputs(
+    paths: Source | Iterable[Source],
+    *,
+    sample_shape: tuple[int, ...] | None = None,
+    invert: str | bool = "auto",
+) -> tuple[np.ndarray, list[str]]:
+    """Load the samples of any number of files and folders.
+
+    - NPY, IDX: a batch, or one sample where its shape is `sample_shape`.
+    - NPZ: the array ``x`` or ``X``, or the only one.
+    - CSV: every column a feature; a header line.
+    - pictures (png, jpg, bmp, gif, tiff, webp, pgm): see `xpnet.data.load_image`.
+    - a folder: its pictures, also in folders below it, in sorted order.
+
+    Parameters
+    ----------
+    paths : path or iterable of paths
+        What to load, in this order.
+    sample_shape : tuple of int, optional
+        What the model takes; pictures are resized to it. Where absent, pictures keep their size and
+        must agree.
+    invert : {"auto", True, False}
+        For pictures, see `xpnet.data.load_image`.
+
+    Returns
+    -------
+    x : numpy.ndarray, shape (B, *sample_shape) or (B, I)
+        Raw samples, all of one type.
+    names : list of str
+        One per sample: the path, with ``[i]`` behind it where a file holds several.
+
+    Raises
+    ------
+    DataError
+        Nothing found, unreadable, or samples of different shapes or types.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/two.npy", np.zeros((2, 3)))
+    ...     x, names = load_inputs(f"{folder}/two.npy")
+    >>> x.shape, [os.path.basename(name) for name in names]
+    ((2, 3), ['two.npy[0]', 'two.npy[1]'])
+    """
+    listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    batches: list[np.ndarray] = []
+    names: list[str] = []
+    for path in (file for source in listed for file in _expand(Path(source).expanduser())):
+        batch = _read_batch(path, sample_shape, invert)
+        if batches:
+            _check_alike(batches[0], names[0], batch, path)
+        batches.append(batch)
+        single = len(batch) == 1
+        names += [str(path)] if single else [f"{path}[{i}]" for i in range(len(batch))]
+    if not batches:
+        raise DataError("no inputs: give at least one file or folder of pictures")
+    return np.concatenate(batches), names
+
+
+def _expand(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    files = sorted(
+        file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+    )
+    if not files:
+        raise DataError(f"{path}: the folder holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+    yield from files
+
+
+def _read_batch(path: Path, sample_shape: tuple[int, ...] | None, invert: str | bool) -> np.ndarray:
+    """Return what one file holds as (B, ...)."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return load_image(path, sample_shape, invert=invert)[None]
+    kind = kind_of(path)
+    if kind == "csv":
+        x = numbers(path, *csv_rows(path))
+    elif kind == "npz":
+        arrays = read_npz(path)
+        x = next(iter(arrays.values())) if len(arrays) == 1 else pick(arrays, ("x", "X"), path)
+    else:
+        x = read_npy(path) if kind == "npy" else read_idx(path)
+    if x.dtype.kind not in "buif":
+        raise DataError(f"{path}: holds {x.dtype}, expected real numbers")
+    if sample_shape is not None and x.shape == tuple(sample_shape):
+        x = x[None]
+    if x.ndim < 2 or x.size == 0:
+        raise DataError(f"{path}: has shape {x.shape}, expected a batch (B, ...) of one or more samples")
+    check_finite(x, str(path))
+    return x
+
+
+def _check_alike(first: np.ndarray, first_name: str, batch: np.ndarray, path: Path) -> None:
+    # Types are not mixed, because bytes 0..255 and fractions 0..1 would silently be scaled alike.
+    if batch.dtype != first.dtype:
+        raise DataError(
+            f"{path} holds {batch.dtype} but {first_name} holds {first.dtype}; predict for them separately"
+        )
+    if batch.shape[1:] != first.shape[1:]:
+        raise DataError(
+            f"{path} holds samples of shape {batch.shape[1:]} but {first_name} of {first.shape[1:]}"
+        )
