@@ -1,0 +1,195 @@
+"""The seam: the only place that knows which array library is in use.
+
+All layer mathematics goes through one object, a `Backend`. This module documents its contract and
+nothing else does; `reference.py` implements every operation in plain Array-API calls and *is* the
+definition of truth; `cpu.py` and `cuda/` override an operation only where that measurably wins.
+
+Laws of the contract
+--------------------
+* Operations work on the last two axes (-2 batch, -1 features); any leading axes (a population) ride along.
+* Results are written into `out`, which is also returned. No operation allocates an array as large as
+  a batch or the parameters, and none synchronises a device.
+* `out` may be one of the inputs of `map` (the whole array, never a partial overlap); of `matmul`, never.
+* Inputs that are not `out` are left untouched.
+* All floating operands of one call have the same dtype and the same device.
+* Step-varying numbers live in arrays, so that `capture` can repeat a whole step.
+
+To plug in another array library, pass its Array-API namespace to `get_backend`, or subclass
+`ReferenceBackend` and check the result with `xpnet.testing.check_backend` (see docs/backends.md).
+"""
+
+from __future__ import annotations
+
+import types
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, DeviceError
+
+Array = Any  # an array of whichever library the back end speaks
+DEVICES = "cpu, cuda, cuda:N, auto"
+
+
+class Backend(ABC):
+    """One array library on one device. Shape letters: M models, B batch, I in, O out, N any width.
+
+    Attributes
+    ----------
+    name : str
+        Library name for people and records, such as ``"numpy"``.
+    device : str
+        Where arrays live: ``"cpu"``, ``"cuda:0"``.
+    xp : namespace
+        The Array-API namespace; for shape work (`reshape`, `expand_dims`) outside the hot path.
+    """
+
+    name: str
+    device: str
+    xp: Any
+
+    # --- memory ---------------------------------------------------------------------------------
+    @abstractmethod
+    def asarray(self, values: Any, dtype: str | None = None) -> Array:
+        """Bring host values (NumPy array, list, number) to the device; copies unless already there."""
+
+    @abstractmethod
+    def to_numpy(self, x: Array) -> np.ndarray:
+        """Copy or view `x` as a NumPy array on the host. Waits for the device."""
+
+    @abstractmethod
+    def empty(self, shape: Sequence[int], dtype: str) -> Array:
+        """Return an uninitialised array of `shape`; the only way a step gets its buffers."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until everything asked of the device is done."""
+
+    # --- compute --------------------------------------------------------------------------------
+    @abstractmethod
+    def matmul(self, a: Array, b: Array, *, ta: bool = False, tb: bool = False, out: Array) -> Array:
+        """out = op(a) @ op(b), where `ta`/`tb` transpose the last two axes.
+
+        Leading axes broadcast: ``(B, I)`` with ``(M, O, I)`` and ``tb=True`` gives ``(M, B, O)``.
+        """
+
+    @abstractmethod
+    def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
+        """out = fn(ns, *args), elementwise, with broadcasting to the shape of `out`.
+
+        `fn` is an ordinary Python function written once for all back ends. It may use the operators
+        ``+ - * / ** - < <= > >= == !=``, ``&  |  ~`` on conditions, Python numbers, and these names of
+        the namespace `ns`: ``abs exp expm1 log log1p sqrt square tanh sin cos floor erf maximum minimum
+        where sign``. It must not branch on array values. With a tuple as `out`, `fn` returns
+        as many arrays; all are computed before any is written. A back end may trace `fn` once and keep
+        the result, so `fn` must depend on nothing but its arguments and constants.
+        """
+
+    @abstractmethod
+    def sum(self, x: Array, *, axis: int, out: Array) -> Array:
+        """out = x summed over `axis` (-1 or -2)."""
+
+    @abstractmethod
+    def softmax(self, z: Array, *, out: Array) -> Array:
+        """out = softmax of `z` over the last axis, without overflow. `out` may be `z`."""
+
+    @abstractmethod
+    def softmax_cross_entropy(self, z: Array, t: Array, w: Array, *, loss: Array, out: Array) -> Array:
+        """Cross-entropy of logits and its gradient in one pass.
+
+        ``loss = sum_k t_k (logsumexp(z) - z_k)`` per row, shape (..., B), and
+        ``out = w (sum_k(t_k) softmax(z) - t)``, shape (..., B, C).
+
+        Parameters
+        ----------
+        z : (..., B, C) logits. `out` may be `z`.
+        t : (..., B, C) target weights; each row one-hot, soft, or a row of an information-gain matrix.
+        w : (..., B) weight of each row in the batch loss, 1/B for a plain mean.
+        """
+
+    @abstractmethod
+    def argmax(self, x: Array, *, out: Array) -> Array:
+        """out = index (int64) of the first largest entry along the last axis."""
+
+    @abstractmethod
+    def gather(
+        self, x: Array, index: Array, *, out: Array, scale: Array | float = 1.0, shift: Array | float = 0.0
+    ) -> Array:
+        """out = x[index] * scale + shift, converted to the dtype of `out`.
+
+        `x` is (N, I) or (N,), `index` is int64 of shape (B,) or (M, B), already checked on the host.
+        `scale` and `shift` are numbers or (I,) arrays.
+        """
+
+    @abstractmethod
+    def uniform(self, out: Array, *, seeds: Sequence[int], stream: int, counter: Array) -> Array:
+        """Fill `out` (float32) with the numbers of `xpnet.rng.uniform(seed, stream, counter[0])`.
+
+        One seed per model: with ``len(seeds) > 1`` the first axis of `out` runs over models. `counter` is
+        an int64 array of one element, read when the operation runs, so that a captured step moves on.
+        """
+
+    def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
+        """Run `fn()` once and return a callable that repeats the same work on the same buffers.
+
+        Everything `fn` does must be back-end operations on buffers that outlive the capture. The default
+        repeats by calling `fn` again.
+        """
+        fn()
+        return fn
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} on {self.device}>"
+
+
+#: The operations of the contract, in the order documented above.
+OPERATIONS = (
+    "asarray", "to_numpy", "empty", "synchronize", "matmul", "map", "sum", "softmax",
+    "softmax_cross_entropy", "argmax", "gather", "uniform", "capture",
+)  # fmt: skip
+
+
+def get_backend(device: str | Backend | types.ModuleType = "cpu") -> Backend:
+    """Return a back end.
+
+    Parameters
+    ----------
+    device : str, Backend or module, default "cpu"
+        ``"cpu"`` (NumPy); ``"cuda"``, ``"cuda:N"`` (CuPy); ``"auto"`` (CUDA where it works, else CPU);
+        a `Backend`, returned as it is; or an Array-API namespace such as `array_api_strict`, which gets
+        the reference implementation.
+
+    Raises
+    ------
+    ConfigError
+        The name is none of these.
+    DeviceError
+        CUDA was asked for and cannot be used. There is no silent fall-back to the CPU.
+
+    Examples
+    --------
+    >>> from xpnet.backend import get_backend
+    >>> get_backend("cpu")
+    <CpuBackend numpy on cpu>
+    """
+    if isinstance(device, Backend):
+        return device
+    if isinstance(device, types.ModuleType):
+        from .reference import ReferenceBackend
+
+        return ReferenceBackend(device)
+    if device in ("cpu", "auto"):  # "auto" tries CUDA first once xpnet has a CUDA back end
+        from .cpu import CpuBackend
+
+        return CpuBackend()
+    if isinstance(device, str) and (device == "cuda" or device.startswith("cuda:")):
+        raise DeviceError(
+            f"device {device!r} is not available: this version of xpnet has no CUDA back end yet. "
+            "Use --device cpu (or device='cpu')."
+        )
+    raise ConfigError(f"unknown device {device!r}; expected one of {DEVICES}")
+
+
+__all__ = ["DEVICES", "OPERATIONS", "Array", "Backend", "get_backend"]

@@ -1,0 +1,224 @@
+"""NumPy: overrides the reference where writing into buffers, block by block, measurably wins."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .. import rng
+from . import Array
+from .program import Program, trace
+from .reference import ReferenceBackend
+
+Call = Callable[[], Any]
+
+# Elements per block of `map`: a few registers of this many float32 numbers fit into a core's L2 cache.
+BLOCK = 16384
+
+
+class CpuBackend(ReferenceBackend):
+    """NumPy on the host; one instance must not be used by two threads at once.
+
+    Every operation is expressed as calls bound to their buffers, so that `capture` can keep the calls of a
+    whole training step and repeat them without looking anything up again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(np)
+        self.name, self.device = "numpy", "cpu"
+        self._tape: list[Call] | None = None
+        self._programs: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+        self._scratch: dict[tuple[str, int], np.ndarray] = {}
+        self._fill_uniform = rng.UniformFiller()
+
+    def _do(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        fn(*args, **kwargs)
+        if self._tape is not None:
+            self._tape.append(partial(fn, *args, **kwargs))
+
+    def _scratch_array(self, bank: str, index: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Return register `index` of `bank`; contents last only until the next operation."""
+        size = int(np.prod(shape))
+        dtype = np.dtype(dtype)
+        key = (f"{bank}{dtype.char}", index)
+        if key not in self._scratch or self._scratch[key].size < size:
+            self._scratch[key] = np.empty(size, dtype)
+        return self._scratch[key][:size].reshape(shape)
+
+    # --- memory ---------------------------------------------------------------------------------
+    def asarray(self, values: Any, dtype: str | None = None) -> Array:
+        return np.asarray(values, dtype=dtype)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return np.asarray(x)
+
+    def empty(self, shape: Sequence[int], dtype: str) -> Array:
+        return np.empty(tuple(shape), dtype=dtype)
+
+    # --- compute --------------------------------------------------------------------------------
+    def matmul(self, a: Array, b: Array, *, ta: bool = False, tb: bool = False, out: Array) -> Array:
+        # swapaxes makes a view, which NumPy hands to BLAS as a transpose flag
+        a = a.swapaxes(-1, -2) if ta else a
+        b = b.swapaxes(-1, -2) if tb else b
+        self._do(np.matmul, a, b, out)
+        return out
+
+    def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
+        outs = out if isinstance(out, tuple) else (out,)
+        alias = tuple(
+            next((i for i, a in enumerate(args) if np.may_share_memory(a, o)), None) for o in outs
+        )
+        by_signature = self._programs.setdefault(fn, {})
+        program = by_signature.get((len(args), alias))
+        if program is None:
+            program = by_signature[len(args), alias] = trace(fn, len(args), alias)
+        for block_args, block_outs in _blocks(args, outs):
+            self._run_block(program, block_args, block_outs)
+        return out
+
+    def _run_block(self, program: Program, args: Sequence[Array], outs: Sequence[Array]) -> None:
+        places: dict[tuple[str, Any], Any] = {("arg", i): a for i, a in enumerate(args)}
+        places.update({("out", i): o for i, o in enumerate(outs)})
+        for instruction in program.instructions:
+            operands = [r[1] if r[0] == "const" else places[r] for r in instruction.operands]
+            target = instruction.target
+            if target[0] != "out":
+                shape = np.broadcast_shapes(*(np.shape(o) for o in operands))
+                dtype = np.bool_ if instruction.is_bool else outs[0].dtype
+                places[target] = self._scratch_array(target[0], target[1], shape, dtype)
+            self._emit(instruction.op, operands, places[target])
+
+    def _emit(self, op: str, operands: list[Any], target: np.ndarray) -> None:
+        if op == "copy":
+            self._do(np.copyto, target, operands[0])
+        elif op == "where":
+            condition, yes, no = operands
+            if _same(yes, target):
+                inverse = self._scratch_array("inverse", 0, condition.shape, np.bool_)
+                self._do(np.logical_not, condition, inverse)
+                self._do(np.copyto, target, no, where=inverse)
+            else:
+                if not _same(no, target):
+                    self._do(np.copyto, target, no)
+                self._do(np.copyto, target, yes, where=condition)
+        elif op == "erf":
+            from scipy.special import erf
+
+            self._do(erf, operands[0], target)
+        else:
+            self._do(getattr(np, op), *operands, target)
+
+    def sum(self, x: Array, *, axis: int, out: Array) -> Array:
+        self._do(np.add.reduce, x, axis=axis, out=out)
+        return out
+
+    def softmax(self, z: Array, *, out: Array) -> Array:
+        row = self._scratch_array("row", 0, (*z.shape[:-1], 1), z.dtype)
+        self._do(np.maximum.reduce, z, axis=-1, keepdims=True, out=row)
+        self._do(np.subtract, z, row, out)
+        self._do(np.exp, out, out)
+        self._do(np.add.reduce, out, axis=-1, keepdims=True, out=row)
+        self._do(np.divide, out, row, out)
+        return out
+
+    def softmax_cross_entropy(self, z: Array, t: Array, w: Array, *, loss: Array, out: Array) -> Array:
+        row = self._scratch_array("row", 0, (*z.shape[:-1], 1), z.dtype)
+        total = self._scratch_array("row", 1, (*z.shape[:-1], 1), z.dtype)
+        weight = self._scratch_array("row", 2, (*t.shape[:-1], 1), z.dtype)
+        factor = self._scratch_array("row", 3, (*z.shape[:-1], 1), z.dtype)
+        shifted = self._scratch_array("reg", 0, z.shape, z.dtype)
+        work = self._scratch_array("reg", 1, z.shape, z.dtype)
+        self._do(np.maximum.reduce, z, axis=-1, keepdims=True, out=row)
+        self._do(np.subtract, z, row, shifted)
+        self._do(np.exp, shifted, out)
+        self._do(np.add.reduce, out, axis=-1, keepdims=True, out=total)
+        self._do(np.log, total, row)
+        self._do(np.subtract, row, shifted, shifted)  # -log softmax(z)
+        self._do(np.multiply, t, shifted, work)
+        self._do(np.add.reduce, work, axis=-1, out=loss)
+        self._do(np.add.reduce, t, axis=-1, keepdims=True, out=weight)
+        self._do(np.divide, weight, total, factor)
+        self._do(np.multiply, out, factor, out)
+        self._do(np.subtract, out, t, out)
+        self._do(np.multiply, out, w[..., None], out)
+        return out
+
+    def argmax(self, x: Array, *, out: Array) -> Array:
+        self._do(np.argmax, x, axis=-1, out=out)
+        return out
+
+    def gather(
+        self, x: Array, index: Array, *, out: Array, scale: Array | float = 1.0, shift: Array | float = 0.0
+    ) -> Array:
+        rows = out
+        if x.dtype != out.dtype:
+            rows = self._scratch_array("gather", 0, out.shape, x.dtype)
+        # mode="clip" lets NumPy write straight into `out`; indices were checked when the data entered
+        self._do(np.take, x, index, axis=0, out=rows, mode="clip")
+        if not (np.isscalar(scale) and scale == 1.0) or x.dtype != out.dtype:
+            self._do(np.multiply, rows, _as(scale, out.dtype), out)
+        if not (np.isscalar(shift) and shift == 0.0):
+            self._do(np.add, out, _as(shift, out.dtype), out)
+        return out
+
+    def uniform(self, out: Array, *, seeds: Sequence[int], stream: int, counter: Array) -> Array:
+        members = [out] if len(seeds) == 1 else list(out)
+        for member, seed in zip(members, seeds, strict=True):
+            self._do(self._uniform, member, seed, stream, counter)
+        return out
+
+    def _uniform(self, out: np.ndarray, seed: int, stream: int, counter: np.ndarray) -> None:
+        self._fill_uniform(out, seed, stream, int(counter[0]))
+
+    def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
+        self._tape = []
+        try:
+            fn()
+        finally:
+            calls, self._tape = self._tape, None
+        # The tape refers to scratch arrays; dropping ours makes later operations take new ones, so that
+        # nothing run between two replays can grow or replace what the tape uses.
+        self._scratch = {}
+
+        def replay() -> None:
+            for call in calls:
+                call()
+
+        return replay
+
+
+def _as(value: Any, dtype: np.dtype) -> np.ndarray:
+    return np.asarray(value, dtype=dtype)
+
+
+def _same(a: Any, b: np.ndarray) -> bool:
+    return isinstance(a, np.ndarray) and a.shape == b.shape and np.may_share_memory(a, b)
+
+
+def _blocks(args: Sequence[Array], outs: Sequence[Array]):
+    """Cut `outs` along their first axis into pieces that fit the cache, and `args` where they have it."""
+    shape = outs[0].shape
+    size = outs[0].size
+    if size <= BLOCK or not shape:
+        yield args, outs
+        return
+    if len(shape) > 1 and shape[0] * BLOCK < size:  # one row is already too large: cut the rest
+        for i in range(shape[0]):
+            yield from _blocks([_row(a, shape, slice(i, i + 1), drop=True) for a in args], [o[i] for o in outs])
+        return
+    rows = max(1, BLOCK * shape[0] // size)
+    for start in range(0, shape[0], rows):
+        piece = slice(start, start + rows)
+        yield [_row(a, shape, piece) for a in args], [o[piece] for o in outs]
+
+
+def _row(a: Array, shape: tuple[int, ...], piece: slice, drop: bool = False) -> Array:
+    if np.ndim(a) < len(shape):
+        return a
+    if a.shape[0] != 1:
+        a = a[piece]
+    return a[0] if drop else a

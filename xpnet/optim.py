@@ -1,0 +1,232 @@
+"""Optimizers: each is one formula over the flat parameter buffer, plus the numbers it needs at a step.
+
+An optimizer is a description without arrays. `Update` owns the moment buffers and runs penalty, clipping,
+optimizer and max-norm in that order. Any hyper-parameter may be one number, or one per member of a population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .errors import ConfigError, unknown_name
+
+Number = float | Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """Base of all optimizers.
+
+    Attributes
+    ----------
+    moments : tuple of str
+        Names of the buffers it keeps, each as large as the parameters; they start at zero.
+    """
+
+    lr: Number = 0.01
+    moments: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool):
+                continue
+            low, high = _RANGES[field.name]
+            numbers = [value] if isinstance(value, (int, float, np.number)) else list(value)
+            if not numbers:
+                raise ConfigError(f"{self.name}: {field.name} is empty")
+            for number in numbers:
+                bad_type = isinstance(number, bool) or not isinstance(number, (int, float, np.number))
+                if bad_type or not low <= number < high:
+                    raise ConfigError(
+                        f"{self.name}: {field.name} must be a number in [{low:g}, {high:g}), found {number!r}"
+                    )
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Names of the moment buffers this setting really needs."""
+        return self.moments
+
+    def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
+        """Hyper-parameters at update number `step` (from 1), after the schedule made `lr` of `self.lr`."""
+        raise NotImplementedError
+
+    def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the new (w, *moments) from the gradient and the `numbers` h. Elementwise."""
+        raise NotImplementedError
+
+    def decay(self, ns: Any, w: Any, h: tuple[Any, ...]) -> Any:
+        """Decoupled weight decay, applied to weights only, before `formula`."""
+        return w
+
+    @property
+    def decays(self) -> bool:
+        """Whether `decay` does anything."""
+        return False
+
+
+_INF = float("inf")
+_RANGES = {
+    "lr": (0.0, _INF), "momentum": (0.0, 1.0), "rho": (0.0, 1.0), "beta1": (0.0, 1.0), "beta2": (0.0, 1.0),
+    "eps": (0.0, _INF), "weight_decay": (0.0, _INF), "initial_accumulator": (0.0, _INF),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """w <- w - lr v with v <- momentum v + g; Nesterov: w <- w - lr (g + momentum v).
+
+    Examples
+    --------
+    >>> SGD(lr=0.1, momentum=0.9, nesterov=True).state
+    ('velocity',)
+    """
+
+    lr: Number = 0.01
+    momentum: Number = 0.0
+    nesterov: bool = False
+    moments: ClassVar[tuple[str, ...]] = ("velocity",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and not np.any(np.asarray(self.momentum) > 0):
+            raise ConfigError("sgd: nesterov needs a momentum above 0")
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        return self.moments if np.any(np.asarray(self.momentum) > 0) else ()
+
+    def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
+        return lr, self.momentum
+
+    def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
+        lr, momentum = h
+        if not moments:
+            return (w - lr * g,)
+        v = momentum * moments[0] + g
+        return w - lr * (g + momentum * v if self.nesterov else v), v
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaGrad(Optimizer):
+    """s <- s + g^2; w <- w - lr g / (sqrt(s) + eps) (Duchi, Hazan and Singer 2011)."""
+
+    lr: Number = 0.01
+    eps: Number = 1e-10
+    moments: ClassVar[tuple[str, ...]] = ("square",)
+
+    def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
+        return lr, self.eps
+
+    def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
+        lr, eps = h
+        s = moments[0] + ns.square(g)
+        return w - lr * (g / (ns.sqrt(s) + eps)), s
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSProp(Optimizer):
+    """s <- rho s + (1 - rho) g^2; w <- w - lr g / (sqrt(s) + eps) (Hinton 2012, lecture 6e)."""
+
+    lr: Number = 1e-3
+    rho: Number = 0.9
+    eps: Number = 1e-8
+    moments: ClassVar[tuple[str, ...]] = ("square",)
+
+    def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
+        return lr, self.rho, 1.0 - np.asarray(self.rho), self.eps
+
+    def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
+        lr, rho, rest, eps = h
+        s = rho * moments[0] + rest * ns.square(g)
+        return w - lr * (g / (ns.sqrt(s) + eps)), s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
+    """w <- w - lr m' / (sqrt(v') + eps) with bias-corrected moments m', v' (Kingma and Ba 2015, algorithm 1).
+
+    The corrections are folded into two numbers per step:
+    lr m' / (sqrt(v') + eps) = lr c / (1 - beta1^t) m / (sqrt(v) + c eps) with c = sqrt(1 - beta2^t).
+    """
+
+    lr: Number = 1e-3
+    beta1: Number = 0.9
+    beta2: Number = 0.999
+    eps: Number = 1e-8
+    moments: ClassVar[tuple[str, ...]] = ("mean", "square")
+
+    def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
+        beta1, beta2 = np.asarray(self.beta1), np.asarray(self.beta2)
+        correction = np.sqrt(1.0 - beta2**step)
+        rate = np.asarray(lr) * correction / (1.0 - beta1**step)
+        return rate, beta1, 1.0 - beta1, beta2, 1.0 - beta2, correction * np.asarray(self.eps)
+
+    def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
+        rate, beta1, rest1, beta2, rest2, eps = h[:6]
+        m = beta1 * moments[0] + rest1 * g
+        v = beta2 * moments[1] + rest2 * ns.square(g)
+        return w - rate * (m / (ns.sqrt(v) + eps)), m, v
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam with decoupled decay: w <- w - lr weight_decay w first (Loshchilov and Hutter 2019); weights only."""
+
+    weight_decay: Number = 0.01
+
+    def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
+        return (*super().numbers(step, lr), 1.0 - np.asarray(lr) * np.asarray(self.weight_decay))
+
+    def decay(self, ns: Any, w: Any, h: tuple[Any, ...]) -> Any:
+        return w * h[6]
+
+    @property
+    def decays(self) -> bool:
+        return bool(np.any(np.asarray(self.weight_decay) > 0))
+
+
+_TABLE: dict[str, type[Optimizer]] = {c.__name__.lower(): c for c in (SGD, AdaGrad, RMSProp, Adam, AdamW)}
+
+#: Names that `get_optimizer` takes, besides "momentum" and "nesterov" for the two kinds of SGD.
+NAMES = (*_TABLE, "momentum", "nesterov")
+
+
+def get_optimizer(spec: str | Optimizer, **options: Any) -> Optimizer:
+    """Return an optimizer by name, with options of its own; one that is built already is returned as it is.
+
+    ``"momentum"`` and ``"nesterov"`` are SGD with a momentum of 0.9.
+
+    Raises
+    ------
+    ConfigError
+        Unknown name or option (the nearest spelling is shown), or a number out of range.
+
+    Examples
+    --------
+    >>> get_optimizer("adam", lr=0.002).lr
+    0.002
+    """
+    if isinstance(spec, Optimizer):
+        if options:
+            raise ConfigError(f"{spec.name} is built already; give it {', '.join(options)} itself")
+        return spec
+    name = str(spec).strip().lower().replace("-", "_")
+    if name in ("momentum", "nesterov"):
+        options = {"momentum": 0.9, "nesterov": name == "nesterov", **options}
+        name = "sgd"
+    if name not in _TABLE:
+        raise unknown_name("optimizer", name, NAMES)
+    known = [f.name for f in fields(_TABLE[name])]
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of optimizer {name!r}", option, known)
+    return _TABLE[name](**options)

@@ -1,0 +1,182 @@
+"""Learning-rate schedules: pure functions from the update number to a multiplier of the learning rate.
+
+A schedule is a small record that can be written into a configuration. `ReduceOnPlateau` is the exception: it
+looks at the validation loss, so its state is part of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .errors import ConfigError, unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Constant; base of all schedules.
+
+    Parameters
+    ----------
+    warmup : float, default 0
+        Share of all updates during which the rate first rises linearly from 0; the schedule proper starts
+        after it. In [0, 1).
+    """
+
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            low, high = _RANGES[field.name]
+            value = getattr(self, field.name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not low <= value < high:
+                raise ConfigError(
+                    f"schedule {self.name}: {field.name} must be a number in [{low:g}, {high:g}), found {value!r}"
+                )
+
+    @property
+    def name(self) -> str:
+        return next(k for k, v in _TABLE.items() if v is type(self))
+
+    def __call__(self, step: int, total: int, per_epoch: int) -> float:
+        """Multiplier at update `step` (from 0) of `total`, with `per_epoch` updates in an epoch."""
+        rising = round(self.warmup * total)
+        if step < rising:
+            return (step + 1) / rising
+        return self.after(step - rising, max(total - rising, 1), per_epoch)
+
+    def after(self, step: int, total: int, per_epoch: int) -> float:
+        """The multiplier once warm-up is over."""
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Schedule):
+    """Multiply by `factor` every `every` epochs.
+
+    Examples
+    --------
+    >>> [Step(every=2, factor=0.1)(s, 6, 1) for s in range(3)]
+    [1.0, 1.0, 0.1]
+    """
+
+    every: int = 10
+    factor: float = 0.1
+
+    def after(self, step: int, total: int, per_epoch: int) -> float:
+        return self.factor ** (step // (int(self.every) * per_epoch))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exponential(Schedule):
+    """Multiply by `factor` over each epoch, smoothly from update to update."""
+
+    factor: float = 0.95
+
+    def after(self, step: int, total: int, per_epoch: int) -> float:
+        return self.factor ** (step / per_epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
+    """Fall along half a cosine from 1 to `floor` at the last update (Loshchilov and Hutter 2017)."""
+
+    floor: float = 0.0
+
+    def after(self, step: int, total: int, per_epoch: int) -> float:
+        return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * min(step / total, 1.0)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Schedule):
+    """Fall along a line from 1 to `floor` at the last update."""
+
+    floor: float = 0.0
+
+    def after(self, step: int, total: int, per_epoch: int) -> float:
+        return 1.0 - (1.0 - self.floor) * min(step / total, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneCycle(Schedule):
+    """Rise from `start` to 1 over the share `rise` of the run, then fall to `floor`, both along cosines.
+
+    Smith and Topin, "Super-convergence" (2018). Here lr is the peak.
+    """
+
+    rise: float = 0.3
+    start: float = 0.04
+    floor: float = 1e-4
+
+    def after(self, step: int, total: int, per_epoch: int) -> float:
+        peak = max(self.rise * total, 1.0)
+        if step < peak:
+            return 1.0 - (1.0 - self.start) * 0.5 * (1.0 + math.cos(math.pi * step / peak))
+        share = min((step - peak) / max(total - peak, 1.0), 1.0)
+        return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReduceOnPlateau(Schedule):
+    """Multiply by `factor` whenever the watched loss has not improved for `patience` epochs.
+
+    The loop calls `observe` after each epoch and keeps what it returns.
+    """
+
+    factor: float = 0.5
+    patience: int = 3
+    min_factor: float = 1e-3
+
+    def observe(self, state: dict[str, float], value: float) -> dict[str, float]:
+        """Return the new state {"best", "bad_epochs", "multiplier"} after an epoch with loss `value`."""
+        best, bad = state.get("best", math.inf), state.get("bad_epochs", 0.0)
+        multiplier = state.get("multiplier", 1.0)
+        if value < best:
+            return {"best": value, "bad_epochs": 0.0, "multiplier": multiplier}
+        bad += 1.0
+        if bad >= self.patience:
+            multiplier, bad = max(multiplier * self.factor, self.min_factor), 0.0
+        return {"best": best, "bad_epochs": bad, "multiplier": multiplier}
+
+
+_RANGES = {
+    "warmup": (0.0, 1.0), "every": (1, math.inf), "factor": (0.0, 1.0 + 1e-9), "floor": (0.0, 1.0 + 1e-9),
+    "rise": (0.0, 1.0), "start": (0.0, 1.0 + 1e-9), "patience": (1, math.inf), "min_factor": (0.0, 1.0),
+}  # fmt: skip
+_TABLE: dict[str, type[Schedule]] = {
+    "constant": Schedule, "step": Step, "exponential": Exponential, "cosine": Cosine, "linear": Linear,
+    "one_cycle": OneCycle, "plateau": ReduceOnPlateau,
+}  # fmt: skip
+
+#: Names that `get_schedule` takes.
+NAMES = tuple(_TABLE)
+
+ScheduleFunction = Callable[[int, int, int], float]
+
+
+def get_schedule(spec: str | Schedule | None, **options: Any) -> Schedule:
+    """Return a schedule by name; None is constant; one that is built already is returned as it is.
+
+    Raises
+    ------
+    ConfigError
+        Unknown name or option (the nearest spelling is shown), or a number out of range.
+
+    Examples
+    --------
+    >>> get_schedule("cosine", warmup=0.5)(0, 100, 10)
+    0.02
+    """
+    if isinstance(spec, Schedule):
+        return spec
+    name = "constant" if spec is None else str(spec).strip().lower().replace("-", "_")
+    if name not in _TABLE:
+        raise unknown_name("schedule", name, NAMES)
+    known = [f.name for f in fields(_TABLE[name])]
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of schedule {name!r}", option, known)
+    return _TABLE[name](**options)
