@@ -1,0 +1,414 @@
+"""MLP: layers in order, one flat buffer of weights, one model or a population of M."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint, rng
+from .activations import _sigmoid
+from .backend import Array, Backend, get_backend
+from .data.dataset import Preprocessing
+from .errors import ConfigError, DataError, FileFormatError
+from .init import draw
+from .layers import Context, Dense, Dropout, InputNoise, Layer, hidden_layer
+from .losses import get_loss
+from .params import ParameterLayout, ParamSpec
+from .workspace import Workspace
+
+DTYPES = ("float32", "float64")
+_CHUNK = 1024  # samples per forward pass when predicting
+
+
+class MLP:
+    """A multilayer perceptron, or a population of `n_models` with one architecture.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Widths from input to output: ``[784, 500, 10]``. ``[784, 10]`` is a linear model.
+    activation : str or sequence of str, default "relu"
+        Of the hidden layers, one for all or one each: a name of `xpnet.activations.NAMES`, "prelu",
+        "maxout" or "maxout:k".
+    output_activation : str, default "identity"
+        Of the last layer. Losses with softmax or sigmoid inside want "identity" (they take logits).
+    dropout : float or sequence of float, default 0.0
+        Share of units dropped after each hidden layer while training.
+    input_dropout, input_noise : float, default 0.0
+        Share of inputs dropped; standard deviation of Gaussian noise added to inputs, in their scaled units.
+    init : str, default "auto"
+        Weight initialiser; "auto" is He normal for the ReLU family, LeCun for SELU, else Glorot uniform.
+    bias : float, default 0.0
+        Initial value of all biases.
+    n_models : int, optional
+        M for a population; every array of the model then has a leading axis M.
+    seed : int or sequence of int, default 0
+        Of the initial weights and masks. One number s gives the members s, s + 1, ...
+    dtype : {"float32", "float64"}, default "float32"
+    device : str, Backend or Array-API namespace, default "cpu"
+        See `xpnet.backend.get_backend`.
+
+    Raises
+    ------
+    ConfigError
+        An impossible size, an unknown name or a number out of range.
+    DeviceError
+        The device cannot be used.
+
+    Examples
+    --------
+    >>> model = MLP([3, 4, 4, 1], activation="tanh")
+    >>> model.n_parameters
+    41
+    >>> model.outputs(np.zeros((2, 3))).shape
+    (2, 1)
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        activation: str | Sequence[str] = "relu",
+        output_activation: str = "identity",
+        dropout: float | Sequence[float] = 0.0,
+        input_dropout: float = 0.0,
+        input_noise: float = 0.0,
+        init: str = "auto",
+        bias: float = 0.0,
+        n_models: int | None = None,
+        seed: int | Sequence[int] = 0,
+        dtype: str = "float32",
+        device: str | Backend | Any = "cpu",
+    ):
+        self.sizes = _check_sizes(sizes)
+        hidden = len(self.sizes) - 2
+        activations = _one_each("activation", activation, hidden)
+        dropouts = _one_each("dropout", dropout, hidden)
+        if n_models is not None and (not isinstance(n_models, (int, np.integer)) or n_models < 1):
+            raise ConfigError(f"n_models must be a whole number >= 1, found {n_models!r}")
+        self.n_models = n_models if n_models is None else int(n_models)
+        self.seeds = _member_seeds(seed, self.n_models)
+        self.dtype = dtype
+        self.be = get_backend(device)
+        self.architecture: dict[str, Any] = {
+            "sizes": list(self.sizes), "activation": list(activations), "output_activation": output_activation,
+            "dropout": [float(p) for p in dropouts], "input_dropout": float(input_dropout),
+            "input_noise": float(input_noise), "init": init, "bias": float(bias),
+        }  # fmt: skip
+        self.layers = self._build()
+        specs = [
+            ParamSpec(f"layers.{i}.{s.name}", s.shape, s.fan_in, s.fan_out, s.init, s.decayed)
+            for i, layer in enumerate(self.layers)
+            for s in layer.specs()
+        ]
+        self.layout = ParameterLayout(specs, self.n_models)
+        self.weights = self.be.empty((self.layout.size,), dtype)
+        self.params = self.layout.views(self.be, self.weights)
+        self.reset()
+        #: How raw samples become rows of numbers; applied by every method that takes samples.
+        self.preprocessing: Preprocessing | None = None
+        #: Names of the classes in the order of the outputs, where known.
+        self.classes: tuple[str, ...] | None = None
+        #: "classification", "multilabel" or "regression"; set by `fit`.
+        self.task: str | None = None
+        #: Name of the loss it was trained with, which says how outputs become probabilities; set by `fit`.
+        self.loss: str | None = None
+        self._inference: dict[int, list[Context]] = {}
+
+    def _build(self) -> list[Layer]:
+        a = self.architecture
+        layers: list[Layer] = []
+        if a["input_noise"]:
+            layers.append(InputNoise(self.sizes[0], a["input_noise"]))
+        if a["input_dropout"]:
+            layers.append(Dropout(self.sizes[0], a["input_dropout"]))
+        for n_in, n_out, f, p in zip(self.sizes[:-2], self.sizes[1:-1], a["activation"], a["dropout"], strict=True):
+            layers += hidden_layer(n_in, n_out, f, a["init"], a["bias"])
+            if p:
+                layers.append(Dropout(n_out, p))
+        if a["output_activation"].partition(":")[0] in ("prelu", "maxout"):
+            raise ConfigError(f"output_activation cannot be {a['output_activation']!r}; use it for hidden layers")
+        return layers + hidden_layer(*self.sizes[-2:], a["output_activation"], a["init"], a["bias"])
+
+    # --- parameters -----------------------------------------------------------------------------
+    @property
+    def n_parameters(self) -> int:
+        """Learnable numbers of one model."""
+        return self.layout.per_model
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """(M,) for a population, () for a single model."""
+        return self.layout.lead
+
+    def reset(self) -> None:
+        """Draw the initial weights again from the seeds; drawn on the host, so every back end starts the same."""
+        host = np.empty(self.layout.size)
+        views = self.layout.views(get_backend("cpu"), host)
+        for index, spec in enumerate(self.layout.specs):
+            for m, seed in enumerate(self.seeds):
+                target = views[spec.name] if self.n_models is None else views[spec.name][m]
+                target[...] = draw(spec, seed, index)
+        self.weights[...] = self.be.asarray(host.astype(_drawn_dtype(self.dtype)), self.dtype)
+
+    def get_weights(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters on the host, by name: ``layers.0.weight`` (..., O, I), ``layers.0.bias``."""
+        return {name: np.array(self.be.to_numpy(view)) for name, view in self.params.items()}
+
+    def set_weights(self, weights: dict[str, np.ndarray]) -> None:
+        """Replace all parameters, given by name as `get_weights` returns them.
+
+        Raises
+        ------
+        FileFormatError
+            Names or shapes are those of another architecture.
+        """
+        if set(weights) != set(self.params):
+            raise FileFormatError(
+                f"the weights are of another architecture: expected {', '.join(self.params)}; "
+                f"found {', '.join(weights)}"
+            )
+        for name, view in self.params.items():
+            if tuple(weights[name].shape) != tuple(view.shape):
+                raise FileFormatError(
+                    f"{name} has shape {tuple(weights[name].shape)}, but this architecture "
+                    f"({'-'.join(map(str, self.sizes))}) needs {tuple(view.shape)}"
+                )
+            view[...] = self.be.asarray(weights[name], self.dtype)
+
+    def to(self, device: str | Backend | Any, *, dtype: str | None = None) -> MLP:
+        """Return a copy of the model on another device, or in another dtype."""
+        other = MLP(
+            **self.architecture, n_models=self.n_models, seed=self.seeds if self.n_models else self.seeds[0],
+            dtype=dtype or self.dtype, device=device,
+        )  # fmt: skip
+        other.weights[...] = other.be.asarray(self.be.to_numpy(self.weights), other.dtype)
+        other.preprocessing, other.classes = self.preprocessing, self.classes
+        other.task, other.loss = self.task, self.loss
+        return other
+
+    def member(self, m: int) -> MLP:
+        """Return member `m` of a population as a single model of its own."""
+        if self.n_models is None:
+            raise ConfigError("this is a single model; only a population (n_models=M) has members")
+        if not -self.n_models <= m < self.n_models:
+            raise ConfigError(f"member must be from 0 to {self.n_models - 1}, found {m}")
+        alone = MLP(**self.architecture, seed=self.seeds[m], dtype=self.dtype, device=self.be)
+        alone.set_weights({name: self.be.to_numpy(view[m, ...]) for name, view in self.params.items()})
+        alone.preprocessing, alone.classes, alone.task, alone.loss = (
+            self.preprocessing, self.classes, self.task, self.loss,
+        )  # fmt: skip
+        return alone
+
+    # --- running --------------------------------------------------------------------------------
+    def contexts(
+        self, batch: int, make: Callable[..., Array], *, train: bool, grads: dict[str, Array] | None = None,
+        counter: Array = None,
+    ) -> list[Context]:  # fmt: skip
+        """Return what the layers need to run on batches of `batch` samples.
+
+        Parameters
+        ----------
+        batch : int
+            B.
+        make : callable
+            ``make(key, shape, dtype)`` returns a buffer; usually `Workspace.array`.
+        train : bool
+            Whether dropout and noise act.
+        grads : dict of Array, optional
+            Where `backward` writes, by parameter name.
+        counter : Array, optional
+            int64 array of one element: the step that the random streams are at.
+        """
+        result = []
+        for i, _layer in enumerate(self.layers):
+            prefix = f"layers.{i}."
+            own = {n.removeprefix(prefix): v for n, v in self.params.items() if n.startswith(prefix)}
+            g = {n.removeprefix(prefix): v for n, v in (grads or {}).items() if n.startswith(prefix)}
+            result.append(
+                Context(self.be, own, g, lead=(*self.lead, batch), index=i, make=make, train=train,
+                        seeds=self.seeds, counter=counter)  # fmt: skip
+            )
+        return result
+
+    def forward(self, x: Array, contexts: Sequence[Context]) -> Array:
+        """Return outputs h (..., B, O) of rows x (..., B, I). Only back-end operations."""
+        for layer, c in zip(self.layers, contexts, strict=True):
+            x = layer.forward(x, c)
+        return x
+
+    def backward(self, dh: Array, contexts: Sequence[Context]) -> None:
+        """Fill the gradients from dh (..., B, O), which is overwritten. Only back-end operations.
+
+        The gradient by the inputs of the first layer with parameters is never computed.
+        """
+        first = next(i for i, layer in enumerate(self.layers) if layer.specs())
+        dy: Array = dh
+        for i in range(len(self.layers) - 1, first - 1, -1):
+            dy = self.layers[i].backward(dy, contexts[i], need_dx=i > first)
+
+    def rows(self, x: Any) -> np.ndarray:
+        """Check samples and bring them to rows (B, I) of numbers in the model's dtype, on the host."""
+        if self.preprocessing is not None:
+            x = self.preprocessing(np.asarray(x), self.dtype)
+        x = np.asarray(x)
+        if x.ndim != 2 or x.shape[1] != self.sizes[0]:
+            raise DataError(
+                f"expected samples of {self.sizes[0]} numbers, shape (B, {self.sizes[0]}), found shape {x.shape}"
+            )
+        if x.dtype.kind not in "fiub":
+            raise DataError(f"expected samples of real numbers, found dtype {x.dtype}")
+        return x.astype(self.dtype, copy=False)
+
+    def outputs(self, x: Any) -> np.ndarray:
+        """Return what the last layer gives for samples x (B, ...), as (B, O) or (M, B, O) on the host."""
+        rows = self.rows(x)
+        result = np.empty((*self.lead, len(rows), self.sizes[-1]), self.dtype)
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            h = self.forward(self.be.asarray(chunk), self._inference_contexts(len(chunk)))
+            result[..., start : start + len(chunk), :] = self.be.to_numpy(h)
+        return result
+
+    def _inference_contexts(self, batch: int) -> list[Context]:
+        if batch not in self._inference:
+            if len(self._inference) >= 4:  # full chunks, a rest, single samples
+                self._inference.clear()
+            make = Workspace(self.be, self.dtype).array
+            self._inference[batch] = self.contexts(batch, make, train=False)
+        return self._inference[batch]
+
+    def predict_proba(self, x: Any) -> np.ndarray:
+        """Return class probabilities (B, C), or (M, B, C) for a population.
+
+        Softmax or sigmoid of the outputs, as the loss implies; a single sigmoid output gives two columns. After
+        the squared error the outputs are limited to [0, 1] and divided by their sum.
+
+        Raises
+        ------
+        ConfigError
+            The model has not been trained, or its loss (hinge, a regression) knows no probabilities.
+        """
+        self._need_task()
+        loss = get_loss(self.loss or "")
+        if self.task == "regression" or loss.link is None:
+            raise ConfigError(f"the {loss.name} loss gives scores, not probabilities; use outputs() or predict()")
+        h = self.outputs(x)
+        if loss.link == "softmax":
+            return get_backend("cpu").softmax(h, out=h)
+        p = _sigmoid(np, h) if loss.link == "sigmoid" else np.clip(h, 0.0, 1.0)
+        if self.task == "multilabel":
+            return p
+        if p.shape[-1] == 1:
+            return np.concatenate([1.0 - p, p], axis=-1)
+        total = p.sum(axis=-1, keepdims=True)
+        return np.divide(p, total, out=np.full_like(p, 1.0 / p.shape[-1]), where=total > 0.0)
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Return class indices (B,) int64, labels (B, O) for multi-label, or predicted values (B, O).
+
+        A population adds its axis M in front.
+        """
+        self._need_task()
+        h, loss = self.outputs(x), get_loss(self.loss or "")
+        if self.task == "regression":
+            return np.exp(h) if loss.link == "exp" else h
+        if self.task == "multilabel":
+            return (h > loss.threshold).astype(np.int64)
+        if h.shape[-1] == 1:
+            return (h[..., 0] > loss.threshold).astype(np.int64)
+        return h.argmax(axis=-1)
+
+    def _need_task(self) -> None:
+        if self.task is None:
+            raise ConfigError("the model has not been trained: call xpnet.fit(model, (X, y)) or load a file")
+
+    # --- files ----------------------------------------------------------------------------------
+    def save(self, path: str | PathLike[str], extra: dict[str, Any] | None = None) -> None:
+        """Write the model to one safetensors file: weights, architecture, preprocessing; no pickle, no data.
+
+        Parameters
+        ----------
+        path : path
+        extra : dict, optional
+            JSON-serialisable entries to keep beside it, such as results.
+        """
+        metadata = {
+            "kind": "model", "architecture": self.architecture, "n_models": self.n_models,
+            "seeds": list(self.seeds), "dtype": self.dtype, "task": self.task, "loss": self.loss,
+            "classes": self.classes and list(self.classes),
+            "preprocessing": self.preprocessing and self.preprocessing.to_metadata(),
+            "extra": extra or {},
+        }  # fmt: skip
+        checkpoint.save_tensors(path, self.get_weights(), metadata)
+
+
+def load(path: str | PathLike[str], *, device: str | Backend | Any = "cpu") -> MLP:
+    """Open a model file written by `MLP.save` or a run, on any device.
+
+    Raises
+    ------
+    FileFormatError
+        Damaged, of another format, or not a model.
+    """
+    tensors, metadata = checkpoint.load_tensors(path)
+    if metadata.get("kind") != "model":
+        raise FileFormatError(
+            f"{path} is an xpnet {metadata.get('kind', 'file')!r}, not a model; "
+            "a run folder keeps its model in model.safetensors"
+        )
+    try:
+        n_models = metadata["n_models"]
+        seeds = metadata["seeds"]
+        model = MLP(
+            **metadata["architecture"], n_models=n_models, seed=seeds if n_models else seeds[0],
+            dtype=metadata["dtype"], device=device,
+        )  # fmt: skip
+        model.task, model.loss = metadata["task"], metadata["loss"]
+        model.classes = metadata["classes"] and tuple(metadata["classes"])
+        if metadata["preprocessing"] is not None:
+            model.preprocessing = Preprocessing.from_metadata(metadata["preprocessing"])
+    except (KeyError, TypeError, IndexError, ConfigError) as error:
+        raise FileFormatError(f"{path} does not describe a model that this version knows: {error}") from error
+    model.set_weights(tensors)
+    return model
+
+
+def _drawn_dtype(dtype: str) -> str:
+    return dtype if dtype in DTYPES else "float64"
+
+
+def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    try:
+        widths = tuple(sizes)
+    except TypeError:
+        raise ConfigError(f"sizes must be a list of widths such as [784, 500, 10], found {sizes!r}") from None
+    if len(widths) < 2:
+        raise ConfigError(f"sizes needs at least an input and an output width, found {list(widths)!r}")
+    for width in widths:
+        if isinstance(width, bool) or not isinstance(width, (int, np.integer)) or width < 1:
+            raise ConfigError(f"sizes must be whole numbers >= 1, found {width!r} in {list(widths)!r}")
+    return tuple(int(w) for w in widths)
+
+
+def _one_each(name: str, value: Any, hidden: int) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return (value,) * hidden
+    if len(value) != hidden:
+        raise ConfigError(f"{name} has {len(value)} entries for {hidden} hidden layers")
+    return tuple(value)
+
+
+def _member_seeds(seed: Any, n_models: int | None) -> tuple[int, ...]:
+    if isinstance(seed, Sequence) and not isinstance(seed, str):
+        if n_models is None or len(seed) != n_models:
+            raise ConfigError(f"{len(seed)} seeds for {'a single model' if n_models is None else n_models}")
+        return tuple(rng.check_seed(s) for s in seed)
+    first = rng.check_seed(seed)
+    return tuple(first + m for m in range(n_models or 1))
+
+
+__all__ = ["DTYPES", "MLP", "Dense", "load"]

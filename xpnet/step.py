@@ -1,0 +1,336 @@
+"""A training step and an evaluation, as objects that own every buffer they touch.
+
+The work of a step is a fixed list of back-end operations on fixed buffers; what changes from step to step (the
+rows of the batch, the learning rate, the random counter) is written into small arrays first. So the back end can
+capture a step once and repeat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .backend import Array, Backend
+from .errors import ConfigError
+from .layers import Context
+from .losses import Loss, SoftmaxCrossEntropy
+from .mlp import MLP
+from .optim import Optimizer
+from .update import Regularization, Update
+from .workspace import Workspace
+
+
+@dataclass
+class Examples:
+    """Checked data on the device, ready to be gathered batch by batch.
+
+    Parameters
+    ----------
+    x : Array
+        Raw samples (N, I), as stored (uint8 stays uint8).
+    n : int
+        N.
+    labels : Array or None
+        Class indices (N,) int64 for classification with two outputs or more.
+    targets : Array or None
+        Real targets (N, O) otherwise; also soft labels.
+    weights : Array or None
+        Weight of each example (N,).
+    scale, shift : number or Array
+        Rows become ``x * scale + shift``.
+    """
+
+    x: Array
+    n: int
+    labels: Array | None = None
+    targets: Array | None = None
+    weights: Array | None = None
+    scale: Any = 1.0
+    shift: Any = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """How class labels become rows of targets.
+
+    Parameters
+    ----------
+    label_smoothing : float, default 0
+        s in [0, 1): the true class gets 1 - s + s / C and every other s / C.
+    infogain : (C, C) array, optional
+        Row T of the matrix is the target of class T; the identity gives plain cross-entropy.
+    """
+
+    label_smoothing: float = 0.0
+    infogain: np.ndarray | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ConfigError(f"label_smoothing must be in [0, 1), found {self.label_smoothing!r}")
+
+
+class _Plan:
+    """The buffers of one batch size, and the captured work on them."""
+
+    def __init__(self, batch: int):
+        self.batch = batch
+        self.contexts: list[Context] = []
+        self.index: Array = None
+        self.x: Array = None
+        self.h: Array = None
+        self.replay: Callable[[], None] | None = None
+
+
+class Pass:
+    """Gather a batch, run the network, and add up loss and correct answers per model.
+
+    Parameters
+    ----------
+    model : MLP
+    loss : Loss
+    examples : Examples
+    targets : Targets, optional
+    train : bool, default False
+        Whether dropout and noise act.
+    """
+
+    def __init__(
+        self, model: MLP, loss: Loss, examples: Examples, *, targets: Targets | None = None, train: bool = False
+    ):
+        self.model, self.loss, self.examples = model, loss, examples
+        self.be: Backend = model.be
+        self.targets = targets or Targets()
+        self.workspace = Workspace(self.be, model.dtype)
+        self._train = train
+        self._grads: dict[str, Array] | None = None
+        self._plans: dict[int, _Plan] = {}
+        self.counter = self._filled((1,), "int64", 0)
+        self._totals = [self._filled(model.lead, "float64", 0.0) for _ in range(3)]
+        self.batch_loss = self._filled(model.lead, model.dtype, 0.0)
+        self._zero = self._filled((1,), model.dtype, 0.0)
+        width = model.sizes[-1]
+        self._classes = self.be.asarray(np.arange(width), "int64")
+        # A smoothed one-hot row: everything gets s / C, the true class the rest
+        s = self.targets.label_smoothing
+        self._off = self._filled((width,), model.dtype, s / width)
+        on = 1.0 - s + s / width
+        self._one_hot = lambda ns, label, classes, off: ns.where(label == classes, on, off)
+        limit = loss.threshold
+        self._hit_each = lambda ns, h, t, zero: ns.where(
+            h > limit, ns.where(t > 0.5, 1.0, zero), ns.where(t > 0.5, zero, 1.0)
+        )
+        self._infogain = None
+        if self.targets.infogain is not None:
+            self._infogain = self.be.asarray(self.targets.infogain, model.dtype)
+
+    def _filled(self, shape: tuple[int, ...], dtype: str, value: float) -> Array:
+        array = self.be.empty(shape, dtype)
+        array[...] = value
+        return array
+
+    def plan(self, batch: int) -> _Plan:
+        """Return the plan for batches of `batch` rows, made on first use."""
+        if batch not in self._plans:
+            plan = _Plan(batch)
+            plan.index = self.workspace.array("index", (batch,), "int64")
+            plan.contexts = self.model.contexts(
+                batch, self.workspace.array, train=self._train, grads=self._grads, counter=self.counter
+            )
+            self._plans[batch] = plan
+        return self._plans[batch]
+
+    def __call__(self, rows: np.ndarray) -> None:
+        """Process the examples whose indices are `rows` (B,) int64."""
+        plan = self.plan(len(rows))
+        plan.index[...] = self.be.asarray(rows)
+        if plan.replay is None:
+            plan.replay = self.be.capture(lambda: self._run(plan))
+        else:
+            plan.replay()
+
+    # --- the captured work ----------------------------------------------------------------------
+    def _run(self, plan: _Plan) -> None:
+        self._forward(plan)
+
+    def _forward(self, plan: _Plan) -> Array:
+        """Gather, forward, loss and totals; returns dh."""
+        be, e, ws, model = self.be, self.examples, self.workspace, self.model
+        b = plan.batch
+        rows = ws.array("x", (b, model.sizes[0]))
+        plan.x = be.gather(e.x, plan.index, scale=e.scale, shift=e.shift, out=rows)
+        t, labels = self._batch_targets(plan)
+        w, raw = self._batch_weights(plan)
+        h = plan.h = model.forward(plan.x, plan.contexts)
+        each = ws.array("loss", (*model.lead, b))
+        dh = ws.array("dh", h.shape)
+        self.loss(be, h, t, w, loss=each, dh=dh, work=lambda name: ws.array(("loss", name), h.shape))
+        self._add_totals(each, w, raw, b)
+        self._count_hits(h, t, labels)
+        return dh
+
+    def _batch_targets(self, plan: _Plan) -> tuple[Array, Array | None]:
+        be, e, ws, b = self.be, self.examples, self.workspace, plan.batch
+        width = self.model.sizes[-1]
+        t = ws.array("t", (b, width))
+        if e.labels is None:
+            be.gather(e.targets, plan.index, out=t)
+            if self.model.task == "classification" and width > 1:  # soft labels
+                return t, be.argmax(t, out=ws.array("labels", (b,), "int64"))
+            return t, None
+        labels = be.gather(e.labels, plan.index, out=ws.array("labels", (b,), "int64"))
+        if self._infogain is not None:
+            return be.gather(self._infogain, labels, out=t), labels
+        column = be.xp.expand_dims(labels, axis=-1)
+        return be.map(self._one_hot, column, self._classes, self._off, out=t), labels
+
+    def _batch_weights(self, plan: _Plan) -> tuple[Array, Array | None]:
+        """Row weights that sum to 1, and the raw ones where examples have weights."""
+        be, e, ws, b = self.be, self.examples, self.workspace, plan.batch
+        if e.weights is None:
+            return be.map(lambda ns, zero: zero + 1.0 / b, self._zero, out=ws.array("w", (b,))), None
+        raw = be.gather(e.weights, plan.index, out=ws.array("raw_w", (b,)))
+        total = be.sum(raw, axis=-1, out=ws.array("total_w", ()))
+        return be.map(_share, raw, total, out=ws.array("w", (b,))), raw
+
+    def _add_totals(self, each: Array, w: Array, raw: Array | None, b: int) -> None:
+        be, ws, lead = self.be, self.workspace, self.model.lead
+        weighted = be.map(_times, each, w, out=ws.array("weighted_loss", each.shape))
+        be.sum(weighted, axis=-1, out=self.batch_loss)
+        loss, weight, _ = self._totals
+        if raw is None:
+            be.map(lambda ns, a, x: a + x * float(b), loss, self.batch_loss, out=loss)
+            be.map(lambda ns, a: a + float(b), weight, out=weight)
+            return
+        total = be.sum(raw, axis=-1, out=ws.array("total_w", ()))
+        be.map(_add_times, loss, self.batch_loss, total, out=loss)
+        be.map(_add, weight, total, out=weight)
+        assert loss.shape == lead
+
+    def _count_hits(self, h: Array, t: Array, labels: Array | None) -> None:
+        be, ws, lead = self.be, self.workspace, self.model.lead
+        if self.model.task == "regression":
+            return
+        b, width = h.shape[-2:]
+        hits = self._totals[2]
+        correct = ws.array("correct", (*lead, b))
+        if labels is not None:
+            predicted = be.argmax(h, out=ws.array("predicted", (*lead, b), "int64"))
+            be.map(_equal, predicted, labels, self._zero, out=correct)
+        else:
+            each = be.map(self._hit_each, h, t, self._zero, out=ws.array("correct_each", h.shape))
+            be.sum(each, axis=-1, out=correct)
+        count = be.sum(correct, axis=-1, out=ws.array("n_correct", lead))
+        share = 1.0 if labels is not None else 1.0 / width
+        be.map(lambda ns, a, x: a + x * share, hits, count, out=hits)
+
+    # --- reading --------------------------------------------------------------------------------
+    def totals(self) -> np.ndarray:
+        """Return the sums since `reset`: weighted loss, weight, correct answers; shape (3, ...). Waits."""
+        return np.stack([np.array(self.be.to_numpy(t), dtype=np.float64) for t in self._totals])
+
+    def set_totals(self, values: np.ndarray) -> None:
+        """Continue from sums that `totals` returned."""
+        for total, value in zip(self._totals, values, strict=True):
+            total[...] = self.be.asarray(np.asarray(value, dtype=np.float64))
+
+    def reset(self) -> None:
+        """Start the sums at zero."""
+        for total in self._totals:
+            total[...] = 0.0
+
+    def last_loss(self) -> np.ndarray:
+        """Mean loss of the last batch, per model. Waits for the device."""
+        return np.asarray(self.be.to_numpy(self.batch_loss))
+
+    def run(self, rows: np.ndarray, batch_size: int) -> np.ndarray:
+        """Process all `rows` and return the totals."""
+        self.reset()
+        for start in range(0, len(rows), batch_size):
+            self(rows[start : start + batch_size])
+        return self.totals()
+
+
+class TrainingStep(Pass):
+    """One step of training: forward, loss, backward, update.
+
+    Parameters
+    ----------
+    model : MLP
+    loss : Loss
+    examples : Examples
+    optimizer : Optimizer
+    regularization : Regularization, optional
+    targets : Targets, optional
+
+    Examples
+    --------
+    >>> from xpnet.losses import get_loss
+    >>> from xpnet.optim import SGD
+    >>> model = MLP([2, 1]); model.task = "regression"
+    >>> x, y = model.be.asarray([[1.0, 2.0]], "float32"), model.be.asarray([[3.0]], "float32")
+    >>> step = TrainingStep(model, get_loss("squared_error"), Examples(x, 1, targets=y), SGD(lr=0.1))
+    >>> step(np.array([0])); before = float(step.last_loss())
+    >>> step(np.array([0])); bool(step.last_loss() < before)
+    True
+    """
+
+    def __init__(
+        self, model: MLP, loss: Loss, examples: Examples, optimizer: Optimizer,
+        regularization: Regularization | None = None, targets: Targets | None = None,
+    ):  # fmt: skip
+        super().__init__(model, loss, examples, targets=targets, train=True)
+        if self.targets.label_smoothing and loss.name not in ("softmax_cross_entropy", "binary_cross_entropy"):
+            raise ConfigError(f"label_smoothing needs a cross-entropy loss, not {loss.name}")
+        if self._infogain is not None and not isinstance(loss, SoftmaxCrossEntropy):
+            raise ConfigError(f"an information-gain matrix needs the softmax_cross_entropy loss, not {loss.name}")
+        self.grad_buffer = self.be.empty((model.layout.size,), model.dtype)
+        self.grads = model.layout.views(self.be, self.grad_buffer)
+        self._grads = self.grads
+        self.regularization = regularization or Regularization()
+        self.update = Update(
+            self.be, model.layout, model.weights, self.grad_buffer, optimizer, self.regularization, model.dtype
+        )
+        #: Updates done so far; also the position of the random streams.
+        self.n_updates = 0
+        #: What the schedule makes of the learning rate at the next step.
+        self.multiplier = 1.0
+
+    def __call__(self, rows: np.ndarray) -> None:
+        """Train on the examples whose indices are `rows` (B,) int64."""
+        self.counter[...] = self.n_updates
+        self.update.set_numbers(self.n_updates + 1, self.multiplier)
+        super().__call__(rows)
+        self.n_updates += 1
+
+    def _run(self, plan: _Plan) -> None:
+        self.gradients(plan)
+        self.update.apply()
+
+    def gradients(self, plan: _Plan) -> None:
+        """Fill the gradients of the mean loss (penalties not included) for the batch in `plan.index`."""
+        dh = self._forward(plan)
+        self.model.backward(dh, plan.contexts)
+
+
+def _share(ns: Any, raw: Array, total: Array) -> Array:
+    # a batch whose weights are all zero has no gradient
+    return raw / ns.maximum(total, 1e-30)
+
+
+def _times(ns: Any, a: Array, b: Array) -> Array:
+    return a * b
+
+
+def _add(ns: Any, a: Array, b: Array) -> Array:
+    return a + b
+
+
+def _add_times(ns: Any, a: Array, b: Array, c: Array) -> Array:
+    return a + b * c
+
+
+def _equal(ns: Any, a: Array, b: Array, zero: Array) -> Array:
+    return ns.where(a == b, 1.0, zero)
