@@ -15,41 +15,13 @@ import numpy as np
 
 from .backend import Array, Backend
 from .errors import ConfigError
+from .examples import Examples
 from .layers import Context
 from .losses import Loss, SoftmaxCrossEntropy
 from .mlp import MLP
 from .optim import Optimizer
 from .update import Regularization, Update
 from .workspace import Workspace
-
-
-@dataclass
-class Examples:
-    """Checked data on the device, ready to be gathered batch by batch.
-
-    Parameters
-    ----------
-    x : Array
-        Raw samples (N, I), as stored (uint8 stays uint8).
-    n : int
-        N.
-    labels : Array or None
-        Class indices (N,) int64 for classification with two outputs or more.
-    targets : Array or None
-        Real targets (N, O) otherwise; also soft labels.
-    weights : Array or None
-        Weight of each example (N,).
-    scale, shift : number or Array
-        Rows become ``x * scale + shift``.
-    """
-
-    x: Array
-    n: int
-    labels: Array | None = None
-    targets: Array | None = None
-    weights: Array | None = None
-    scale: Any = 1.0
-    shift: Any = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

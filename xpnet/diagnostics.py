@@ -1,0 +1,116 @@
+"""What goes on inside a network: gradient and unit statistics per layer, and where numbers stopped being finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .layers import Dense
+from .step import TrainingStep
+
+# A unit whose slope is below this share of the steepest slope of its activation counts as saturated.
+SATURATED = 0.05
+
+
+def layer_statistics(step: TrainingStep, rows: np.ndarray) -> list[dict[str, Any]]:
+    """Statistics of every layer with parameters, on one batch, without an update.
+
+    Parameters
+    ----------
+    step : TrainingStep
+    rows : (B,) int64
+        Examples to look at.
+
+    Returns
+    -------
+    list of dict
+        "layer"; "weight_norm" and "gradient_norm" (Euclidean, weights and biases together); "dead": share of
+        units whose slope is 0 for every example; "saturated": share of (example, unit) pairs whose slope is
+        below 5 % of the activation's steepest. The last two are None where a layer has no fixed activation
+        (linear, maxout). For a population each value is a list over members.
+    """
+    model, be = step.model, step.be
+    totals = step.totals()
+    plan = step.plan(len(rows))
+    plan.index[...] = be.asarray(rows)
+    step.gradients(plan)
+    step.set_totals(totals)  # looking must not count as training
+    result = []
+    for i, (layer, context) in enumerate(zip(model.layers, plan.contexts, strict=True)):
+        if not context.p:
+            continue
+        entry: dict[str, Any] = {
+            "layer": f"{i}: {layer.label}",
+            "weight_norm": _plain(_norm(model, context.p)),
+            "gradient_norm": _plain(_norm(model, context.g)),
+            "dead": None,
+            "saturated": None,
+        }
+        if isinstance(layer, Dense) and not layer.activation.is_identity and layer.activation.slope is not None:
+            slope = np.abs(layer.activation.slope(_HOST, be.to_numpy(context.saved[1])))
+            steepest = _steepest(layer.activation)
+            entry["dead"] = _plain((slope == 0.0).all(axis=-2).mean(axis=-1))
+            entry["saturated"] = _plain((slope < SATURATED * steepest).mean(axis=(-2, -1)))
+        result.append(entry)
+    return result
+
+
+class _HostNamespace:
+    """NumPy with the error function, for formulas evaluated on the host."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "erf":
+            from scipy.special import erf
+
+            return erf
+        return getattr(np, name)
+
+
+_HOST = _HostNamespace()
+
+
+def _steepest(activation: Any) -> float:
+    z = np.linspace(-6.0, 6.0, 1201)
+    s = activation.value(_HOST, z) if activation.from_output else z
+    return float(np.abs(activation.slope(_HOST, s)).max())
+
+
+def _norm(model: Any, arrays: dict[str, Any]) -> np.ndarray:
+    total = np.zeros(model.lead)
+    for view in arrays.values():
+        flat = np.asarray(model.be.to_numpy(view), dtype=np.float64).reshape(*model.lead, -1)
+        total = total + np.square(flat).sum(axis=-1)
+    return np.sqrt(total)
+
+
+def _plain(value: Any) -> Any:
+    value = np.asarray(value)
+    return value.tolist() if value.ndim else float(value)
+
+
+def locate_nonfinite(step: TrainingStep, rows: np.ndarray) -> str:
+    """Say where non-finite numbers first appear when the network runs on the examples `rows`.
+
+    Returns
+    -------
+    str
+        Such as ``"layer 1 (dense 500->10 identity): 5000 of its parameters are not finite"``.
+    """
+    model, be = step.model, step.be
+    plan = step.plan(len(rows))
+    plan.index[...] = be.asarray(rows)
+    for i, layer in enumerate(model.layers):
+        for view in plan.contexts[i].p.values():
+            values = be.to_numpy(view)
+            bad = int((~np.isfinite(values)).sum())
+            if bad:
+                return f"layer {i} ({layer.label}): {bad} of its parameters are not finite"
+    e = step.examples
+    x = be.gather(e.x, plan.index, scale=e.scale, shift=e.shift, out=step.workspace.array("x", (len(rows), model.sizes[0])))
+    for i, (layer, context) in enumerate(zip(model.layers, plan.contexts, strict=True)):
+        x = layer.forward(x, context)
+        bad = int((~np.isfinite(be.to_numpy(x))).sum())
+        if bad:
+            return f"layer {i} ({layer.label}): {bad} of its outputs are not finite, though its parameters are"
+    return f"the {step.loss.name} loss: the outputs of the last layer are finite but too large"

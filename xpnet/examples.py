@@ -1,0 +1,189 @@
+"""Data on its way to the device: checked once on the host, then gathered batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .backend import Array
+from .data.checks import check_features, check_labels, check_targets, check_trainable_labels, check_weights
+from .data.dataset import Preprocessing
+from .errors import ConfigError, DataError
+from .losses import Loss, get_loss
+
+if TYPE_CHECKING:
+    from .mlp import MLP
+
+TASKS = ("classification", "multilabel", "regression")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Checked data on the device.
+
+    Parameters
+    ----------
+    x : Array
+        Raw samples (N, I), as stored (uint8 stays uint8).
+    n : int
+        N.
+    labels : Array or None
+        Class indices (N,) int64 for classification with two outputs or more.
+    targets : Array or None
+        Targets (N, O) otherwise; also soft labels.
+    weights : Array or None
+        Weight of each example (N,).
+    scale, shift : number or Array
+        Rows become ``x * scale + shift``.
+    """
+
+    x: Array
+    n: int
+    labels: Array | None = None
+    targets: Array | None = None
+    weights: Array | None = None
+    scale: Any = 1.0
+    shift: Any = 0.0
+
+
+def infer_task(y: Any, loss: Loss | None, width: int) -> str:
+    """Say what kind of targets `y` are.
+
+    Whole numbers in one dimension are class labels where the loss takes them (for a single output, where it
+    is not the squared error); two dimensions are one target per output, and with the binary cross-entropy one
+    label per output. `fit(task=...)` overrules.
+
+    Examples
+    --------
+    >>> infer_task(np.array([0, 2, 1]), None, 3), infer_task(np.array([0.5, 2.0]), None, 1)
+    ('classification', 'regression')
+    """
+    y = np.asarray(y)
+    whole = y.dtype.kind in "iub"
+    if loss is None:
+        return "classification" if whole and y.ndim == 1 else "regression"
+    if not loss.classify:
+        return "regression"
+    if loss.link == "softmax":
+        return "classification"
+    if loss.name == "binary_cross_entropy" and y.ndim == 2 and width > 1:
+        return "multilabel"
+    if loss.regress:
+        return "classification" if whole and y.ndim == 1 and width > 1 else "regression"
+    return "classification"
+
+
+def default_loss(task: str, width: int) -> Loss:
+    """The usual loss of a task: softmax or binary cross-entropy for classes, squared error for numbers."""
+    if task == "regression":
+        return get_loss("squared_error")
+    return get_loss("softmax_cross_entropy" if task == "classification" and width > 1 else "binary_cross_entropy")
+
+
+def prepare(
+    model: MLP, x: Any, y: Any, *, loss: Loss, task: str, sample_weight: Any = None,
+    class_weight: Mapping[int, float] | str | None = None, name: str = "", training: bool = True,
+) -> Examples:  # fmt: skip
+    """Check data for `model` and bring them to its device.
+
+    Parameters
+    ----------
+    model : MLP
+        Its `preprocessing` says how raw samples become rows.
+    x : array_like (N, ...)
+    y : array_like (N,) or (N, O)
+    loss : Loss
+    task : {"classification", "multilabel", "regression"}
+    sample_weight : array_like (N,), optional
+    class_weight : dict or "balanced", optional
+        Weight of each class; "balanced" is N / (C count).
+    name : str
+        Put before X and y in messages, such as "validation ".
+    training : bool, default True
+        Training needs at least two classes.
+
+    Raises
+    ------
+    DataError
+        Anything about the data that cannot be used; the message says what to do.
+    """
+    width = model.sizes[-1]
+    x = check_features(x, n_features=model.sizes[0], name=f"{name}X")
+    n = len(x)
+    recipe = model.preprocessing or Preprocessing((model.sizes[0],))
+    recipe(x[:1])  # the shape of one sample, checked with the message that prediction gives
+    rows = x.reshape(n, -1)
+    if rows.dtype.kind == "f" and rows.dtype != model.dtype:
+        rows = _narrowed(rows, model.dtype, f"{name}X")
+    elif rows.dtype.kind == "b":
+        rows = rows.astype(np.uint8)
+    weights = None if sample_weight is None else check_weights(sample_weight, n, name=f"{name}sample_weight")
+    examples = Examples(
+        model.be.asarray(np.ascontiguousarray(rows)), n, scale=_factor(model, recipe.scale),
+        shift=_factor(model, recipe.shift),
+    )  # fmt: skip
+    if task == "classification":
+        y = check_labels(y, n, n_classes=max(width, 2), name=f"{name}y")
+        if training:
+            check_trainable_labels(y)
+        if class_weight is not None:
+            by_class = _class_weights(class_weight, y, max(width, 2))
+            weights = by_class if weights is None else weights * by_class
+        examples = _with_classes(model, examples, y, loss, width)
+    else:
+        if class_weight is not None:
+            raise ConfigError(f"class_weight needs class labels, but the task is {task}")
+        y = check_targets(y, n, width, unit_interval=task == "multilabel", name=f"{name}y")
+        if loss.link == "exp" and (y < 0).any():
+            raise DataError(f"{name}y has {int((y < 0).sum())} negative values; the Poisson loss needs counts >= 0")
+        examples = replace(examples, targets=model.be.asarray(y, model.dtype))
+    if weights is not None:
+        examples = replace(examples, weights=model.be.asarray(weights, model.dtype))
+    return examples
+
+
+def _narrowed(x: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        narrow = x.astype(dtype)
+    if not np.isfinite(narrow).all():
+        raise DataError(f"{name} holds values too large for {dtype}; scale them down, or use dtype='float64'")
+    return narrow
+
+
+def _factor(model: MLP, value: float | np.ndarray) -> Any:
+    return value if isinstance(value, float) else model.be.asarray(value, model.dtype)
+
+
+def _with_classes(model: MLP, examples: Examples, y: np.ndarray, loss: Loss, width: int) -> Examples:
+    if width > 1 and y.ndim == 1:
+        return replace(examples, labels=model.be.asarray(y, "int64"))
+    t = y if y.ndim == 2 else y[:, None]
+    if width == 1:
+        t = t[:, -1:]  # soft labels for one output: the probability of class 1
+        if loss.signed:
+            t = 2.0 * t - 1.0
+    elif loss.signed:
+        raise ConfigError(f"the {loss.name} loss takes class indices, not rows of probabilities")
+    return replace(examples, targets=model.be.asarray(t, model.dtype))
+
+
+def _class_weights(spec: Mapping[int, float] | str, y: np.ndarray, n_classes: int) -> np.ndarray:
+    if y.ndim != 1:
+        raise ConfigError("class_weight needs class indices, not rows of probabilities")
+    if isinstance(spec, str):
+        if spec != "balanced":
+            raise ConfigError(f"class_weight must be a dict or 'balanced', found {spec!r}")
+        counts = np.bincount(y, minlength=n_classes)
+        # classes that do not occur have no sample to weigh
+        return (len(y) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[y]
+    table = np.ones(n_classes)
+    for label, weight in spec.items():
+        if not isinstance(label, (int, np.integer)) or not 0 <= label < n_classes:
+            raise ConfigError(f"class_weight names class {label!r}, expected 0 to {n_classes - 1}")
+        if not 0.0 <= weight < np.inf:
+            raise ConfigError(f"class_weight of class {label} must be a finite number >= 0, found {weight!r}")
+        table[label] = weight
+    return check_weights(table[y], len(y), name="class_weight")

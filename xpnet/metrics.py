@@ -1,0 +1,79 @@
+"""Metrics of a classifier, from labels and predictions, through the back end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .backend import Array, Backend
+
+_CHUNK = 65536  # rows per one-hot matrix
+
+
+def _one_hot(ns: Any, label: Array, classes: Array, zero: Array) -> Array:
+    return ns.where(label == classes, 1.0, zero)
+
+
+def confusion_matrix(be: Backend, labels: Array, predicted: Array, n_classes: int) -> Array:
+    """Count predictions: entry (i, j) is how many samples of class i were called j.
+
+    Parameters
+    ----------
+    be : Backend
+    labels, predicted : (N,) int64 arrays of class indices
+    n_classes : int
+        C.
+
+    Returns
+    -------
+    (C, C) float64 array of whole numbers
+
+    Examples
+    --------
+    >>> from xpnet.backend import get_backend
+    >>> be = get_backend("cpu")
+    >>> confusion_matrix(be, be.asarray([0, 1, 1]), be.asarray([0, 1, 0]), 2).tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
+    classes = be.asarray(list(range(n_classes)), "int64")
+    zero = be.asarray([0.0], "float64")
+    total = be.empty((n_classes, n_classes), "float64")
+    total[...] = 0.0
+    part = be.empty((n_classes, n_classes), "float64")
+    for start in range(0, labels.shape[0], _CHUNK):
+        piece = slice(start, start + _CHUNK)
+        hot = []
+        for values in (labels[piece], predicted[piece]):
+            out = be.empty((values.shape[0], n_classes), "float64")
+            hot.append(be.map(_one_hot, be.xp.expand_dims(values, axis=-1), classes, zero, out=out))
+        be.matmul(hot[0], hot[1], ta=True, out=part)
+        be.map(lambda ns, a, b: a + b, total, part, out=total)
+    return total
+
+
+def class_report(matrix: Any, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Per-class precision, recall and F1 from a confusion matrix on the host; None where undefined.
+
+    Parameters
+    ----------
+    matrix : (C, C) array or nested list
+    classes : sequence of str
+        C names.
+
+    Examples
+    --------
+    >>> class_report([[1, 0], [1, 1]], ["no", "yes"])[1]
+    {'class': 'yes', 'precision': 1.0, 'recall': 0.5, 'f1': 0.6666666666666666, 'support': 2}
+    """
+    rows = [[float(v) for v in row] for row in matrix]
+    report = []
+    for k, name in enumerate(classes):
+        hit, called, support = rows[k][k], sum(row[k] for row in rows), sum(rows[k])
+        report.append({
+            "class": name,
+            "precision": hit / called if called else None,
+            "recall": hit / support if support else None,
+            "f1": 2.0 * hit / (called + support) if called + support else None,
+            "support": int(support),
+        })  # fmt: skip
+    return report
