@@ -130,9 +130,10 @@ class Update:
                 g = g * scale
             else:
                 g = self._gradient(ns, w, g, h, decayed)
+            numbers = tuple(h[:-2])  # without l1 and l2
             if decayed and optimizer.decays:
-                w = optimizer.decay(ns, w, tuple(h))
-            return optimizer.formula(ns, w, g, moments, tuple(h))
+                w = optimizer.decay(ns, w, numbers)
+            return optimizer.formula(ns, w, g, moments, numbers)
 
         return update
 

@@ -1,0 +1,558 @@
+"""Training: `fit` for a model and its data, `Trainer` for the state behind it.
+
+Everything that decides what happens next lives in a few counters, because the order of examples and the random
+masks are functions of (seed, epoch) and (seed, step). So a saved trainer continues bit for bit, from any step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from . import rng
+from .callbacks import Callback, EpochTable, LayerStatistics
+from .errors import ConfigError, DivergedError, FileFormatError
+from .examples import TASKS, default_loss, infer_task, prepare
+from .losses import Loss, get_loss
+from .mlp import MLP
+from .optim import Optimizer, get_optimizer
+from .schedules import ReduceOnPlateau, Schedule, get_schedule
+from .step import Pass, Targets, TrainingStep
+from .update import Regularization
+
+EVALUATION_BATCH = 1000  # rows per forward pass of an evaluation
+
+Record = dict[str, Any]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop by a signal and has finished its step; the state can be saved."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"interrupted by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class History(list[Record]):
+    """One record per epoch: epoch, step, train_loss, train_accuracy, valid_loss, valid_accuracy, lr, seconds...
+
+    Losses are means over examples without penalties. Those of training are taken while the weights change.
+
+    Attributes
+    ----------
+    best_epoch : int or None
+        The epoch whose weights the model has, where a validation set chose one.
+    stopped : str
+        Why training ended: "epochs" or the reason given to `Trainer.stop`.
+    """
+
+    best_epoch: int | None = None
+    stopped: str = "epochs"
+
+    def column(self, name: str) -> list[Any]:
+        """One quantity over the epochs, such as ``history.column("valid_loss")``."""
+        return [record.get(name) for record in self]
+
+
+class Trainer:
+    """A model, its data and everything that training changes.
+
+    Parameters are those of `fit`, which is this class run once.
+
+    Attributes
+    ----------
+    epoch, batch : int
+        Epochs finished, and batches finished within the current one.
+    step : TrainingStep
+    history : History
+    best_epoch : int or None
+    order : (N,) int64
+        The order of examples in the current epoch.
+    """
+
+    def __init__(
+        self, model: MLP, data: tuple[Any, Any], *, validation: tuple[Any, Any] | None = None,
+        loss: str | Loss | None = None, task: str | None = None, optimizer: str | Optimizer = "adam",
+        schedule: str | Schedule | None = None, l1: Any = 0.0, l2: Any = 0.0, max_norm: float | None = None,
+        clip_norm: float | None = None, clip_value: float | None = None, label_smoothing: float = 0.0,
+        infogain: Any = None, sample_weight: Any = None, class_weight: Mapping[int, float] | str | None = None,
+        epochs: int = 10, batch_size: int = 128, shuffle: bool = True, seed: int | None = None,
+        patience: int | None = None, min_delta: float = 0.0, monitor: str | None = None,
+        restore_best: bool = True, callbacks: Sequence[Callback] = (), statistics: bool = False,
+        verbose: bool = False,
+    ):  # fmt: skip
+        x, y = data
+        self.model = model
+        self.loss = None if loss is None else get_loss(loss)
+        if task is not None and task not in TASKS:
+            raise ConfigError(f"task must be one of {', '.join(TASKS)}, found {task!r}")
+        self.task = task or infer_task(y, self.loss, model.sizes[-1])
+        self.loss = self.loss or default_loss(self.task, model.sizes[-1])
+        _check_combination(self.loss, self.task, model)
+        self.optimizer = get_optimizer(optimizer)
+        self.schedule = get_schedule(schedule)
+        self.epochs = _whole("epochs", epochs, 0)
+        self.batch_size = _whole("batch_size", batch_size, 1)
+        self.patience = None if patience is None else _whole("patience", patience, 1)
+        self.min_delta, self.shuffle, self.restore_best = float(min_delta), bool(shuffle), restore_best
+        self.seed = rng.check_seed(model.seeds[0] if seed is None else seed)
+        regularization = Regularization(
+            l1=l1, l2=l2, max_norm=max_norm, clip_norm=clip_norm, clip_value=clip_value
+        )
+        targets = Targets(label_smoothing=label_smoothing, infogain=_check_infogain(infogain, model))
+        model.task, model.loss = self.task, self.loss.name
+        examples = prepare(
+            model, x, y, loss=self.loss, task=self.task, sample_weight=sample_weight, class_weight=class_weight
+        )
+        self.fingerprint = _fingerprint(x, y)
+        self.step = TrainingStep(model, self.loss, examples, self.optimizer, regularization, targets)
+        self._validation: Pass | None = None
+        if validation is not None:
+            held_out = prepare(
+                model, *validation, loss=self.loss, task=self.task, name="validation ", training=False
+            )
+            self._validation = Pass(model, self.loss, held_out)
+        self.monitor = self._check_monitor(monitor)
+        self.callbacks: list[Callback] = [*callbacks]
+        if statistics:
+            self.callbacks.insert(0, LayerStatistics())
+        if verbose:
+            self.callbacks.append(EpochTable())
+        self.epoch = self.batch = 0
+        self.history = History()
+        self.order = np.arange(examples.n)
+        self._stop_reason: str | None = None
+        self._plateau: dict[str, float] = {}
+        self._bad_epochs = np.zeros(model.lead, dtype=np.int64)
+        self._best_score = np.full(model.lead, -np.inf)
+        self._best_at = np.zeros(model.lead, dtype=np.int64)
+        self._best = np.array(model.be.to_numpy(model.weights))
+        self._last_good = self._best.copy()
+        self._elapsed = 0.0
+        self._signal: int | None = None
+        #: Members of a population whose loss is no longer finite.
+        self.diverged = np.zeros(model.lead, dtype=bool)
+
+    def _check_monitor(self, monitor: str | None) -> str:
+        part = "train" if self._validation is None else "valid"
+        known = ["train_loss"] + ([] if self.task == "regression" else ["train_accuracy"])
+        if part == "valid":
+            known += [name.replace("train", "valid") for name in known]
+        if monitor is None:
+            return f"{part}_{'loss' if self.task == 'regression' else 'accuracy'}"
+        if monitor not in known:
+            raise ConfigError(f"monitor must be one of {', '.join(known)} here, found {monitor!r}")
+        return monitor
+
+    # --- where we are ---------------------------------------------------------------------------
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches per epoch; the last one may be smaller."""
+        return math.ceil(self.step.examples.n / self.batch_size)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Epoch of the best monitored value (of the first member, for a population); None before the first."""
+        return int(self._best_at.flat[0]) or None
+
+    def stop(self, reason: str) -> None:
+        """End training after the current batch, or after the epoch when called at its end."""
+        self._stop_reason = reason
+
+    # --- running --------------------------------------------------------------------------------
+    def run(self) -> History:
+        """Train until `epochs` are done in all, and leave the best weights in the model.
+
+        Raises
+        ------
+        DivergedError
+            A loss or a weight is no longer finite. The model then has its last good weights.
+        Interrupted
+            Ctrl-C or SIGTERM arrived; the current step was finished first, and the model has its weights.
+        """
+        self._stop_reason = None
+        with self._signals(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            try:
+                for callback in self.callbacks:
+                    callback.on_train_start(self)
+                while self.epoch < self.epochs and self._stop_reason is None:
+                    self._epoch()
+            finally:
+                for callback in self.callbacks:
+                    callback.on_train_end(self)
+        self.history.stopped = self._stop_reason or "epochs"
+        self.finish()
+        return self.history
+
+    def finish(self) -> None:
+        """Put the best weights into the model, where a validation set chose them."""
+        if self.restore_best and self._validation is not None and self.best_epoch is not None:
+            self._last_good = np.array(self.model.be.to_numpy(self.model.weights))
+            self._set_weights(self._best)
+            self.history.best_epoch = self.best_epoch
+
+    def _epoch(self) -> None:
+        n, size = self.step.examples.n, self.batch_size
+        if self.shuffle:
+            self.order = rng.permutation(n, self.seed, self.epoch)
+        if self.batch == 0:
+            self.step.reset()
+            self._elapsed = 0.0
+        started, done_before = time.perf_counter(), self._elapsed
+        while self.batch < self.steps_per_epoch:
+            rows = self.order[self.batch * size : (self.batch + 1) * size]
+            self.step.multiplier = self._multiplier()
+            self.step(rows)
+            self._check_finite(rows)
+            self.batch += 1
+            self._elapsed = done_before + time.perf_counter() - started
+            for callback in self.callbacks:
+                callback.on_step_end(self)
+            if self._signal is not None:
+                raise Interrupted(self._signal)
+            if self._stop_reason is not None:
+                return
+        self._end_epoch()
+
+    def _multiplier(self) -> float:
+        if isinstance(self.schedule, ReduceOnPlateau):
+            return self._plateau.get("multiplier", 1.0)
+        total = self.epochs * self.steps_per_epoch
+        return self.schedule(self.step.n_updates, total, self.steps_per_epoch)
+
+    def _end_epoch(self) -> None:
+        self.epoch += 1
+        self.batch = 0
+        record: Record = {"epoch": self.epoch, "step": self.step.n_updates}
+        record |= _means("train", self.step.totals(), self.task, self.step.examples.n)
+        record["valid_loss"] = record["valid_accuracy"] = None
+        if self._validation is not None:
+            n = self._validation.examples.n
+            record |= _means("valid", self._validation.run(np.arange(n), EVALUATION_BATCH), self.task, n)
+        lr = np.asarray(self.optimizer.lr) * self.step.multiplier
+        record["lr"] = lr.tolist() if lr.ndim else float(lr)
+        record["seconds"] = self._elapsed
+        record["samples_per_second"] = self.step.examples.n / max(self._elapsed, 1e-9)
+        self._check_weights()
+        self._judge(record)
+        self.history.append(record)
+        for callback in self.callbacks:
+            callback.on_epoch_end(self, record)
+        if self._signal is not None:
+            raise Interrupted(self._signal)
+
+    def _judge(self, record: Record) -> None:
+        """Remember the best weights, count epochs without improvement, feed the plateau schedule."""
+        score = np.asarray(record[self.monitor], dtype=np.float64)
+        if self.monitor.endswith("accuracy"):
+            # equal accuracies are told apart by their losses, which are far smaller than one example
+            loss = np.asarray(record[self.monitor.replace("accuracy", "loss")], dtype=np.float64)
+            score = score - 1e-9 * np.minimum(loss, 1e3)
+        else:
+            score = -score
+        score = np.where(np.isfinite(score), score, -np.inf)
+        better = score > self._best_score + self.min_delta
+        self._bad_epochs = np.where(better, 0, self._bad_epochs + 1)
+        self._best_score = np.where(better, score, self._best_score)
+        self._best_at = np.where(better, self.epoch, self._best_at)
+        self._keep(better)
+        if self.patience is not None and (self._bad_epochs >= self.patience).all():
+            self.stop("early_stopping")
+        if isinstance(self.schedule, ReduceOnPlateau):
+            watched = record["valid_loss"] if self._validation is not None else record["train_loss"]
+            self._plateau = self.schedule.observe(self._plateau, float(np.mean(watched)))
+
+    def _keep(self, better: np.ndarray) -> None:
+        current = self.model.be.to_numpy(self.model.weights)
+        if not better.ndim:
+            if better:
+                self._best[...] = current
+            return
+        host = _host_views(self.model)
+        best, now = host(self._best), host(current)
+        for m in np.flatnonzero(better):
+            for name in best:
+                best[name][m] = now[name][m]
+
+    # --- trouble --------------------------------------------------------------------------------
+    def _check_finite(self, rows: np.ndarray) -> None:
+        finite = np.isfinite(self.step.last_loss())
+        if finite.all():
+            return
+        self.diverged = self.diverged | ~finite
+        if self.diverged.all():
+            self._raise_diverged(rows, self.epoch + 1, f"the loss of the batch is {self.step.last_loss().flat[0]}")
+
+    def _check_weights(self) -> None:
+        weights = self.model.be.to_numpy(self.model.weights)
+        if np.isfinite(weights).all():
+            self._last_good[...] = weights
+        elif self.model.n_models is None:
+            self._raise_diverged(self.order[-1:], self.epoch, "the last update made them so")
+
+    def _raise_diverged(self, rows: np.ndarray, epoch: int, why: str) -> None:
+        from .diagnostics import locate_nonfinite
+
+        where = locate_nonfinite(self.step, rows)
+        self._set_weights(self._best if self._validation is not None else self._last_good)
+        raise DivergedError(
+            f"training diverged at epoch {epoch}, step {self.step.n_updates}: {where}; {why}. "
+            "The model keeps its last good weights. "
+            "Try a smaller learning rate, clip_norm=1, or inputs scaled to about 0..1."
+        )
+
+    def _set_weights(self, flat: np.ndarray) -> None:
+        self.model.weights[...] = self.model.be.asarray(flat, self.model.dtype)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM wait for the end of the step; a second one interrupts at once."""
+        self._signal = None
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(signum: int, frame: Any) -> None:
+            if self._signal is not None:
+                raise Interrupted(signum)
+            self._signal = signum
+
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    # --- saving and continuing ------------------------------------------------------------------
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return everything needed to continue, as host tensors and JSON-serialisable metadata."""
+        be, host = self.model.be, _host_views(self.model)
+        tensors = {f"weights.{k}": v for k, v in self.model.get_weights().items()}
+        tensors |= {f"best.{k}": v.copy() for k, v in host(self._best).items()}
+        for moment, flat in self.step.update.moments.items():
+            tensors |= {f"{moment}.{k}": v.copy() for k, v in host(be.to_numpy(flat)).items()}
+        tensors["totals"] = self.step.totals()
+        metadata = {
+            "architecture": self.model.architecture, "dtype": self.model.dtype, "n_models": self.model.n_models,
+            "seeds": list(self.model.seeds), "loss": self.loss.name, "task": self.task,
+            "optimizer": {"name": self.optimizer.name, **asdict(self.optimizer)},
+            "data": self.fingerprint, "batch_size": self.batch_size, "seed": self.seed,
+            "epoch": self.epoch, "batch": self.batch, "n_updates": self.step.n_updates,
+            "multiplier": self.step.multiplier, "elapsed": self._elapsed, "plateau": self._plateau,
+            "bad_epochs": self._bad_epochs.tolist(), "best_score": self._best_score.tolist(),
+            "best_at": self._best_at.tolist(), "diverged": self.diverged.tolist(), "history": list(self.history),
+        }  # fmt: skip
+        return tensors, metadata
+
+    def load_state(self, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
+        """Continue from what `state` returned.
+
+        Raises
+        ------
+        FileFormatError
+            It belongs to another architecture, optimizer or data set; the message names the difference.
+        """
+        self._check_same_run(metadata)
+        model, be, host = self.model, self.model.be, _host_views(self.model)
+        model.set_weights(_part(tensors, "weights"))
+        for name, view in host(self._best).items():
+            view[...] = tensors[f"best.{name}"]
+        for moment, flat in self.step.update.moments.items():
+            values = np.array(be.to_numpy(flat))
+            for name, view in host(values).items():
+                view[...] = tensors[f"{moment}.{name}"]
+            flat[...] = be.asarray(values)
+        self.step.set_totals(tensors["totals"])
+        self.step.n_updates, self.step.multiplier = metadata["n_updates"], metadata["multiplier"]
+        self.epoch, self.batch, self._elapsed = metadata["epoch"], metadata["batch"], metadata["elapsed"]
+        self._plateau = metadata["plateau"]
+        self._bad_epochs = np.asarray(metadata["bad_epochs"], dtype=np.int64)
+        self._best_score = np.asarray(metadata["best_score"], dtype=np.float64)
+        self._best_at = np.asarray(metadata["best_at"], dtype=np.int64)
+        self.diverged = np.asarray(metadata["diverged"], dtype=bool)
+        self.history = History(metadata["history"])
+        self._last_good = np.array(be.to_numpy(model.weights))
+
+    def _check_same_run(self, metadata: dict[str, Any]) -> None:
+        _, mine = self.state()
+        same = ("architecture", "dtype", "n_models", "seeds", "loss", "task", "optimizer", "data", "batch_size", "seed")
+        for key in same:
+            if key not in metadata:
+                raise FileFormatError(f"the checkpoint has no {key!r}: it is not the state of a training run")
+            if _normal(metadata[key]) != _normal(mine[key]):
+                raise FileFormatError(
+                    f"cannot continue: the {key} of the checkpoint is {metadata[key]!r}, but this run has "
+                    f"{mine[key]!r}. Resume with the settings and data of the first run."
+                )
+
+
+def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
+    """Train a model.
+
+    Parameters
+    ----------
+    model : MLP
+        Trained in place. Training a model again continues from its weights with a fresh optimizer.
+    data : (X, y)
+        X (N, ...) raw samples, as `model.preprocessing` takes them; y (N,) class indices, (N, C) soft labels,
+        or (N, O) targets. uint8 samples stay uint8 in memory.
+    validation : (X, y), optional
+        Evaluated after each epoch; the weights of its best epoch are kept.
+    loss : str or Loss, optional
+        A name of `xpnet.losses.NAMES`; by default softmax (one output: binary) cross-entropy for class
+        labels, else squared error.
+    task : {"classification", "multilabel", "regression"}, optional
+        Inferred from y and the loss.
+    optimizer : str or Optimizer, default "adam"
+    schedule : str or Schedule, optional
+        Constant by default.
+    l1, l2 : float or one per member, default 0
+        Penalty l1 sum |w| + (l2 / 2) sum w^2 on weights.
+    max_norm, clip_norm, clip_value : float, optional
+        See `xpnet.update.Regularization`.
+    label_smoothing : float, default 0
+    infogain : (C, C) array, optional
+        Rows become the targets of the classes.
+    sample_weight : (N,) array, optional
+    class_weight : dict or "balanced", optional
+    epochs : int, default 10
+    batch_size : int, default 128
+        1 is single-sample, N full-batch descent. The last batch of an epoch may be smaller.
+    shuffle : bool, default True
+    seed : int, optional
+        Of the order of examples; by default the model's first seed.
+    patience : int, optional
+        Stop when the monitored value has not improved for so many epochs.
+    min_delta : float, default 0
+        The least change that counts as an improvement.
+    monitor : str, optional
+        "valid_accuracy" (classes) or "valid_loss" by default; without validation, those of training.
+    restore_best : bool, default True
+        Leave the weights of the best epoch in the model (needs `validation`).
+    callbacks : sequence of Callback
+    statistics : bool, default False
+        Add gradient norms and dead and saturated units per layer to each record.
+    verbose : bool, default False
+        Print a line per epoch.
+
+    Returns
+    -------
+    History
+        One record per epoch.
+
+    Raises
+    ------
+    DataError
+        Data that cannot be used.
+    ConfigError
+        An unknown name or an impossible setting.
+    DivergedError
+        Loss or weights are no longer finite; names layer, epoch and step.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> model = MLP([2, 8, 2], activation="tanh", seed=1)
+    >>> history = fit(model, (X, [0, 1, 1, 0]), epochs=200, batch_size=4, optimizer=get_optimizer("adam", lr=0.05))
+    >>> model.predict(X).tolist()
+    [0, 1, 1, 0]
+    """
+    return Trainer(model, data, **options).run()
+
+
+def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) -> dict[str, Any]:
+    """Return {"loss", "accuracy"} of a trained model on (X, y); lists over members for a population.
+
+    Raises
+    ------
+    ConfigError
+        The model has not been trained.
+    DataError
+        Data that cannot be used.
+    """
+    if model.task is None or model.loss is None:
+        raise ConfigError("the model has not been trained: call xpnet.fit(model, (X, y)) or load a file")
+    loss = get_loss(model.loss)
+    examples = prepare(model, *data, loss=loss, task=model.task, sample_weight=sample_weight, training=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        totals = Pass(model, loss, examples).run(np.arange(examples.n), EVALUATION_BATCH)
+    means = _means("test", totals, model.task, examples.n)
+    return {"loss": means["test_loss"], "accuracy": means["test_accuracy"]}
+
+
+def _means(part: str, totals: np.ndarray, task: str, n: int) -> Record:
+    loss, weight, hits = totals
+    mean = loss / weight
+    accuracy = None if task == "regression" else (hits / n)
+    return {
+        f"{part}_loss": mean.tolist() if mean.ndim else float(mean),
+        f"{part}_accuracy": accuracy if accuracy is None else accuracy.tolist() if mean.ndim else float(accuracy),
+    }
+
+
+def _host_views(model: MLP) -> Any:
+    from .backend import get_backend
+
+    host = get_backend("cpu")
+    return lambda flat: model.layout.views(host, flat)
+
+
+def _part(tensors: dict[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
+    return {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
+
+
+def _normal(value: Any) -> Any:
+    """What JSON makes of a value: tuples become lists, numbers of NumPy plain ones."""
+    if isinstance(value, Mapping):
+        return {k: _normal(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_normal(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _fingerprint(x: Any, y: Any) -> dict[str, Any]:
+    """Enough to notice that a run is resumed on other data."""
+    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+    return {"shape": list(x.shape), "dtype": str(x.dtype), "crc32": zlib.crc32(x) ^ zlib.crc32(y)}
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ConfigError(f"{name} must be a whole number >= {least}, found {value!r}")
+    return int(value)
+
+
+def _check_infogain(matrix: Any, model: MLP) -> np.ndarray | None:
+    if matrix is None:
+        return None
+    matrix = np.asarray(matrix, dtype=np.float64)
+    c = model.sizes[-1]
+    if matrix.shape != (c, c) or not np.isfinite(matrix).all():
+        raise ConfigError(f"infogain must be a finite ({c}, {c}) matrix, found shape {matrix.shape}")
+    return matrix
+
+
+def _check_combination(loss: Loss, task: str, model: MLP) -> None:
+    width = model.sizes[-1]
+    fits = loss.regress if task == "regression" else loss.classify
+    if not fits or (task == "multilabel" and loss.link != "sigmoid"):
+        raise ConfigError(f"the {loss.name} loss does not fit the task {task!r}")
+    if loss.link == "softmax" and width < 2:
+        raise ConfigError("softmax_cross_entropy needs at least two outputs; for one, use binary_cross_entropy")
+    output = model.architecture["output_activation"]
+    if loss.link in ("softmax", "sigmoid", "exp") and output not in ("identity", "linear", "none"):
+        raise ConfigError(
+            f"the {loss.name} loss takes the raw outputs (it applies {loss.link} itself), but "
+            f"output_activation is {output!r}; leave it at 'identity'"
+        )
