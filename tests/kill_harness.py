@@ -119,7 +119,8 @@ def run(folder: Path, kills: int, writer: str = "safe", seed: int = 0, stop_at_f
         save_safely(path, 0)
     span = 4 * (time.perf_counter() - began) / 3  # kill within the first few saves
     random_ = random.Random(seed)
-    generation, interrupted, failures = 0, 0, []
+    generation, interrupted = 0, 0
+    failures: list[str] = []
     done = 0
     while done < kills and not (failures and stop_at_failure):
         done += 1
