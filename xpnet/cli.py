@@ -1,0 +1,300 @@
+"""The command: `xpnet train, evaluate, predict, plot, info, doctor`.
+
+Thin: options are made from `TrainConfig`, the work is done by the library. Nothing heavy is imported until a
+command needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import ConfigError, DivergedError, OutOfMemoryError, XpnetError
+
+_SIGNAL_EXIT = 128  # 130 for Ctrl-C, 143 for SIGTERM
+
+
+class _Group(click.Group):
+    """Turns xpnet's errors into one line on standard error and their exit code; suggests command names."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from .train import Interrupted
+
+        try:
+            return super().invoke(ctx)
+        except XpnetError as error:
+            raise _Failure(str(error), error.exit_code) from error
+        except MemoryError as error:
+            raise _Failure(_memory_message(error), OutOfMemoryError.exit_code) from error
+        except Interrupted as error:
+            ctx.exit(_SIGNAL_EXIT + error.signum)
+        except KeyboardInterrupt:
+            ctx.exit(_SIGNAL_EXIT + 2)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            from .errors import unknown_name
+
+            raise unknown_name("command", args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
+
+class _Failure(click.ClickException):
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"xpnet: error: {self.message}", err=True)
+
+
+def _memory_message(error: MemoryError) -> str:
+    from .doctor import free_memory
+
+    free = free_memory()
+    known = f"; {free / 2**30:.1f} GiB are free" if free is not None else ""
+    return f"out of memory: {error}{known}. Use a smaller --batch-size, --hidden or data set."
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="xpnet", prog_name="xpnet")
+def main() -> None:
+    """Train multilayer perceptrons on NumPy (CPU) or CuPy (CUDA).
+
+    Exit codes: 0 done, 1 error, 2 usage or configuration, 3 diverged, 4 device unavailable, 5 out of memory,
+    130 interrupted after saving, 143 terminated after saving.
+    """
+
+
+# --- train --------------------------------------------------------------------------------------
+class _WidthList(click.ParamType):
+    """``300,100`` or ``none``."""
+
+    name = "widths"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, list):
+            return value
+        if value.strip().lower() in ("none", "0", ""):
+            return []
+        try:
+            return [int(v) for v in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected whole numbers such as 500 or 300,100, or none", param, ctx)
+
+
+class _NumberList(click.ParamType):
+    """``0.2`` or ``0.2,0.5``."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, list):
+            return value
+        try:
+            return [float(v) for v in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected numbers such as 0.2 or 0.2,0.5", param, ctx)
+
+
+def _click_type(hint: Any) -> Any:
+    if isinstance(hint, types.UnionType):
+        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+    if typing.get_origin(hint) is list:
+        return _WidthList() if typing.get_args(hint) == (int,) else _NumberList()
+    return hint
+
+
+def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` one option per field of TrainConfig; those not given stay None."""
+    from .config import TrainConfig, _hints
+
+    hints = _hints()
+    for f in reversed(fields(TrainConfig)):
+        default = f.default_factory() if callable(f.default_factory) else f.default  # type: ignore[misc]
+        shown = "none" if default == [] else ",".join(map(str, default)) if isinstance(default, list) else default
+        note = f"  [default: {shown}]" if default is not None and default is not False else ""
+        kind = _click_type(hints[f.name])
+        flag = f"--{f.name.replace('_', '-')}"
+        if kind is bool:
+            option = click.option(f"{flag}/--no-{f.name}", f.name, default=None, help=f.metadata["help"])
+        else:
+            choices = f.metadata.get("choices")
+            kind = click.Choice(choices) if choices else kind
+            option = click.option(flag, f.name, type=kind, default=None, help=f.metadata["help"] + note)
+        command = option(command)
+    return command
+
+
+# What may change when a run goes on: how long and where, never what is computed.
+_RESUMABLE = ("epochs", "device", "threads", "save_every", "data_dir")
+
+
+@main.command()
+@click.option("--config", "config_file", type=click.Path(), help="TOML file of settings; flags overrule it.")
+@click.option("--out", type=click.Path(), help="Run folder.  [default: runs/DATA-NUMBER]")
+@click.option("--resume", type=click.Path(), metavar="RUN", help="Continue a run; --epochs may extend it.")
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier run left in --out.")
+@click.option("--print-config", is_flag=True, help="Print the settings as TOML and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print result.json as the last line.")
+@click.option("--quiet", is_flag=True, help="Print nothing else.")
+@_train_options
+def train(
+    config_file: str | None, out: str | None, resume: str | None, overwrite: bool, print_config: bool,
+    as_json: bool, quiet: bool, **flags: Any,
+) -> None:  # fmt: skip
+    """Train a network and write a run folder. Without options: on the embedded digits."""
+    from . import config as config_module
+    from . import runs
+
+    given = {k: v for k, v in flags.items() if v is not None}
+    if resume is not None:
+        clash = [f"--{k.replace('_', '-')}" for k in given if k not in _RESUMABLE]
+        if clash or config_file or out or overwrite:
+            named = ", ".join(clash) or "--config, --out and --overwrite"
+            raise ConfigError(
+                f"{named} cannot be changed by --resume; only --{', --'.join(_RESUMABLE)}".replace("_", "-")
+            )
+        folder = runs.RunFolder(resume)
+        settings = {f.name: getattr(folder.config(), f.name) for f in fields(config_module.TrainConfig)}
+        config = config_module.TrainConfig(**{**settings, **given})
+    else:
+        config = config_module.resolve(config_file, given)
+    if print_config:
+        click.echo(config.to_toml(), nl=False)
+        return
+    with _saved_on_stop(resume or out, quiet):
+        result = runs.train(config, resume or out, overwrite=overwrite, quiet=quiet, resume=resume is not None)
+    _report(result, as_json, quiet)
+
+
+@contextlib.contextmanager
+def _saved_on_stop(folder: str | None, quiet: bool) -> Iterator[None]:
+    from .train import Interrupted
+
+    try:
+        yield
+    except Interrupted as error:
+        if not quiet:
+            click.echo(f"{error}; saved. Continue with: xpnet train --resume {folder or 'RUN'}", err=True)
+        raise
+    except DivergedError:
+        raise
+
+
+def _report(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    from .checkpoint import dumps_json
+
+    if not quiet:
+        if result["test_accuracy"] is not None:
+            click.echo(f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f}")
+        elif result["test_loss"] is not None:
+            click.echo(f"test loss {result['test_loss']:.6g}")
+        chosen = f", best epoch {result['best_epoch']}" if result["best_epoch"] else ""
+        click.echo(f"{result['epochs']} epochs in {result['seconds']:.1f} s{chosen}; run folder {result['run']}")
+    if as_json:
+        click.echo(dumps_json(result))
+
+
+# --- evaluate, predict, plot --------------------------------------------------------------------
+def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed((
+        click.option("--data", help="Data set or file; the run's own test set where omitted."),
+        click.option("--data-dir", type=click.Path(), help="Folder that holds the named data set."),
+        click.option("--labels", type=click.Path(), help="File of labels, where the data file has none."),
+        click.option("--target", help="Key (NPZ) or column (CSV) that holds the labels."),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or auto."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("run", type=click.Path())
+@_data_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def evaluate(run: str, as_json: bool, **options: Any) -> None:
+    """Test a model: loss, accuracy, per-class report, confusion matrix. RUN is a run folder or a model file."""
+    from . import reports
+
+    scores = reports.evaluate_run(run, **options)
+    if as_json:
+        from .checkpoint import dumps_json
+
+        click.echo(dumps_json(scores))
+    else:
+        click.echo(reports.as_text(scores))
+
+
+@main.command()
+@click.argument("run", type=click.Path())
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.option("--top", default=1, show_default=True, type=click.IntRange(min=1), help="How many classes to show.")
+@click.option("--invert", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
+              help="Swap light and dark of pictures.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or auto.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per sample.")
+def predict(run: str, files: tuple[str, ...], top: int, invert: str, device: str, as_json: bool) -> None:
+    """Predict images, NPY, NPZ, IDX or CSV files, or folders of images. RUN is a run folder or a model file."""
+    from . import reports
+    from .checkpoint import dumps_json
+
+    flip: Any = {"auto": "auto", "yes": True, "no": False}[invert]
+    for answer in reports.predict_files(run, files, top=top, invert=flip, device=device):
+        click.echo(dumps_json(answer) if as_json else reports.answer_line(answer))
+
+
+@main.command()
+@click.argument("run", type=click.Path())
+@_data_options
+@click.option("--out", type=click.Path(), help="Folder for the figures.  [default: RUN/plots]")
+def plot(run: str, out: str | None, **options: Any) -> None:
+    """Draw curves, confusion matrix, first-layer weights and the most confident mistakes as PNG."""
+    from . import reports
+
+    for path in reports.plot_run(run, out, **options):
+        click.echo(path)
+
+
+# --- info, doctor -------------------------------------------------------------------------------
+@main.command()
+@click.argument("run", type=click.Path(), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info(run: str | None, as_json: bool) -> None:
+    """Show versions and devices, or what is in a run folder or model file."""
+    from . import doctor
+    from .checkpoint import dumps_json
+
+    facts = doctor.installation() if run is None else doctor.describe(Path(run))
+    click.echo(dumps_json(facts) if as_json else doctor.as_text(facts))
+
+
+@main.command(name="doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor_command(as_json: bool) -> None:
+    """Check the installation and say what to do about each finding. Exits 1 where something is broken."""
+    from . import doctor
+    from .checkpoint import dumps_json
+
+    findings = doctor.check()
+    if as_json:
+        click.echo(dumps_json({"findings": findings}))
+    else:
+        for finding in findings:
+            click.echo(f"{finding['status']:7} {finding['what']}: {finding['found']}")
+            if finding["advice"]:
+                click.echo(f"        -> {finding['advice']}")
+    if any(f["status"] == "broken" for f in findings):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""One schema for a training run: the command's flags, the TOML file and the record in the run folder.
+
+Each field of `TrainConfig` is a key of the file (``batch_size``) and a flag (``--batch-size``). Flags overrule
+the file, which overrules the defaults.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError, unknown_name
+from .optim import Optimizer, get_optimizer
+from .schedules import Schedule, get_schedule
+
+
+def _option(default: Any, help: str, group: str, **kwargs: Any) -> Any:
+    metadata = {"help": help, "group": group, **kwargs}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """Settings of a run.
+
+    Examples
+    --------
+    >>> TrainConfig(hidden=[500], lr=0.01).get_optimizer().lr
+    0.01
+    """
+
+    data: str = _option("digits", "digits, mnist, fashion-mnist, or a file: NPZ, NPY, IDX, CSV, or a folder.", "data")
+    data_dir: str | None = _option(None, "Folder that holds the named data set (default: $XPNET_DATA).", "data")
+    labels: str | None = _option(None, "File of labels, where the data file has none (NPY, IDX).", "data")
+    target: str | None = _option(None, "Key (NPZ) or column (CSV) that holds the labels.", "data")
+    task: str | None = _option(None, "classification or regression.", "data", choices=("classification", "regression"))
+    valid: str | None = _option(None, "Validation data of your own, a file like --data.", "data")
+    valid_fraction: float = _option(0.1, "Share of the training data held out for validation; 0 for none.", "data")
+    test: str | None = _option(None, "Test data of your own, a file like --data.", "data")
+    hidden: list[int] = _option([256], "Widths of the hidden layers: 500 or 300,100; none for a linear model.", "model")
+    activation: str = _option("relu", "Activation of hidden layers; one, or one each: relu,tanh.", "model")
+    output_activation: str = _option("identity", "Activation of the last layer; identity for logits.", "model")
+    dropout: list[float] = _option([0.0], "Share of hidden units dropped; one, or one per hidden layer.", "model")
+    input_dropout: float = _option(0.0, "Share of inputs dropped.", "model")
+    input_noise: float = _option(0.0, "Standard deviation of Gaussian noise on inputs.", "model")
+    init: str = _option("auto", "Weight initialiser: auto, he_normal, glorot_uniform, normal:0.01, ...", "model")
+    bias: float = _option(0.0, "Initial value of biases.", "model")
+    loss: str | None = _option(None, "Loss; default: cross-entropy for classes, else squared error.", "training")
+    label_smoothing: float = _option(0.0, "Label smoothing, 0 to below 1.", "training")
+    class_weight: str | None = _option(None, "balanced: weigh classes by their frequency.", "training", choices=("balanced",))
+    l1: float = _option(0.0, "Penalty l1 * sum |w|.", "training")
+    l2: float = _option(0.0, "Penalty l2 / 2 * sum w^2.", "training")
+    max_norm: float | None = _option(None, "Limit on the norm of each unit's incoming weights.", "training")
+    clip_norm: float | None = _option(None, "Limit on the norm of the gradient.", "training")
+    clip_value: float | None = _option(None, "Limit on each entry of the gradient.", "training")
+    optimizer: str = _option(
+        "adam", "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw; options: adamw:weight_decay=0.05.", "training"
+    )
+    lr: float | None = _option(None, "Learning rate (default: the optimizer's own).", "training")
+    momentum: float | None = _option(None, "Momentum of sgd.", "training")
+    schedule: str = _option(
+        "constant", "constant, step, exponential, cosine, linear, one_cycle, plateau; options: step:every=5,factor=0.5.",
+        "training",
+    )  # fmt: skip
+    warmup: float | None = _option(None, "Share of the run in which the rate first rises from 0.", "training")
+    epochs: int = _option(30, "Passes over the data, in all (also with --resume).", "training")
+    batch_size: int = _option(64, "Examples per update.", "training")
+    patience: int | None = _option(None, "Stop after so many epochs without improvement.", "training")
+    min_delta: float = _option(0.0, "The least change that counts as an improvement.", "training")
+    monitor: str | None = _option(None, "What to improve: valid_accuracy, valid_loss, train_loss, train_accuracy.", "training")
+    seed: int = _option(0, "Seed of weights, order, masks and the validation split.", "training")
+    dtype: str = _option("float32", "float32 or float64.", "training", choices=("float32", "float64"))
+    statistics: bool = _option(False, "Record gradient norms, dead and saturated units per layer.", "training")
+    device: str = _option("cpu", "cpu, cuda, cuda:N or auto.", "run")
+    threads: int | None = _option(None, "Threads of the matrix library (default: its own choice).", "run")
+    save_every: int = _option(0, "Also save the state every N updates (0: after each epoch only).", "run")
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            setattr(self, f.name, _converted(f.name, _hints()[f.name], value))
+            choices = f.metadata.get("choices")
+            if choices and getattr(self, f.name) is not None and getattr(self, f.name) not in choices:
+                raise unknown_name(f.name.replace("_", "-"), getattr(self, f.name), choices)
+        if not 0.0 <= self.valid_fraction < 1.0:
+            raise ConfigError(f"valid_fraction must be in [0, 1), found {self.valid_fraction}")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("save_every", 0), ("threads", 1), ("patience", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, found {value}")
+        self.get_optimizer()
+        self.get_schedule()
+
+    def get_optimizer(self) -> Optimizer:
+        """The optimizer that the settings describe."""
+        name, options = parse_spec("optimizer", self.optimizer)
+        for key in ("lr", "momentum"):
+            if getattr(self, key) is not None:
+                options[key] = getattr(self, key)
+        return get_optimizer(name, **options)
+
+    def get_schedule(self) -> Schedule:
+        """The schedule that the settings describe."""
+        name, options = parse_spec("schedule", self.schedule)
+        if self.warmup is not None:
+            options["warmup"] = self.warmup
+        return get_schedule(name, **options)
+
+    def to_toml(self) -> str:
+        """The settings as a TOML file; those that are not set are left out."""
+        lines = ["# Settings of an xpnet run; xpnet train --config FILE runs it again."]
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is not None:
+                lines.append(f"{f.name} = {_toml(value)}")
+        return "\n".join(lines) + "\n"
+
+
+def _hints() -> dict[str, Any]:
+    return typing.get_type_hints(TrainConfig)
+
+
+def _converted(name: str, hint: Any, value: Any) -> Any:
+    """Check `value` against the type of the field; whole numbers may stand for real ones."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None:
+        if type(None) in options:
+            return None
+        raise ConfigError(f"{name} needs a value")
+    kind = next(o for o in options if o is not type(None))
+    origin = typing.get_origin(kind)
+    if origin is list:
+        (inner,) = typing.get_args(kind)
+        return [_converted(name, inner, v) for v in (value if isinstance(value, list | tuple) else [value])]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"{name} must be {_KINDS[kind]}, found {value!r}")
+    if kind is float and value != value:
+        raise ConfigError(f"{name} must be a number, found nan")
+    return value
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(v) for v in value)}]"
+    if isinstance(value, str):
+        # TOML basic strings escape like JSON's, except that DEL must be escaped too
+        import json
+
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def parse_spec(what: str, spec: str) -> tuple[str, dict[str, Any]]:
+    """Split ``"name:key=value,key=value"``; values are numbers, true or false.
+
+    Examples
+    --------
+    >>> parse_spec("schedule", "step:every=5,factor=0.5")
+    ('step', {'every': 5, 'factor': 0.5})
+    """
+    name, colon, rest = spec.partition(":")
+    options: dict[str, Any] = {}
+    for item in rest.split(",") if colon else []:
+        key, equals, text = item.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{what} {spec!r}: expected key=value after ':', found {item!r}")
+        options[key.strip().replace("-", "_")] = _value(what, spec, text.strip())
+    return name.strip(), options
+
+
+def _value(what: str, spec: str, text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{what} {spec!r}: {text!r} is not a number, true or false") from None
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read the settings of a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        Missing or malformed file, or a key that is no setting (the nearest spelling is shown).
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from error
+    known = [f.name for f in fields(TrainConfig)]
+    result = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise unknown_name(f"setting in {path}:", key, known)
+        result[name] = value
+    return result
+
+
+def resolve(file: str | Path | None, flags: Mapping[str, Any]) -> TrainConfig:
+    """Combine a file (or None) with flags, which win."""
+    values = {} if file is None else read_toml(file)
+    return TrainConfig(**{**values, **flags})

@@ -1,0 +1,165 @@
+"""What is installed, what is in a file, and what is wrong with an installation."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+
+_PACKAGES = (
+    "numpy", "scikit-learn", "safetensors", "array-api-compat", "pooch", "rich", "click", "matplotlib", "pillow",
+    "cupy-cuda12x", "cupy-cuda13x",
+)  # fmt: skip
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that can be had, where the system tells."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def installation() -> dict[str, Any]:
+    """Versions, devices, threads and folders."""
+    from .data.download import cache_folder
+    from .runs import blas
+
+    free = free_memory()
+    return {
+        "xpnet": __version__, "python": platform.python_version(), "platform": platform.platform(),
+        "devices": ["cpu"], "cpus": os.cpu_count(), "memory_free_bytes": free, "blas": blas(),
+        "packages": {p: v for p in _PACKAGES if (v := _version(p))},
+        "data_folder": os.environ.get("XPNET_DATA"), "cache": str(cache_folder("mnist").parent),
+    }  # fmt: skip
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Architecture, parameters, memory of a training step, and results of a run folder or model file."""
+    from .runs import RESULT, RunFolder, open_model
+
+    model, folder = open_model(path)
+    facts: dict[str, Any] = {
+        "path": str(path), "sizes": list(model.sizes), "layers": [layer.label for layer in model.layers],
+        "parameters": model.n_parameters, "n_models": model.n_models, "dtype": model.dtype, "task": model.task,
+        "loss": model.loss, "classes": model.classes and list(model.classes),
+        "sample_shape": model.preprocessing and list(model.preprocessing.sample_shape),
+    }  # fmt: skip
+    if isinstance(folder, RunFolder):
+        from .checkpoint import loads_json
+
+        config = folder.config()
+        facts["training_step_bytes"] = step_bytes(
+            list(model.sizes), config.batch_size, len(config.get_optimizer().state), model.dtype
+        )
+        facts["epochs_done"] = len(folder.metrics())
+        if (folder / RESULT).is_file():
+            facts["result"] = loads_json((folder / RESULT).read_text(encoding="utf-8"))
+    return facts
+
+
+def step_bytes(sizes: list[int], batch: int, moments: int, dtype: str) -> int:
+    """Bytes of weights, gradients, moments and activations of one training step (dense layers)."""
+    width = np.dtype(dtype).itemsize
+    parameters = sum(i * o + o for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+    # the batch, what every layer gives and its gradient, and the targets
+    activations = batch * (sizes[0] + 2 * sum(sizes[1:]) + 2 * sizes[-1])
+    return width * (parameters * (2 + moments) + activations)
+
+
+def as_text(facts: dict[str, Any], indent: str = "") -> str:
+    """Lay facts out for people."""
+    lines = []
+    for key, value in facts.items():
+        label = key.replace("_", " ")
+        if isinstance(value, dict):
+            lines += [f"{indent}{label}", as_text(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            lines += [f"{indent}{label}", *(as_text(v, indent + "  ") for v in value)]
+        elif key.endswith("_bytes") and value is not None:
+            lines.append(f"{indent}{label.removesuffix(' bytes'):22} {value / 2**20:,.1f} MiB")
+        elif value is not None:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            lines.append(f"{indent}{label:22} {shown}")
+    return "\n".join(lines)
+
+
+def check() -> list[dict[str, str]]:
+    """Look for what goes wrong in practice; each finding has a status ok, note or broken, and advice."""
+    return [*_check_python(), *_check_packages(), *_check_blas(), *_check_data(), *_check_cuda()]
+
+
+def _finding(status: str, what: str, found: str, advice: str = "") -> dict[str, str]:
+    return {"status": status, "what": what, "found": found, "advice": advice}
+
+
+def _check_python() -> list[dict[str, str]]:
+    found = f"{platform.python_version()}, xpnet {__version__}"
+    if sys.version_info < (3, 11):  # noqa: UP036 - a broken environment may run another Python
+        return [_finding("broken", "Python", found, "use Python 3.11 or newer")]
+    return [_finding("ok", "Python", found)]
+
+
+def _check_packages() -> list[dict[str, str]]:
+    findings = []
+    for package in ("numpy", "scikit-learn", "pooch", "rich", "click", "array-api-compat"):
+        version = _version(package)
+        if version is None:
+            advice = f"pip install {package}"
+            findings.append(_finding("broken", package, "not installed", advice))
+    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
+        findings.append(_finding("broken", "numpy", np.__version__, 'pip install "numpy>=2.0"'))
+    if not findings:
+        findings.append(_finding("ok", "packages", "all that xpnet needs are installed"))
+    if _version("matplotlib") is None:
+        findings.append(_finding("note", "matplotlib", "not installed", 'for figures: pip install "xpnet[plots]"'))
+    return findings
+
+
+def _check_blas() -> list[dict[str, str]]:
+    from .runs import blas
+
+    pools = blas()
+    if not pools:
+        return [_finding("note", "matrix library", "none that threadpoolctl knows", "training may be slow")]
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = ", ".join(f"{p['internal_api']} {p['version']} ({p['num_threads']} threads)" for p in pools)
+    if any((p["num_threads"] or 0) > cpus for p in pools):
+        advice = f"only {cpus} processors may be used; set OMP_NUM_THREADS={cpus} or --threads {cpus}"
+        return [_finding("note", "matrix library", found, advice)]
+    return [_finding("ok", "matrix library", found)]
+
+
+def _check_data() -> list[dict[str, str]]:
+    folder = os.environ.get("XPNET_DATA")
+    if folder is None:
+        return [_finding("ok", "data", "XPNET_DATA is not set; data sets are downloaded when asked for")]
+    if not Path(folder).is_dir():
+        return [_finding("broken", "data", f"XPNET_DATA={folder} is no folder", "correct or unset XPNET_DATA")]
+    return [_finding("ok", "data", f"XPNET_DATA={folder}")]
+
+
+def _check_cuda() -> list[dict[str, str]]:
+    wheels = [p for p in ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x") if _version(p)]
+    if len(wheels) > 1:
+        advice = f"they overwrite each other: pip uninstall {' '.join(wheels)}, then install one"
+        return [_finding("broken", "CuPy", f"{len(wheels)} packages: {', '.join(wheels)}", advice)]
+    found = f"{wheels[0]} is installed, but " if wheels else ""
+    return [_finding("note", "CUDA", f"{found}this version of xpnet trains on the CPU only")]

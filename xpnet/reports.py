@@ -1,0 +1,197 @@
+"""What the commands say about a trained model: evaluation, predictions, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import metrics
+from .backend import get_backend
+from .data import Dataset
+from .data import load as load_data
+from .errors import ConfigError, DataError, XpnetError
+from .mlp import MLP
+from .runs import RunFolder, load_run_data, open_model
+from .train import evaluate
+
+_ALL = slice(None)
+
+
+def evaluation_data(
+    model: MLP, folder: RunFolder | None, *, data: str | None, data_dir: str | None, labels: str | None,
+    target: str | None,
+) -> tuple[Any, Any, str]:  # fmt: skip
+    """Return samples, targets and a name: the test part of what is named, else of the run's own data."""
+    task = "regression" if model.task == "regression" else "classification"
+    if data is None:
+        if folder is None:
+            raise ConfigError("a model file does not know its data: name a data set or file with --data")
+        config = folder.config()
+        config.data_dir = data_dir or config.data_dir
+        found = load_run_data(config)
+    else:
+        found = load_data(data, data_dir=data_dir, labels=labels, target=target, task=task, classes=model.classes)
+    x, y = (found.x_test, found.y_test) if found.x_test is not None else (found.x_train, found.y_train)
+    part = "test" if found.x_test is not None else "all"
+    if data is None and found.x_test is None:
+        raise ConfigError(f"{found.name} has no test set; name one with --data FILE")
+    _check_fits(model, found)
+    return x, y, f"{found.name} ({part}, {len(x)} examples)"
+
+
+def _check_fits(model: MLP, data: Dataset) -> None:
+    if data.n_features != model.sizes[0]:
+        raise DataError(
+            f"the model takes {model.sizes[0]} numbers per sample, but {data.name} has {data.n_features}"
+        )
+    if model.task != "regression" and data.task == "classification" and model.classes is not None:
+        unknown = sorted(set(data.classes) - set(model.classes))
+        if unknown:
+            raise DataError(f"{data.name} has classes that the model does not know: {', '.join(unknown[:5])}")
+
+
+def evaluate_run(run: str | Path, *, device: str = "cpu", **options: Any) -> dict[str, Any]:
+    """Return loss and accuracy on a test set, and for classes the report and the confusion matrix."""
+    model, folder = open_model(run, device=device)
+    x, y, name = evaluation_data(model, folder, **options)
+    scores: dict[str, Any] = {"run": str(run), "data": name, **evaluate(model, (x, y))}
+    if model.task == "classification" and model.n_models is None:
+        matrix = _confusion(model, y, model.predict(x))
+        names = _class_names(model)
+        scores |= {
+            "classes": names, "report": metrics.class_report(matrix, names),
+            "confusion_matrix": matrix.astype(int).tolist(),
+        }  # fmt: skip
+    return scores
+
+
+def _class_names(model: MLP) -> list[str]:
+    return list(model.classes or map(str, range(max(model.sizes[-1], 2))))
+
+
+def _confusion(model: MLP, y: Any, predicted: np.ndarray) -> np.ndarray:
+    be = get_backend("cpu")
+    labels = np.asarray(y) if np.ndim(y) == 1 else np.argmax(y, axis=-1)
+    n = max(model.sizes[-1], 2)
+    return be.to_numpy(metrics.confusion_matrix(be, be.asarray(labels, "int64"), be.asarray(predicted), n))
+
+
+def as_text(scores: dict[str, Any]) -> str:
+    """Lay an evaluation out for people."""
+    lines = [f"{scores['run']} on {scores['data']}", f"loss      {_mean(scores['loss']):.6g}"]
+    if scores["accuracy"] is not None:
+        lines.append(f"accuracy  {_mean(scores['accuracy']):.2%}")
+    if "report" in scores:
+        width = max(5, *(len(n) for n in scores["classes"]))
+        lines += ["", f"{'class':>{width}}  precision  recall      f1  support"]
+        for row in scores["report"]:
+            cells = "  ".join(_share(row[k], w) for k, w in (("precision", 9), ("recall", 6), ("f1", 6)))
+            lines.append(f"{row['class']:>{width}}  {cells}  {row['support']:>7}")
+        lines += ["", "confusion matrix (rows: true, columns: predicted)"]
+        cell = max(len(str(v)) for row in scores["confusion_matrix"] for v in row)
+        cell = max(cell, *(len(n) for n in scores["classes"])) if len(scores["classes"]) <= 12 else cell
+        if len(scores["classes"]) <= 12:
+            lines.append(" " * width + "  " + " ".join(n.rjust(cell) for n in scores["classes"]))
+        for name, row in zip(scores["classes"], scores["confusion_matrix"], strict=True):
+            lines.append(f"{name:>{width}}  " + " ".join(str(v).rjust(cell) for v in row))
+    return "\n".join(lines)
+
+
+def _mean(value: Any) -> float:
+    return float(np.mean(value))
+
+
+def _share(value: float | None, width: int) -> str:
+    return ("-" if value is None else f"{value:.1%}").rjust(width)
+
+
+def predict_files(
+    run: str | Path, files: Sequence[str], *, top: int = 1, invert: Any = "auto", device: str = "cpu"
+) -> Iterator[dict[str, Any]]:
+    """Yield one answer per sample: {"name", "predictions": [{"class", "probability"}]} or {"name", "values"}."""
+    from .data import load_inputs
+
+    model, _ = open_model(run, device=device)
+    if model.n_models is not None:
+        raise ConfigError("this is a population; predict with one of its members (model.member(m).save(...))")
+    shape = model.preprocessing.sample_shape if model.preprocessing else (model.sizes[0],)
+    x, names = load_inputs(list(files), sample_shape=shape, invert=invert)
+    if model.task != "classification":
+        for name, values in zip(names, model.predict(x), strict=True):
+            yield {"name": name, "values": values.tolist()}
+        return
+    scores = _scores(model, x)
+    classes = _class_names(model)
+    best = np.argsort(-scores, axis=-1, kind="stable")[:, :top]
+    kind = "score" if model.loss == "hinge" else "probability"
+    for name, row, order in zip(names, scores, best, strict=True):
+        yield {"name": name, "predictions": [{"class": classes[k], kind: float(row[k])} for k in order]}
+
+
+def _scores(model: MLP, x: np.ndarray) -> np.ndarray:
+    if model.loss != "hinge":
+        return model.predict_proba(x)
+    h = model.outputs(x)
+    return np.concatenate([-h, h], axis=-1) if h.shape[-1] == 1 else h
+
+
+def answer_line(answer: dict[str, Any]) -> str:
+    """One line for people."""
+    if "values" in answer:
+        return f"{answer['name']}: {', '.join(f'{v:g}' for v in answer['values'])}"
+    said = [
+        f"{p['class']} ({p['probability']:.1%})" if "probability" in p else f"{p['class']} (score {p['score']:.3g})"
+        for p in answer["predictions"]
+    ]
+    return f"{answer['name']}: {', '.join(said)}"
+
+
+def plot_run(run: str | Path, out: str | Path | None, *, device: str = "cpu", **options: Any) -> list[str]:
+    """Draw what there is to draw about a run; returns the paths of the figures."""
+    from . import plots
+
+    model, folder = open_model(run, device=device)
+    if folder is None and out is None:
+        raise ConfigError("a model file has no folder for figures: name one with --out")
+    target = Path(out) if out is not None else Path(run) / "plots"
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise XpnetError(f"cannot create {target}: {error.strerror}; choose another --out") from error
+    paths = []
+    history = folder.metrics() if folder is not None else []
+    if history:
+        plots.curves(history, target / "curves.png")
+        paths.append("curves.png")
+    paths += _plot_weights(model, target)
+    if model.task == "classification" and model.n_models is None and (folder is not None or options.get("data")):
+        x, y, _ = evaluation_data(model, folder, **options)
+        paths += _plot_answers(model, np.asarray(x), np.asarray(y), target)
+    return [str(target / p) for p in paths]
+
+
+def _plot_weights(model: MLP, target: Path) -> list[str]:
+    from . import plots
+
+    shape = model.preprocessing.sample_shape if model.preprocessing else ()
+    if len([n for n in shape if n > 1]) != 2 or model.n_models is not None:
+        return []
+    first = next(v for k, v in model.get_weights().items() if k.endswith("weight"))
+    plots.first_layer(first, tuple(n for n in shape if n > 1), target / "first_layer.png")
+    return ["first_layer.png"]
+
+
+def _plot_answers(model: MLP, x: np.ndarray, y: np.ndarray, target: Path) -> list[str]:
+    from . import plots
+
+    classes, predicted = _class_names(model), model.predict(x)
+    plots.confusion(_confusion(model, y, predicted).astype(int), classes, target / "confusion.png")
+    shape = tuple(n for n in model.preprocessing.sample_shape if n > 1) if model.preprocessing else ()
+    if len(shape) != 2 or model.loss == "hinge":
+        return ["confusion.png"]
+    p = model.predict_proba(x)[np.arange(len(x)), predicted]
+    plots.mistakes(x, y, predicted, p, classes, shape, target / "mistakes.png")
+    return ["confusion.png", "mistakes.png"]

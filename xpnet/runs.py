@@ -1,0 +1,353 @@
+"""A training run as a folder: settings, environment, metrics, model, and the state to resume from.
+
+Nothing is written outside the folder, and every file but the growing metrics.jsonl is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import __version__, checkpoint
+from .backend import get_backend
+from .callbacks import Callback, EpochTable
+from .config import TrainConfig, read_toml
+from .data import Dataset, Preprocessing, stratified_split
+from .data import load as load_data
+from .errors import ConfigError, FileFormatError, XpnetError
+from .mlp import MLP, load
+from .train import Interrupted, Trainer, evaluate
+
+MODEL, CONFIG, ENVIRONMENT = "model.safetensors", "config.toml", "environment.json"
+METRICS, RESULT, STATE = "metrics.jsonl", "result.json", "last/state.safetensors"
+
+
+class RunFolder:
+    """The files of one run.
+
+    Parameters
+    ----------
+    path : path
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def create(self, *, overwrite: bool) -> None:
+        """Make the folder; a non-empty one is an error unless `overwrite`, which removes an old run's files.
+
+        Raises
+        ------
+        ConfigError
+            The folder is not empty, or is a file.
+        XpnetError
+            It cannot be written.
+        """
+        if self.path.is_file():
+            raise ConfigError(f"{self.path} is a file; --out needs a folder")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not overwrite:
+                raise ConfigError(
+                    f"{self.path} is not empty; use --resume {self.path} to continue it, "
+                    "--overwrite to replace it, or another --out"
+                )
+            # Only what a run writes: a wrong --out must not cost anybody their files.
+            for name in (MODEL, CONFIG, ENVIRONMENT, METRICS, RESULT, STATE):
+                (self.path / name).unlink(missing_ok=True)
+        try:
+            (self.path / "last").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
+
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Write all epochs so far, in one piece."""
+        checkpoint.write_text_atomic(self / METRICS, "".join(_line(r) for r in history))
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add one epoch."""
+        with open(self / METRICS, "a", encoding="utf-8") as file:
+            file.write(_line(record))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read the epochs; a last line that a crash cut off is left out."""
+        try:
+            lines = (self / METRICS).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise FileFormatError(f"{self.path} has no {METRICS}: is it a run folder?") from error
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                records.append(checkpoint.loads_json(line))
+            except ValueError as error:
+                if number < len(lines):
+                    raise FileFormatError(f"{self / METRICS}, line {number} is not JSON: {error}") from error
+        return records
+
+    def config(self) -> TrainConfig:
+        """Read the settings."""
+        if not (self / CONFIG).is_file():
+            raise FileFormatError(f"{self.path} is not a run folder: it has no {CONFIG}")
+        return TrainConfig(**read_toml(self / CONFIG))
+
+    def save_state(self, trainer: Trainer) -> None:
+        """Replace the state that --resume continues from."""
+        tensors, metadata = trainer.state()
+        checkpoint.save_tensors(self / STATE, tensors, {"kind": "state", **metadata})
+
+    def load_state(self, trainer: Trainer) -> None:
+        """Continue `trainer` from the saved state."""
+        tensors, metadata = checkpoint.load_tensors(self / STATE)
+        if metadata.get("kind") != "state":
+            raise FileFormatError(f"{self / STATE} is not the state of a run")
+        trainer.load_state(tensors, metadata)
+
+
+def _line(record: dict[str, Any]) -> str:
+    return checkpoint.dumps_json(record) + "\n"
+
+
+class _Writer(Callback):
+    """Keeps the run folder up to date: metrics and state after each epoch, the model whenever it is the best."""
+
+    def __init__(self, folder: RunFolder, every: int):
+        self._folder, self._every = folder, every
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if self._every and trainer.step.n_updates % self._every == 0 and trainer.batch < trainer.steps_per_epoch:
+            self._folder.save_state(trainer)
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        if trainer.best_epoch == record["epoch"]:
+            trainer.model.save(self._folder / MODEL)
+        # The state goes last: what it counts as done is already in the other files.
+        self._folder.append_metrics(record)
+        self._folder.save_state(trainer)
+
+
+def load_run_data(config: TrainConfig, *, progress: bool = False) -> Dataset:
+    """Load the data of a run, with validation and test sets of the user's own where the settings name them."""
+    from dataclasses import replace
+
+    task = config.task or "classification"
+    options: dict[str, Any] = {"labels": config.labels, "target": config.target, "task": task}
+    data = load_data(config.data, data_dir=config.data_dir, progress=progress, **options)
+    for part, name in (("valid", config.valid), ("test", config.test)):
+        if name is not None:
+            own = load_data(name, target=config.target, task=task, classes=data.classes or None)
+            data = replace(data, **{f"x_{part}": own.x_train, f"y_{part}": own.y_train})
+    return data
+
+
+def split(data: Dataset, config: TrainConfig) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
+    """Return training and validation data: the user's own validation set, else a stratified share."""
+    if data.x_valid is not None:
+        return (data.x_train, data.y_train), (data.x_valid, data.y_valid)
+    if config.valid_fraction == 0.0:
+        return (data.x_train, data.y_train), None
+    stratify = data.task == "classification"
+    train, valid = stratified_split(data.y_train, config.valid_fraction, config.seed, stratify=stratify)
+    return (data.x_train[train], data.y_train[train]), (data.x_train[valid], data.y_train[valid])
+
+
+def build_model(config: TrainConfig, data: Dataset) -> MLP:
+    """Return the untrained model that the settings describe, fit for `data`."""
+    if data.task == "regression":
+        outputs = data.y_train.shape[1]
+    else:
+        outputs = data.n_classes
+        one_output = config.loss in ("binary_cross_entropy", "bce")
+        if outputs == 2 and one_output:
+            outputs = 1
+    activations = [a.strip() for a in config.activation.split(",")]
+    model = MLP(
+        [data.n_features, *config.hidden, outputs],
+        activation=activations[0] if len(activations) == 1 else activations,
+        output_activation=config.output_activation,
+        dropout=config.dropout[0] if len(config.dropout) == 1 else config.dropout,
+        input_dropout=config.input_dropout, input_noise=config.input_noise, init=config.init, bias=config.bias,
+        seed=config.seed, dtype=config.dtype, device=get_backend(config.device),
+    )  # fmt: skip
+    model.preprocessing = data.preprocessing
+    model.classes = data.classes or None
+    return model
+
+
+def build_trainer(
+    config: TrainConfig, model: MLP, data: Dataset, callbacks: list[Callback]
+) -> Trainer:
+    """Return the trainer that the settings describe."""
+    training, validation = split(data, config)
+    return Trainer(
+        model, training, validation=validation, loss=config.loss, task=data.task,
+        optimizer=config.get_optimizer(), schedule=config.get_schedule(), l1=config.l1, l2=config.l2,
+        max_norm=config.max_norm, clip_norm=config.clip_norm, clip_value=config.clip_value,
+        label_smoothing=config.label_smoothing, class_weight=config.class_weight, epochs=config.epochs,
+        batch_size=config.batch_size, patience=config.patience, min_delta=config.min_delta,
+        monitor=config.monitor, callbacks=callbacks, statistics=config.statistics,
+    )  # fmt: skip
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides settings and data."""
+    return {
+        "xpnet": __version__, "python": platform.python_version(), "numpy": np.__version__,
+        "platform": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count(),
+        "blas": blas(), "command": sys.argv, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }  # fmt: skip
+
+
+def blas() -> list[dict[str, Any]]:
+    """The matrix libraries in this process, with their kernels and threads."""
+    from threadpoolctl import threadpool_info
+
+    keys = ("internal_api", "version", "architecture", "num_threads")
+    return [{k: pool.get(k) for k in keys} for pool in threadpool_info() if pool.get("user_api") == "blas"]
+
+
+@contextmanager
+def limited_threads(n: int | None) -> Iterator[None]:
+    """Limit the threads of the matrix library, where `n` is given."""
+    if n is None:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(n, user_api="blas"):
+        yield
+
+
+def train(
+    config: TrainConfig, out: str | Path | None, *, overwrite: bool = False, quiet: bool = False,
+    resume: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Run a training from settings to result.json, or continue one.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    out : path, optional
+        The run folder; ``runs/<data>-<number>`` where omitted.
+    overwrite : bool
+        Replace what an earlier run left there.
+    quiet : bool
+        Print nothing.
+    resume : bool
+        Continue the run in `out`.
+
+    Returns
+    -------
+    dict
+        What result.json holds, and "run": the folder.
+    """
+    get_backend(config.device)  # an unusable device is an error before anything is read or written
+    with limited_threads(config.threads):
+        data = load_run_data(config, progress=not quiet and sys.stderr.isatty())
+        model = build_model(config, data)
+        folder = RunFolder(out if out is not None else _numbered(data.name))
+        callbacks: list[Callback] = [] if quiet else [EpochTable()]
+        trainer = build_trainer(config, model, data, [_Writer(folder, config.save_every), *callbacks])
+        if resume:
+            _continue(folder, trainer, quiet)
+        else:
+            folder.create(overwrite=overwrite)
+            checkpoint.write_json_atomic(folder / ENVIRONMENT, environment())
+            folder.write_metrics([])
+        checkpoint.write_text_atomic(folder / CONFIG, config.to_toml())
+        if not quiet:
+            print(_headline(config, model, data, trainer, folder), flush=True)
+        return _run(folder, trainer, data, config)
+
+
+def _run(folder: RunFolder, trainer: Trainer, data: Dataset, config: TrainConfig) -> dict[str, Any]:
+    try:
+        trainer.run()
+    except Interrupted:
+        folder.save_state(trainer)
+        raise
+    except XpnetError:
+        trainer.model.save(folder / MODEL)  # the last good weights
+        raise
+    last = checkpoint.weights_sha256(_last_weights(folder))
+    result = _result(trainer, data, config, last)
+    trainer.model.save(folder / MODEL, extra={"result": result})
+    checkpoint.write_json_atomic(folder / RESULT, result)
+    return {**result, "run": str(folder.path)}
+
+
+def _last_weights(folder: RunFolder) -> dict[str, np.ndarray]:
+    tensors, _ = checkpoint.load_tensors(folder / STATE)
+    return {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
+
+
+def _continue(folder: RunFolder, trainer: Trainer, quiet: bool) -> None:
+    folder.load_state(trainer)
+    # Epochs that were written after the state belong to the run that was cut off; they come again.
+    folder.write_metrics(list(trainer.history))
+    before = checkpoint.loads_json((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    if before.get("blas") != blas() and not quiet:
+        print(
+            "note: the matrix library, its kernel or its number of threads differ from the first run's; "
+            "the result will agree to rounding, not bit for bit",
+            file=sys.stderr,
+        )
+
+
+def _result(trainer: Trainer, data: Dataset, config: TrainConfig, last_sha256: str) -> dict[str, Any]:
+    model, history = trainer.model, trainer.history
+    best = history[(trainer.best_epoch or len(history)) - 1]
+    result: dict[str, Any] = {"test_loss": None, "test_accuracy": None}
+    if data.x_test is not None:
+        scores = evaluate(model, (data.x_test, data.y_test))
+        result = {"test_loss": scores["loss"], "test_accuracy": scores["accuracy"]}
+    return result | {
+        "valid_loss": best["valid_loss"], "valid_accuracy": best["valid_accuracy"],
+        "best_epoch": history.best_epoch, "epochs": len(history), "stopped": history.stopped,
+        "steps": trainer.step.n_updates, "seconds": sum(r["seconds"] for r in history),
+        "parameters": model.n_parameters, "device": model.be.device, "backend": model.be.name,
+        "dtype": model.dtype, "seed": config.seed,
+        "weights_sha256": checkpoint.weights_sha256(model.get_weights()), "last_weights_sha256": last_sha256,
+    }  # fmt: skip
+
+
+def _headline(config: TrainConfig, model: MLP, data: Dataset, trainer: Trainer, folder: RunFolder) -> str:
+    valid = 0 if trainer._validation is None else trainer._validation.examples.n
+    net = "-".join(map(str, model.sizes))
+    chosen = f" (chosen by --device auto: {model.be.device})" if config.device == "auto" else ""
+    return (
+        f"xpnet {__version__}: {data.name}, {trainer.step.examples.n} training, {valid} validation, "
+        f"{0 if data.x_test is None else len(data.x_test)} test examples\n"
+        f"{net} {config.activation}, {model.n_parameters:,} parameters, {model.dtype}, {model.be.name} on "
+        f"{model.be.device}{chosen}, seed {config.seed} -> {folder.path}"
+    )
+
+
+def _numbered(name: str) -> Path:
+    stem = Path(name).stem or "run"
+    number = 1
+    while Path("runs", f"{stem}-{number}").exists():
+        number += 1
+    return Path("runs", f"{stem}-{number}")
+
+
+def open_model(path: str | Path, *, device: str = "cpu") -> tuple[MLP, RunFolder | None]:
+    """Open a run folder or a model file; returns the model and the folder, if it is one."""
+    path = Path(path)
+    if path.is_dir():
+        folder = RunFolder(path)
+        folder.config()  # says clearly when it is some other folder
+        return load(folder / MODEL, device=device), folder
+    return load(path, device=device), None
+
+
+__all__ = ["Preprocessing", "RunFolder", "build_model", "build_trainer", "open_model", "train"]
