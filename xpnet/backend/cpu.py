@@ -110,7 +110,7 @@ class CpuBackend(ReferenceBackend):
 
             self._do(erf, operands[0], target)
         else:
-            self._do(getattr(np, op), *operands, target)
+            self._do(getattr(np, op), *operands, out=target)
 
     def sum(self, x: Array, *, axis: int, out: Array) -> Array:
         self._do(np.add.reduce, x, axis=axis, out=out)
