@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 from .errors import ConfigError, unknown_name
@@ -242,13 +243,18 @@ def parse(spec: str) -> tuple[str, float | None]:
     >>> parse("leaky_relu:0.2")
     ('leaky_relu', 0.2)
     """
-    name, colon, number = str(spec).strip().lower().replace("-", "_").partition(":")
+    name, colon, number = str(spec).strip().lower().partition(":")
+    name = name.replace("-", "_")  # not in the number, which may be 1e-3
+    name = _ALIASES.get(name, name)
     if not colon:
-        return _ALIASES.get(name, name), None
+        return name, None
     try:
-        return _ALIASES.get(name, name), float(number)
+        value = float(number)
     except ValueError:
         raise ConfigError(f"activation {spec!r}: expected a number after ':', found {number!r}") from None
+    if not isfinite(value):
+        raise ConfigError(f"activation {spec!r}: the number after ':' must be finite")
+    return name, value
 
 
 def get_activation(spec: str) -> Activation:

@@ -85,7 +85,8 @@ def parse(spec: str) -> tuple[str, float | None]:
     >>> parse("xavier"), parse("normal:0.01")
     (('glorot_uniform', None), ('normal', 0.01))
     """
-    name, colon, number = str(spec).strip().lower().replace("-", "_").partition(":")
+    name, colon, number = str(spec).strip().lower().partition(":")
+    name = name.replace("-", "_")  # not in the number, which may be -0.5 or 1e-3
     name = _ALIASES.get(name, name)
     if name not in NAMES:
         raise unknown_name("initialiser", name, NAMES)
@@ -99,6 +100,8 @@ def parse(spec: str) -> tuple[str, float | None]:
         raise ConfigError(
             f"initialiser {spec!r}: only {', '.join(_TAKES_NUMBER)} take a number, and it must be finite"
         )
+    if value < 0.0 and name in ("uniform", "normal", "truncated_normal"):
+        raise ConfigError(f"initialiser {spec!r}: the width of a distribution must be >= 0")
     return name, value
 
 

@@ -228,7 +228,8 @@ def get_loss(spec: str | Loss) -> Loss:
     """
     if isinstance(spec, Loss):
         return spec
-    name, colon, number = str(spec).strip().lower().replace("-", "_").partition(":")
+    name, colon, number = str(spec).strip().lower().partition(":")
+    name = name.replace("-", "_")  # not in the number, which may be 1e-3
     name = _ALIASES.get(name, name)
     if name not in _TABLE:
         raise unknown_name("loss", name, NAMES)
