@@ -33,14 +33,14 @@ class Optimizer:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool):
+            if field.name not in _RANGES:  # nesterov
                 continue
             low, high = _RANGES[field.name]
-            numbers = [value] if isinstance(value, (int, float, np.number)) else list(value)
+            numbers = list(value) if isinstance(value, (Sequence, np.ndarray)) and np.ndim(value) else [value]
             if not numbers:
                 raise ConfigError(f"{self.name}: {field.name} is empty")
             for number in numbers:
-                bad_type = isinstance(number, bool) or not isinstance(number, (int, float, np.number))
+                bad_type = isinstance(number, bool) or not isinstance(number, (int, float, np.integer, np.floating))
                 if bad_type or not low <= number < high:
                     raise ConfigError(
                         f"{self.name}: {field.name} must be a number in [{low:g}, {high:g}), found {number!r}"

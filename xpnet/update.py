@@ -40,12 +40,14 @@ class Regularization:
 
     def __post_init__(self) -> None:
         for name in ("l1", "l2"):
-            values = np.atleast_1d(np.asarray(getattr(self, name), dtype=float))
-            if values.ndim > 1 or not np.all((values >= 0.0) & (values < np.inf)):
+            values = np.atleast_1d(np.asarray(getattr(self, name)))
+            good = values.ndim == 1 and values.size and values.dtype.kind in "fiu"
+            if not good or not np.all((values >= 0.0) & (values < np.inf)):
                 raise ConfigError(f"{name} must be a finite number >= 0, found {getattr(self, name)!r}")
         for name in ("clip_value", "clip_norm", "max_norm"):
             value = getattr(self, name)
-            if value is not None and not 0.0 < value < float("inf"):
+            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+            if value is not None and not (number and 0.0 < value < float("inf")):
                 raise ConfigError(f"{name} must be a finite number > 0, found {value!r}")
 
 
