@@ -87,16 +87,20 @@ class MLP:
         hidden = len(self.sizes) - 2
         activations = _one_each("activation", activation, hidden)
         dropouts = _one_each("dropout", dropout, hidden)
-        if n_models is not None and (not isinstance(n_models, (int, np.integer)) or n_models < 1):
+        whole = isinstance(n_models, (int, np.integer)) and not isinstance(n_models, bool)
+        if n_models is not None and (not whole or n_models < 1):
             raise ConfigError(f"n_models must be a whole number >= 1, found {n_models!r}")
         self.n_models = n_models if n_models is None else int(n_models)
         self.seeds = _member_seeds(seed, self.n_models)
+        if dtype not in (*DTYPES, "complex128"):  # complex numbers serve the complex-step gradient check
+            raise ConfigError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, found {dtype!r}")
         self.dtype = dtype
         self.be = get_backend(device)
         self.architecture: dict[str, Any] = {
             "sizes": list(self.sizes), "activation": list(activations), "output_activation": output_activation,
-            "dropout": [float(p) for p in dropouts], "input_dropout": float(input_dropout),
-            "input_noise": float(input_noise), "init": init, "bias": float(bias),
+            "dropout": [_number("dropout", p) for p in dropouts],
+            "input_dropout": _number("input_dropout", input_dropout),
+            "input_noise": _number("input_noise", input_noise), "init": init, "bias": _number("bias", bias),
         }  # fmt: skip
         self.layers = self._build()
         specs = [
@@ -402,13 +406,19 @@ def _one_each(name: str, value: Any, hidden: int) -> tuple[Any, ...]:
     return tuple(value)
 
 
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ConfigError(f"{name} must be a number, found {value!r}")
+    return float(value)
+
+
 def _member_seeds(seed: Any, n_models: int | None) -> tuple[int, ...]:
     if isinstance(seed, Sequence) and not isinstance(seed, str):
         if n_models is None or len(seed) != n_models:
             raise ConfigError(f"{len(seed)} seeds for {'a single model' if n_models is None else n_models}")
         return tuple(rng.check_seed(s) for s in seed)
     first = rng.check_seed(seed)
-    return tuple(first + m for m in range(n_models or 1))
+    return tuple(rng.check_seed(first + m) for m in range(n_models or 1))
 
 
 __all__ = ["DTYPES", "MLP", "Dense", "load"]
