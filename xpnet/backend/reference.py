@@ -85,9 +85,10 @@ class ReferenceBackend(Backend):
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
         results = fn(self._ns, *args)
         if isinstance(out, tuple):
-            copies = [self.xp.broadcast_to(self.xp.asarray(r), o.shape) for r, o in zip(results, out, strict=True)]
+            # copied, because `fn` may hand an argument back that another output is about to overwrite
+            copies = [self.xp.asarray(r, copy=True, device=self._device) for r in results]
             for o, r in zip(out, copies, strict=True):
-                o[...] = r
+                o[...] = self.xp.broadcast_to(r, o.shape)
         else:
             out[...] = results
         return out
