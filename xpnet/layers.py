@@ -294,6 +294,8 @@ class InputNoise(Layer):
         two_pi = 6.283185307179586
 
         def noisy(ns: Any, x: Array, u: Array, v: Array) -> Array:
+            lift = 0.0 * x  # u and v are float32: compute in the dtype of x, on every back end alike
+            u, v = u + lift, v + lift
             return x + std * (ns.sqrt(-2.0 * ns.log(1.0 - u)) * ns.cos(two_pi * v))
 
         self._noisy = noisy
