@@ -185,7 +185,7 @@ class MLP:
 
     def to(self, device: str | Backend | Any, *, dtype: str | None = None) -> MLP:
         """Return a copy of the model on another device, or in another dtype."""
-        other = MLP(
+        other = type(self)(
             **self.architecture, n_models=self.n_models, seed=self.seeds if self.n_models else self.seeds[0],
             dtype=dtype or self.dtype, device=device,
         )  # fmt: skip
