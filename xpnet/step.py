@@ -31,7 +31,8 @@ class Targets:
     Parameters
     ----------
     label_smoothing : float, default 0
-        s in [0, 1): the true class gets 1 - s + s / C and every other s / C.
+        s in [0, 1): the true class gets 1 - s + s / C and every other s / C. Targets t that are rows already
+        become (1 - s) t + s / C, with C = 2 where an output stands for a yes or no of its own.
     infogain : (C, C) array, optional
         Row T of the matrix is the target of class T; the identity gives plain cross-entropy.
     """
@@ -90,6 +91,8 @@ class Pass:
         self._off = self._filled((width,), model.dtype, s / width)
         on = 1.0 - s + s / width
         self._one_hot = lambda ns, label, classes, off: ns.where(label == classes, on, off)
+        floor = s / (width if loss.link == "softmax" else 2.0)
+        self._smooth = (lambda ns, t: t * (1.0 - s) + floor) if s else None
         limit = loss.threshold
         self._hit_each = lambda ns, h, t, zero: ns.where(
             h > limit, ns.where(t > 0.5, 1.0, zero), ns.where(t > 0.5, zero, 1.0)
@@ -149,6 +152,8 @@ class Pass:
         t = ws.array("t", (b, width))
         if e.labels is None:
             be.gather(e.targets, plan.index, out=t)
+            if self._smooth is not None:
+                be.map(self._smooth, t, out=t)
             if self.model.task == "classification" and width > 1:  # soft labels
                 return t, be.argmax(t, out=ws.array("labels", (b,), "int64"))
             return t, None
@@ -258,6 +263,8 @@ class TrainingStep(Pass):
             raise ConfigError(f"label_smoothing needs a cross-entropy loss, not {loss.name}")
         if self._infogain is not None and not isinstance(loss, SoftmaxCrossEntropy):
             raise ConfigError(f"an information-gain matrix needs the softmax_cross_entropy loss, not {loss.name}")
+        if self._infogain is not None and examples.labels is None:
+            raise ConfigError("an information-gain matrix needs class indices as targets, not rows")
         self.grad_buffer = self.be.empty((model.layout.size,), model.dtype)
         self.grads = model.layout.views(self.be, self.grad_buffer)
         self._grads = self.grads
