@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, ClassVar
-
-import numpy as np
 
 from .errors import ConfigError, unknown_name
 
@@ -36,11 +35,11 @@ class Optimizer:
             if field.name not in _RANGES:  # nesterov
                 continue
             low, high = _RANGES[field.name]
-            numbers = list(value) if isinstance(value, (Sequence, np.ndarray)) and np.ndim(value) else [value]
+            numbers = _each(value)
             if not numbers:
                 raise ConfigError(f"{self.name}: {field.name} is empty")
             for number in numbers:
-                bad_type = isinstance(number, bool) or not isinstance(number, (int, float, np.integer, np.floating))
+                bad_type = isinstance(number, bool) or not isinstance(number, Real)
                 if bad_type or not low <= number < high:
                     raise ConfigError(
                         f"{self.name}: {field.name} must be a number in [{low:g}, {high:g}), found {number!r}"
@@ -56,7 +55,10 @@ class Optimizer:
         return self.moments
 
     def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
-        """Hyper-parameters at update number `step` (from 1), after the schedule made `lr` of `self.lr`."""
+        """Hyper-parameters at update number `step` (from 1), after the schedule made `lr` of `self.lr`.
+
+        Plain arithmetic, on numbers or on arrays of one number per member: `Update` makes lists into arrays.
+        """
         raise NotImplementedError
 
     def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -71,6 +73,18 @@ class Optimizer:
     def decays(self) -> bool:
         """Whether `decay` does anything."""
         return False
+
+
+def _each(value: Any) -> list[Any]:
+    """The numbers of a hyper-parameter that is one number, or a sequence or array with one per member."""
+    if getattr(value, "ndim", 1) == 0:
+        return [value[()]]
+    many = isinstance(value, Sequence) and not isinstance(value, str) or hasattr(value, "ndim")
+    return list(value) if many else [value]
+
+
+def _any_positive(value: Any) -> bool:
+    return any(bool(number > 0) for number in _each(value))
 
 
 _INF = float("inf")
@@ -97,12 +111,12 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.nesterov and not np.any(np.asarray(self.momentum) > 0):
+        if self.nesterov and not _any_positive(self.momentum):
             raise ConfigError("sgd: nesterov needs a momentum above 0")
 
     @property
     def state(self) -> tuple[str, ...]:
-        return self.moments if np.any(np.asarray(self.momentum) > 0) else ()
+        return self.moments if _any_positive(self.momentum) else ()
 
     def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
         return lr, self.momentum
@@ -142,7 +156,8 @@ class RMSProp(Optimizer):
     moments: ClassVar[tuple[str, ...]] = ("square",)
 
     def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
-        return lr, self.rho, 1.0 - np.asarray(self.rho), self.eps
+        rho: Any = self.rho
+        return lr, rho, 1.0 - rho, self.eps
 
     def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
         lr, rho, rest, eps = h
@@ -165,10 +180,11 @@ class Adam(Optimizer):
     moments: ClassVar[tuple[str, ...]] = ("mean", "square")
 
     def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
-        beta1, beta2 = np.asarray(self.beta1), np.asarray(self.beta2)
-        correction = np.sqrt(1.0 - beta2**step)
-        rate = np.asarray(lr) * correction / (1.0 - beta1**step)
-        return rate, beta1, 1.0 - beta1, beta2, 1.0 - beta2, correction * np.asarray(self.eps)
+        beta1: Any = self.beta1
+        beta2: Any = self.beta2
+        correction = (1.0 - beta2**step) ** 0.5
+        rate = lr * correction / (1.0 - beta1**step)
+        return rate, beta1, 1.0 - beta1, beta2, 1.0 - beta2, correction * self.eps
 
     def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
         rate, beta1, rest1, beta2, rest2, eps = h[:6]
@@ -184,14 +200,15 @@ class AdamW(Adam):
     weight_decay: Number = 0.01
 
     def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
-        return (*super().numbers(step, lr), 1.0 - np.asarray(lr) * np.asarray(self.weight_decay))
+        decay: Any = self.weight_decay
+        return (*super().numbers(step, lr), 1.0 - lr * decay)
 
     def decay(self, ns: Any, w: Any, h: tuple[Any, ...]) -> Any:
         return w * h[6]
 
     @property
     def decays(self) -> bool:
-        return bool(np.any(np.asarray(self.weight_decay) > 0))
+        return _any_positive(self.weight_decay)
 
 
 _TABLE: dict[str, type[Optimizer]] = {c.__name__.lower(): c for c in (SGD, AdaGrad, RMSProp, Adam, AdamW)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, fields
 from math import prod
 from typing import Any
 
@@ -69,12 +70,13 @@ class Update:
         regularization: Regularization, dtype: str,
     ):  # fmt: skip
         self.be, self.optimizer, self.regularization = be, optimizer, regularization
+        self._hyper = _with_arrays(optimizer)
         self._layout, self._weights, self._grads, self._dtype = layout, weights, grads, dtype
         self.moments: dict[str, Array] = {}
         for name in optimizer.state:
             self.moments[name] = be.empty((layout.size,), dtype)
             self.moments[name][...] = 0.0
-        first = self._numbers(1, optimizer.lr)
+        first = self._numbers(1, np.asarray(optimizer.lr, dtype=float))
         per_member = any(np.size(n) > 1 for n in first)
         members = layout.n_models or 1
         for n in first:
@@ -100,7 +102,7 @@ class Update:
         return tuple(self.be.xp.reshape(flat[piece], shape) for flat in flats)
 
     def _numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
-        return (*self.optimizer.numbers(step, lr), self.regularization.l1, self.regularization.l2)
+        return (*self._hyper.numbers(step, lr), self.regularization.l1, self.regularization.l2)
 
     def set_numbers(self, step: int, multiplier: float) -> None:
         """Write the hyper-parameters of update number `step` (from 1) where `apply` reads them."""
@@ -200,6 +202,16 @@ class Update:
             self.be.map(_square, w, out=work)
             self.be.sum(work, axis=-1, out=norms)
             self.be.map(self._shorten, w, self.be.xp.expand_dims(norms, axis=-1), out=w)
+
+
+def _with_arrays(optimizer: Optimizer) -> Optimizer:
+    """A copy whose hyper-parameters that are one per member are arrays, for the arithmetic of `numbers`."""
+    result = copy(optimizer)
+    for field in fields(optimizer):
+        value = getattr(optimizer, field.name)
+        if np.ndim(value):
+            object.__setattr__(result, field.name, np.asarray(value, dtype=float))
+    return result
 
 
 def _add(ns: Any, a: Array, b: Array) -> Array:
