@@ -80,7 +80,8 @@ def default_loss(task: str, width: int) -> Loss:
     """The usual loss of a task: softmax or binary cross-entropy for classes, squared error for numbers."""
     if task == "regression":
         return get_loss("squared_error")
-    return get_loss("softmax_cross_entropy" if task == "classification" and width > 1 else "binary_cross_entropy")
+    softmax = task == "classification" and width > 1
+    return get_loss("softmax_cross_entropy" if softmax else "binary_cross_entropy")
 
 
 def prepare(
@@ -138,11 +139,26 @@ def prepare(
             raise ConfigError(f"class_weight needs class labels, but the task is {task}")
         y = check_targets(y, n, width, unit_interval=task == "multilabel", name=f"{name}y")
         if loss.link == "exp" and (y < 0).any():
-            raise DataError(f"{name}y has {int((y < 0).sum())} negative values; the Poisson loss needs counts >= 0")
-        examples = replace(examples, targets=model.be.asarray(y, model.dtype))
+            raise DataError(
+                f"{name}y has {int((y < 0).sum())} negative values; the Poisson loss needs counts >= 0"
+            )
+        examples = replace(examples, targets=model.be.asarray(_narrowed(y, model.dtype, f"{name}y")))
     if weights is not None:
-        examples = replace(examples, weights=model.be.asarray(weights, model.dtype))
+        examples = replace(examples, weights=model.be.asarray(_usable_weights(weights, model.dtype, name)))
     return examples
+
+
+def _usable_weights(weights: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    if not weights.any():
+        raise DataError(f"every {name}sample_weight times its class_weight is zero; nothing would be learned")
+    positive = weights[weights > 0.0]
+    # sums and shares of weights within these limits are exact enough in float32
+    if positive.min() < 1e-20 or positive.max() > 1e20:
+        raise DataError(
+            f"{name}sample_weight ranges from {positive.min():.3g} to {positive.max():.3g}; "
+            "only ratios count, so scale the weights to about 1"
+        )
+    return weights.astype(dtype)
 
 
 def _narrowed(x: np.ndarray, dtype: str, name: str) -> np.ndarray:
@@ -179,11 +195,13 @@ def _class_weights(spec: Mapping[int, float] | str, y: np.ndarray, n_classes: in
         counts = np.bincount(y, minlength=n_classes)
         # classes that do not occur have no sample to weigh
         return (len(y) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[y]
+    if not isinstance(spec, Mapping):
+        raise ConfigError(f"class_weight must be a dict or 'balanced', found {spec!r}")
     table = np.ones(n_classes)
     for label, weight in spec.items():
         if not isinstance(label, (int, np.integer)) or not 0 <= label < n_classes:
             raise ConfigError(f"class_weight names class {label!r}, expected 0 to {n_classes - 1}")
-        if not 0.0 <= weight < np.inf:
+        if not isinstance(weight, (int, float, np.integer, np.floating)) or not 0.0 <= weight < np.inf:
             raise ConfigError(f"class_weight of class {label} must be a finite number >= 0, found {weight!r}")
         table[label] = weight
     return check_weights(table[y], len(y), name="class_weight")
