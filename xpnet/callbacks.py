@@ -1,12 +1,13 @@
 """What happens around training: the base class for your own callbacks, and the ones xpnet brings.
 
-A callback sees the `Trainer` and may read everything; to end training early it calls ``trainer.stop(reason)``.
+A callback sees the `Trainer` and may read everything; to end training early it calls
+``trainer.stop(reason)``.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 if TYPE_CHECKING:
     from .train import Trainer
@@ -48,10 +49,11 @@ class EpochTable(Callback):
     """
 
     _COLUMNS = (
-        ("epoch", 5, "d"), ("train_loss", 10, ".4f"), ("train_accuracy", 9, ".2%"), ("valid_loss", 10, ".4f"),
-        ("valid_accuracy", 9, ".2%"), ("lr", 9, ".2e"), ("seconds", 7, ".2f"), ("samples_per_second", 9, ".0f"),
+        ("epoch", 5, "d"), ("train_loss", 10, ".4f"), ("train_accuracy", 9, ".2%"),
+        ("valid_loss", 10, ".4f"), ("valid_accuracy", 9, ".2%"), ("lr", 9, ".2e"), ("seconds", 7, ".2f"),
+        ("samples_per_second", 9, ".0f"),
     )  # fmt: skip
-    _TITLES = {
+    _TITLES: ClassVar[dict[str, str]] = {
         "train_loss": "train loss", "train_accuracy": "train acc", "valid_loss": "valid loss",
         "valid_accuracy": "valid acc", "samples_per_second": "samples/s",
     }  # fmt: skip
@@ -66,13 +68,14 @@ class EpochTable(Callback):
         self._out = self._stream or sys.stdout
         self._header_done = False
         if self._out.isatty():
-            self._bar = _progress_bar()
+            self._bar = _progress_bar(self._out)
             self._bar.start()
-            self._task = self._bar.add_task("epoch", total=trainer.steps_per_epoch)
+            self._task = self._bar.add_task("epoch", total=trainer.epochs * trainer.steps_per_epoch)
 
     def on_step_end(self, trainer: Trainer) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.batch, description=f"epoch {trainer.epoch + 1}")
+            done = trainer.epoch * trainer.steps_per_epoch + trainer.batch
+            self._bar.update(self._task, completed=done, description=f"epoch {trainer.epoch + 1}")
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         shown = [c for c in self._COLUMNS if record.get(c[0]) is not None]
@@ -90,7 +93,8 @@ class EpochTable(Callback):
 
     def _print(self, line: str) -> None:
         if self._bar is not None:
-            self._bar.console.print(line, highlight=False, markup=False)
+            # soft_wrap: a narrow terminal breaks lines itself, without moving words
+            self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
         else:
             print(line, file=self._out, flush=True)
 
@@ -101,12 +105,12 @@ def _cell(value: Any, form: str) -> str:
     return format(value, form)
 
 
-def _progress_bar() -> Any:
+def _progress_bar(stream: TextIO) -> Any:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(file=stream), transient=True)
 
 
 class LayerStatistics(Callback):
