@@ -1,4 +1,4 @@
-"""What goes on inside a network: gradient and unit statistics per layer, and where numbers stopped being finite."""
+"""What goes on inside a network: statistics per layer, and where numbers stopped being finite."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .layers import Dense
+from .mlp import MLP
 from .step import TrainingStep
 
 # A unit whose slope is below this share of the steepest slope of its activation counts as saturated.
@@ -47,9 +48,10 @@ def layer_statistics(step: TrainingStep, rows: np.ndarray) -> list[dict[str, Any
             "dead": None,
             "saturated": None,
         }
-        if isinstance(layer, Dense) and not layer.activation.is_identity and layer.activation.slope is not None:
-            slope = np.abs(layer.activation.slope(_HOST, be.to_numpy(context.saved[1])))
-            steepest = _steepest(layer.activation)
+        activation = layer.activation if isinstance(layer, Dense) else None
+        if activation is not None and activation.slope is not None and not activation.is_identity:
+            slope = np.abs(activation.slope(_HOST, be.to_numpy(context.saved[1])))
+            steepest = _steepest(activation)
             entry["dead"] = _plain((slope == 0.0).all(axis=-2).mean(axis=-1))
             entry["saturated"] = _plain((slope < SATURATED * steepest).mean(axis=(-2, -1)))
         result.append(entry)
@@ -90,27 +92,47 @@ def _plain(value: Any) -> Any:
 
 
 def locate_nonfinite(step: TrainingStep, rows: np.ndarray) -> str:
-    """Say where non-finite numbers first appear when the network runs on the examples `rows`.
+    """Say where non-finite numbers first appeared in the step just made on the examples `rows`.
+
+    Reads what the forward pass left in its buffers. Running it again would not do: the update that followed
+    has carried the trouble into the parameters of every layer.
 
     Returns
     -------
     str
-        Such as ``"layer 1 (dense 500->10 identity): 5000 of its parameters are not finite"``.
+        Such as ``"layer 1 (dense 500->10 identity): 1280 of its 1280 outputs are not finite"``.
     """
     model, be = step.model, step.be
     plan = step.plan(len(rows))
-    plan.index[...] = be.asarray(rows)
-    for i, layer in enumerate(model.layers):
-        for view in plan.contexts[i].p.values():
-            values = be.to_numpy(view)
-            bad = int((~np.isfinite(values)).sum())
-            if bad:
-                return f"layer {i} ({layer.label}): {bad} of its parameters are not finite"
-    e = step.examples
-    x = be.gather(e.x, plan.index, scale=e.scale, shift=e.shift, out=step.workspace.array("x", (len(rows), model.sizes[0])))
-    for i, (layer, context) in enumerate(zip(model.layers, plan.contexts, strict=True)):
-        x = layer.forward(x, context)
-        bad = int((~np.isfinite(be.to_numpy(x))).sum())
-        if bad:
-            return f"layer {i} ({layer.label}): {bad} of its outputs are not finite, though its parameters are"
+    computing = [i for i, layer in enumerate(model.layers) if layer.specs()]
+    outputs = [plan.contexts[i].saved[0] for i in computing[1:]] + [plan.h]
+    inputs = be.to_numpy(plan.x)
+    if bad := _count_bad(inputs):
+        return f"the inputs: {bad} of {inputs.size} numbers of the scaled batch are not finite"
+    for i, h in zip(computing, outputs, strict=True):
+        values = be.to_numpy(h)
+        if bad := _count_bad(values):
+            return f"layer {i} ({model.layers[i].label}): {bad} of its {values.size} outputs are not finite"
     return f"the {step.loss.name} loss: the outputs of the last layer are finite but too large"
+
+
+def nonfinite_parameters(model: MLP) -> str | None:
+    """Name the first layer with parameters that are not finite; None where all are finite.
+
+    Examples
+    --------
+    >>> model = MLP([2, 3, 1])
+    >>> model.params["layers.1.bias"][...] = float("nan")
+    >>> nonfinite_parameters(model)
+    'layer 1 (dense 3->1 identity): 1 of its 4 parameters are not finite'
+    """
+    for i, layer in enumerate(model.layers):
+        values = [model.be.to_numpy(v) for k, v in model.params.items() if k.startswith(f"layers.{i}.")]
+        if bad := sum(_count_bad(v) for v in values):
+            size = sum(v.size for v in values)
+            return f"layer {i} ({layer.label}): {bad} of its {size} parameters are not finite"
+    return None
+
+
+def _count_bad(values: np.ndarray) -> int:
+    return int((~np.isfinite(values)).sum())

@@ -1,7 +1,8 @@
 """Training: `fit` for a model and its data, `Trainer` for the state behind it.
 
-Everything that decides what happens next lives in a few counters, because the order of examples and the random
-masks are functions of (seed, epoch) and (seed, step). So a saved trainer continues bit for bit, from any step.
+Everything that decides what happens next lives in a few counters, because the order of examples and the
+random masks are functions of (seed, epoch) and (seed, step). So a saved trainer continues bit for bit, from
+any step.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from . import rng
 from .callbacks import Callback, EpochTable, LayerStatistics
-from .errors import ConfigError, DivergedError, FileFormatError
+from .errors import ConfigError, DataError, DivergedError, FileFormatError
 from .examples import TASKS, default_loss, infer_task, prepare
 from .losses import Loss, get_loss
 from .mlp import MLP
@@ -43,20 +44,30 @@ class Interrupted(KeyboardInterrupt):
 
 
 class History(list[Record]):
-    """One record per epoch: epoch, step, train_loss, train_accuracy, valid_loss, valid_accuracy, lr, seconds...
+    """One record per epoch: epoch, step, train_loss, train_accuracy, valid_loss, valid_accuracy, lr, ...
 
     Losses are means over examples without penalties. Those of training are taken while the weights change.
 
     Attributes
     ----------
     best_epoch : int or None
-        The epoch whose weights the model has, where a validation set chose one.
+        The epoch whose weights the model has, where a validation set chose one; for a population, that of
+        the first member.
+    best_epochs : list of int or None
+        The same for each member of a population (0: no epoch was better than the initial weights).
+    diverged : list of int
+        Members of a population whose loss or weights stopped being finite; they have their last good weights.
     stopped : str
         Why training ended: "epochs" or the reason given to `Trainer.stop`.
     """
 
     best_epoch: int | None = None
+    best_epochs: list[int] | None = None
     stopped: str = "epochs"
+
+    def __init__(self, records: Iterable[Record] = ()):
+        super().__init__(records)
+        self.diverged: list[int] = []
 
     def column(self, name: str) -> list[Any]:
         """One quantity over the epochs, such as ``history.column("valid_loss")``."""
@@ -84,41 +95,53 @@ class Trainer:
         loss: str | Loss | None = None, task: str | None = None, optimizer: str | Optimizer = "adam",
         schedule: str | Schedule | None = None, l1: Any = 0.0, l2: Any = 0.0, max_norm: float | None = None,
         clip_norm: float | None = None, clip_value: float | None = None, label_smoothing: float = 0.0,
-        infogain: Any = None, sample_weight: Any = None, class_weight: Mapping[int, float] | str | None = None,
+        infogain: Any = None, sample_weight: Any = None,
+        class_weight: Mapping[int, float] | str | None = None,
         epochs: int = 10, batch_size: int = 128, shuffle: bool = True, seed: int | None = None,
         patience: int | None = None, min_delta: float = 0.0, monitor: str | None = None,
         restore_best: bool = True, callbacks: Sequence[Callback] = (), statistics: bool = False,
         verbose: bool = False,
     ):  # fmt: skip
-        x, y = data
+        x, y = _pair("data", data)
         self.model = model
-        self.loss = None if loss is None else get_loss(loss)
+        chosen = None if loss is None else get_loss(loss)
         if task is not None and task not in TASKS:
             raise ConfigError(f"task must be one of {', '.join(TASKS)}, found {task!r}")
-        self.task = task or infer_task(y, self.loss, model.sizes[-1])
-        self.loss = self.loss or default_loss(self.task, model.sizes[-1])
+        self.task = task or infer_task(y, chosen, model.sizes[-1])
+        self.loss = chosen or default_loss(self.task, model.sizes[-1])
         _check_combination(self.loss, self.task, model)
         self.optimizer = get_optimizer(optimizer)
         self.schedule = get_schedule(schedule)
+        if isinstance(self.schedule, ReduceOnPlateau) and model.n_models is not None:
+            # each member watches its own loss, so each needs a rate of its own
+            rates = np.broadcast_to(np.asarray(self.optimizer.lr, dtype=float), model.lead)
+            self.optimizer = replace(self.optimizer, lr=rates.tolist())
         self.epochs = _whole("epochs", epochs, 0)
         self.batch_size = _whole("batch_size", batch_size, 1)
         self.patience = None if patience is None else _whole("patience", patience, 1)
-        self.min_delta, self.shuffle, self.restore_best = float(min_delta), bool(shuffle), restore_best
+        self.min_delta = _least_change(min_delta)
+        self.shuffle, self.restore_best = bool(shuffle), bool(restore_best)
         self.seed = rng.check_seed(model.seeds[0] if seed is None else seed)
         regularization = Regularization(
             l1=l1, l2=l2, max_norm=max_norm, clip_norm=clip_norm, clip_value=clip_value
         )
         targets = Targets(label_smoothing=label_smoothing, infogain=_check_infogain(infogain, model))
-        model.task, model.loss = self.task, self.loss.name
         examples = prepare(
-            model, x, y, loss=self.loss, task=self.task, sample_weight=sample_weight, class_weight=class_weight
-        )
+            model, x, y, loss=self.loss, task=self.task, sample_weight=sample_weight,
+            class_weight=class_weight,
+        )  # fmt: skip
         self.fingerprint = _fingerprint(x, y)
+        model.task, model.loss = self.task, self.loss.name
         self.step = TrainingStep(model, self.loss, examples, self.optimizer, regularization, targets)
         self._validation: Pass | None = None
         if validation is not None:
             held_out = prepare(
-                model, *validation, loss=self.loss, task=self.task, name="validation ", training=False
+                model,
+                *_pair("validation", validation),
+                loss=self.loss,
+                task=self.task,
+                name="validation ",
+                training=False,
             )
             self._validation = Pass(model, self.loss, held_out)
         self.monitor = self._check_monitor(monitor)
@@ -131,8 +154,10 @@ class Trainer:
         self.history = History()
         self.order = np.arange(examples.n)
         self._stop_reason: str | None = None
-        self._plateau: dict[str, float] = {}
+        #: What the plateau schedule remembers, per member.
+        self._plateau: list[dict[str, float]] = [{} for _ in range(model.n_models or 1)]
         self._bad_epochs = np.zeros(model.lead, dtype=np.int64)
+        self._reference = np.full(model.lead, -np.inf)  # what patience compares with
         self._best_score = np.full(model.lead, -np.inf)
         self._best_at = np.zeros(model.lead, dtype=np.int64)
         self._best = np.array(model.be.to_numpy(model.weights))
@@ -161,8 +186,13 @@ class Trainer:
 
     @property
     def best_epoch(self) -> int | None:
-        """Epoch of the best monitored value (of the first member, for a population); None before the first."""
+        """Epoch of the best monitored value (of a population's first member); None before the first."""
         return int(self._best_at.flat[0]) or None
+
+    @property
+    def best_epochs(self) -> list[int]:
+        """Epoch of the best monitored value per member, 0 before the first; one entry for a single model."""
+        return self._best_at.reshape(-1).tolist()
 
     def stop(self, reason: str) -> None:
         """End training after the current batch, or after the epoch when called at its end."""
@@ -180,6 +210,7 @@ class Trainer:
             Ctrl-C or SIGTERM arrived; the current step was finished first, and the model has its weights.
         """
         self._stop_reason = None
+        self._check_patience()  # a saved run that had stopped by itself stays stopped
         with self._signals(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             try:
                 for callback in self.callbacks:
@@ -189,16 +220,29 @@ class Trainer:
             finally:
                 for callback in self.callbacks:
                     callback.on_train_end(self)
+        if self._signal is not None:  # it came outside a step
+            raise Interrupted(self._signal)
         self.history.stopped = self._stop_reason or "epochs"
         self.finish()
         return self.history
 
     def finish(self) -> None:
-        """Put the best weights into the model, where a validation set chose them."""
-        if self.restore_best and self._validation is not None and self.best_epoch is not None:
-            self._last_good = np.array(self.model.be.to_numpy(self.model.weights))
+        """Put the best weights into the model, where a validation set chose them.
+
+        Members of a population that diverged get their last good ones.
+        """
+        self.history.diverged = np.flatnonzero(self.diverged).tolist()
+        if self._restores:
             self._set_weights(self._best)
-            self.history.best_epoch = self.best_epoch
+            self.history.best_epoch, self.history.best_epochs = self.best_epoch, self.best_epochs
+        elif self.history.diverged:
+            weights = np.array(self.model.be.to_numpy(self.model.weights))
+            self._copy(self._last_good, weights, self.diverged)
+            self._set_weights(weights)
+
+    @property
+    def _restores(self) -> bool:
+        return bool(self.restore_best and self._validation is not None and self._best_at.any())
 
     def _epoch(self) -> None:
         n, size = self.step.examples.n, self.batch_size
@@ -223,9 +267,10 @@ class Trainer:
                 return
         self._end_epoch()
 
-    def _multiplier(self) -> float:
+    def _multiplier(self) -> Any:
         if isinstance(self.schedule, ReduceOnPlateau):
-            return self._plateau.get("multiplier", 1.0)
+            each = [state.get("multiplier", 1.0) for state in self._plateau]
+            return each[0] if self.model.n_models is None else np.asarray(each)
         total = self.epochs * self.steps_per_epoch
         return self.schedule(self.step.n_updates, total, self.steps_per_epoch)
 
@@ -252,58 +297,78 @@ class Trainer:
 
     def _judge(self, record: Record) -> None:
         """Remember the best weights, count epochs without improvement, feed the plateau schedule."""
-        score = np.asarray(record[self.monitor], dtype=np.float64)
+        value = np.asarray(record[self.monitor], dtype=np.float64)
         if self.monitor.endswith("accuracy"):
             # equal accuracies are told apart by their losses, which are far smaller than one example
             loss = np.asarray(record[self.monitor.replace("accuracy", "loss")], dtype=np.float64)
-            score = score - 1e-9 * np.minimum(loss, 1e3)
+            score = value - 1e-9 * np.minimum(loss, 1e3)
         else:
-            score = -score
-        score = np.where(np.isfinite(score), score, -np.inf)
-        better = score > self._best_score + self.min_delta
-        self._bad_epochs = np.where(better, 0, self._bad_epochs + 1)
+            value = score = -value
+        score = np.where(np.isfinite(score) & ~self.diverged, score, -np.inf)
+        value = np.where(np.isfinite(score), value, -np.inf)
+        running = self._bad_epochs < (np.inf if self.patience is None else self.patience)
+        # a member whose patience is over has stopped, though the others take it along
+        better = running & (score > self._best_score)
         self._best_score = np.where(better, score, self._best_score)
         self._best_at = np.where(better, self.epoch, self._best_at)
-        self._keep(better)
-        if self.patience is not None and (self._bad_epochs >= self.patience).all():
-            self.stop("early_stopping")
+        self._copy(np.asarray(self.model.be.to_numpy(self.model.weights)), self._best, better)
+        improved = running & (value > self._reference + self.min_delta)
+        self._reference = np.where(improved, value, self._reference)
+        self._bad_epochs = np.where(improved, 0, self._bad_epochs + 1)
+        self._check_patience()
         if isinstance(self.schedule, ReduceOnPlateau):
             watched = record["valid_loss"] if self._validation is not None else record["train_loss"]
-            self._plateau = self.schedule.observe(self._plateau, float(np.mean(watched)))
+            self._plateau = [
+                self.schedule.observe(state, float(loss))
+                for state, loss in zip(self._plateau, np.ravel(watched), strict=True)
+            ]
 
-    def _keep(self, better: np.ndarray) -> None:
-        current = self.model.be.to_numpy(self.model.weights)
-        if not better.ndim:
-            if better:
-                self._best[...] = current
+    def _check_patience(self) -> None:
+        if self.patience is not None and (self._bad_epochs >= self.patience).all():
+            self.stop("early_stopping")
+
+    def _copy(self, source: np.ndarray, target: np.ndarray, which: np.ndarray) -> None:
+        """Copy the weights of the members in `which` (M,) from one flat host buffer to another.
+
+        For a single model `which` is one truth value.
+        """
+        if not which.ndim:
+            if which:
+                target[...] = source
             return
         host = _host_views(self.model)
-        best, now = host(self._best), host(current)
-        for m in np.flatnonzero(better):
-            for name in best:
-                best[name][m] = now[name][m]
+        old, new = host(target), host(source)
+        for name in old:
+            old[name][which] = new[name][which]
 
     # --- trouble --------------------------------------------------------------------------------
     def _check_finite(self, rows: np.ndarray) -> None:
-        finite = np.isfinite(self.step.last_loss())
+        loss = self.step.last_loss()
+        finite = np.isfinite(loss)
         if finite.all():
             return
         self.diverged = self.diverged | ~finite
         if self.diverged.all():
-            self._raise_diverged(rows, self.epoch + 1, f"the loss of the batch is {self.step.last_loss().flat[0]}")
+            from .diagnostics import locate_nonfinite
+
+            why = f"the loss of the batch is {loss[~finite].flat[0]}"
+            self._raise_diverged(self.epoch + 1, locate_nonfinite(self.step, rows), why)
 
     def _check_weights(self) -> None:
-        weights = self.model.be.to_numpy(self.model.weights)
-        if np.isfinite(weights).all():
-            self._last_good[...] = weights
-        elif self.model.n_models is None:
-            self._raise_diverged(self.order[-1:], self.epoch, "the last update made them so")
+        weights = np.asarray(self.model.be.to_numpy(self.model.weights))
+        finite = np.ones(self.model.lead, dtype=bool)
+        for view in _host_views(self.model)(weights).values():
+            finite &= np.isfinite(view).reshape(*self.model.lead, -1).all(axis=-1)
+        self.diverged = self.diverged | ~finite
+        self._copy(weights, self._last_good, ~self.diverged)
+        if self.diverged.all():
+            from .diagnostics import nonfinite_parameters
 
-    def _raise_diverged(self, rows: np.ndarray, epoch: int, why: str) -> None:
-        from .diagnostics import locate_nonfinite
+            where = nonfinite_parameters(self.model) or "the weights are finite again"
+            self._raise_diverged(self.epoch, where, "the last update made them so")
 
-        where = locate_nonfinite(self.step, rows)
-        self._set_weights(self._best if self._validation is not None else self._last_good)
+    def _raise_diverged(self, epoch: int, where: str, why: str) -> None:
+        self._set_weights(self._best if self._restores else self._last_good)
         raise DivergedError(
             f"training diverged at epoch {epoch}, step {self.step.n_updates}: {where}; {why}. "
             "The model keeps its last good weights. "
@@ -331,7 +396,8 @@ class Trainer:
             yield
         finally:
             for signum, handler in before.items():
-                signal.signal(signum, handler)
+                # None: it was installed by a program around Python, which signal() cannot put back
+                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
     # --- saving and continuing ------------------------------------------------------------------
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -339,18 +405,23 @@ class Trainer:
         be, host = self.model.be, _host_views(self.model)
         tensors = {f"weights.{k}": v for k, v in self.model.get_weights().items()}
         tensors |= {f"best.{k}": v.copy() for k, v in host(self._best).items()}
+        if self.diverged.any():  # else a member that diverged would have no good weights to come back to
+            tensors |= {f"last_good.{k}": v.copy() for k, v in host(self._last_good).items()}
         for moment, flat in self.step.update.moments.items():
             tensors |= {f"{moment}.{k}": v.copy() for k, v in host(be.to_numpy(flat)).items()}
         tensors["totals"] = self.step.totals()
         metadata = {
-            "architecture": self.model.architecture, "dtype": self.model.dtype, "n_models": self.model.n_models,
-            "seeds": list(self.model.seeds), "loss": self.loss.name, "task": self.task,
+            "architecture": self.model.architecture, "dtype": self.model.dtype,
+            "n_models": self.model.n_models, "seeds": list(self.model.seeds), "loss": self.loss.name,
+            "task": self.task,
             "optimizer": {"name": self.optimizer.name, **asdict(self.optimizer)},
             "data": self.fingerprint, "batch_size": self.batch_size, "seed": self.seed,
             "epoch": self.epoch, "batch": self.batch, "n_updates": self.step.n_updates,
-            "multiplier": self.step.multiplier, "elapsed": self._elapsed, "plateau": self._plateau,
-            "bad_epochs": self._bad_epochs.tolist(), "best_score": self._best_score.tolist(),
-            "best_at": self._best_at.tolist(), "diverged": self.diverged.tolist(), "history": list(self.history),
+            "multiplier": np.asarray(self.step.multiplier).tolist(), "elapsed": self._elapsed,
+            "plateau": self._plateau, "bad_epochs": self._bad_epochs.tolist(),
+            "reference": self._reference.tolist(), "best_score": self._best_score.tolist(),
+            "best_at": self._best_at.tolist(), "diverged": self.diverged.tolist(),
+            "history": list(self.history),
         }  # fmt: skip
         return tensors, metadata
 
@@ -373,22 +444,32 @@ class Trainer:
                 view[...] = tensors[f"{moment}.{name}"]
             flat[...] = be.asarray(values)
         self.step.set_totals(tensors["totals"])
-        self.step.n_updates, self.step.multiplier = metadata["n_updates"], metadata["multiplier"]
+        multiplier: Any = metadata["multiplier"]
+        self.step.n_updates = metadata["n_updates"]
+        multiplier = np.asarray(multiplier) if isinstance(multiplier, list) else multiplier
+        self.step.multiplier = multiplier
         self.epoch, self.batch, self._elapsed = metadata["epoch"], metadata["batch"], metadata["elapsed"]
         self._plateau = metadata["plateau"]
         self._bad_epochs = np.asarray(metadata["bad_epochs"], dtype=np.int64)
+        self._reference = np.asarray(metadata["reference"], dtype=np.float64)
         self._best_score = np.asarray(metadata["best_score"], dtype=np.float64)
         self._best_at = np.asarray(metadata["best_at"], dtype=np.int64)
         self.diverged = np.asarray(metadata["diverged"], dtype=bool)
         self.history = History(metadata["history"])
         self._last_good = np.array(be.to_numpy(model.weights))
+        for name, values in _part(tensors, "last_good").items():
+            host(self._last_good)[name][self.diverged] = values[self.diverged]
 
     def _check_same_run(self, metadata: dict[str, Any]) -> None:
         _, mine = self.state()
-        same = ("architecture", "dtype", "n_models", "seeds", "loss", "task", "optimizer", "data", "batch_size", "seed")
-        for key in same:
+        same = (
+            "architecture", "dtype", "n_models", "seeds", "loss", "task", "optimizer", "data", "batch_size",
+            "seed",
+        )  # fmt: skip
+        for key in mine:
             if key not in metadata:
                 raise FileFormatError(f"the checkpoint has no {key!r}: it is not the state of a training run")
+        for key in same:
             if _normal(metadata[key]) != _normal(mine[key]):
                 raise FileFormatError(
                     f"cannot continue: the {key} of the checkpoint is {metadata[key]!r}, but this run has "
@@ -432,13 +513,15 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
     seed : int, optional
         Of the order of examples; by default the model's first seed.
     patience : int, optional
-        Stop when the monitored value has not improved for so many epochs.
+        Stop when the monitored value has not improved for so many epochs. A member of a population then
+        keeps its best epoch, and training ends when all have stopped.
     min_delta : float, default 0
-        The least change that counts as an improvement.
+        The least change that counts as an improvement for `patience`.
     monitor : str, optional
         "valid_accuracy" (classes) or "valid_loss" by default; without validation, those of training.
     restore_best : bool, default True
-        Leave the weights of the best epoch in the model (needs `validation`).
+        Leave the weights of the best epoch in the model (needs `validation`); among equal accuracies
+        that with the lowest loss is the best.
     callbacks : sequence of Callback
     statistics : bool, default False
         Add gradient norms and dead and saturated units per layer to each record.
@@ -464,7 +547,8 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
     >>> import numpy as np
     >>> X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     >>> model = MLP([2, 8, 2], activation="tanh", seed=1)
-    >>> history = fit(model, (X, [0, 1, 1, 0]), epochs=200, batch_size=4, optimizer=get_optimizer("adam", lr=0.05))
+    >>> adam = get_optimizer("adam", lr=0.05)
+    >>> history = fit(model, (X, [0, 1, 1, 0]), epochs=200, batch_size=4, optimizer=adam)
     >>> model.predict(X).tolist()
     [0, 1, 1, 0]
     """
@@ -484,7 +568,9 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
     if model.task is None or model.loss is None:
         raise ConfigError("the model has not been trained: call xpnet.fit(model, (X, y)) or load a file")
     loss = get_loss(model.loss)
-    examples = prepare(model, *data, loss=loss, task=model.task, sample_weight=sample_weight, training=False)
+    examples = prepare(
+        model, *_pair("data", data), loss=loss, task=model.task, sample_weight=sample_weight, training=False
+    )
     with np.errstate(over="ignore", invalid="ignore"):
         totals = Pass(model, loss, examples).run(np.arange(examples.n), EVALUATION_BATCH)
     means = _means("test", totals, model.task, examples.n)
@@ -493,12 +579,14 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
 
 def _means(part: str, totals: np.ndarray, task: str, n: int) -> Record:
     loss, weight, hits = totals
-    mean = loss / weight
-    accuracy = None if task == "regression" else (hits / n)
-    return {
-        f"{part}_loss": mean.tolist() if mean.ndim else float(mean),
-        f"{part}_accuracy": accuracy if accuracy is None else accuracy.tolist() if mean.ndim else float(accuracy),
-    }
+    accuracy = None if task == "regression" else (hits / n).tolist()
+    return {f"{part}_loss": (loss / weight).tolist(), f"{part}_accuracy": accuracy}
+
+
+def _pair(name: str, data: Any) -> tuple[Any, Any]:
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise DataError(f"{name} must be a pair (X, y), found {type(data).__name__}")
+    return data[0], data[1]
 
 
 def _host_views(model: MLP) -> Any:
@@ -533,6 +621,13 @@ def _whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def _least_change(value: Any) -> float:
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not 0.0 <= value < np.inf:
+        raise ConfigError(f"min_delta must be a finite number >= 0, found {value!r}")
+    return float(value)
+
+
 def _check_infogain(matrix: Any, model: MLP) -> np.ndarray | None:
     if matrix is None:
         return None
@@ -549,7 +644,9 @@ def _check_combination(loss: Loss, task: str, model: MLP) -> None:
     if not fits or (task == "multilabel" and loss.link != "sigmoid"):
         raise ConfigError(f"the {loss.name} loss does not fit the task {task!r}")
     if loss.link == "softmax" and width < 2:
-        raise ConfigError("softmax_cross_entropy needs at least two outputs; for one, use binary_cross_entropy")
+        raise ConfigError(
+            "softmax_cross_entropy needs at least two outputs; for one, use binary_cross_entropy"
+        )
     output = model.architecture["output_activation"]
     if loss.link in ("softmax", "sigmoid", "exp") and output not in ("identity", "linear", "none"):
         raise ConfigError(
