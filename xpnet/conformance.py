@@ -201,7 +201,7 @@ def _check_memory(c: _Conformance) -> None:
 
 def _check_matmul(c: _Conformance, dtype: str) -> None:
     leads = [((), ()), ((3,), (3,)), ((), (3,)), ((3,), ()), ((1,), (3,))]
-    sizes = [(1, 1, 1), (5, 3, 4), (1, 7, 2), (6, 1, 3), (4, 3, 1), (33, 65, 17)]
+    sizes = [(1, 1, 1), (5, 3, 4), (1, 7, 2), (6, 1, 3), (4, 3, 1), (4, 4, 4), (33, 65, 17)]
     for (la, lb), (m, k, n), ta, tb in product(leads, sizes, (False, True), (False, True)):
         a = c.numbers((*la, k, m) if ta else (*la, m, k), dtype)
         b = c.numbers((*lb, n, k) if tb else (*lb, k, n), dtype)
@@ -708,11 +708,11 @@ def check_backend(be: Backend, *, dtypes: Sequence[str] = ("float32", "float64")
     c = _Conformance(be, dtypes, seed)
     _check_signatures(c)
     _check_memory(c)
+    _check_uniform(c)
     for dtype in c.dtypes:
         for check in (
             _check_matmul, _check_map, _check_map_aliases, _check_activations, _check_optimizers, _check_sum,
             _check_softmax, _check_argmax, _check_gather, _check_losses, _check_capture,
         ):  # fmt: skip
             check(c, dtype)
-    _check_uniform(c)
     return c.n

@@ -1,0 +1,38 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import array_api_strict
+import numpy as np
+import pytest
+
+from xpnet import Backend, get_backend
+from xpnet.backend.reference import ReferenceBackend
+
+BACKENDS = {
+    "numpy": lambda: get_backend("cpu"),
+    "reference": lambda: ReferenceBackend(np),
+    "strict": lambda: get_backend(array_api_strict),
+    # a device that NumPy cannot read: whatever leaves the back end fails here
+    "strict-device1": lambda: ReferenceBackend(array_api_strict, array_api_strict.Device("device1")),
+}
+
+
+@pytest.fixture(params=list(BACKENDS))
+def be(request: pytest.FixtureRequest) -> Backend:
+    """Each back end that runs without a GPU."""
+    return BACKENDS[request.param]()
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """The folder with data files that $XPNET_DATA names; the test is skipped where it names none."""
+    folder = os.environ.get("XPNET_DATA")
+    if not folder:
+        pytest.skip("needs data files: set XPNET_DATA to a folder that has mnist/ in it")
+    if not Path(folder).is_dir():
+        pytest.fail(f"XPNET_DATA={folder} is not a folder")
+    return Path(folder)
