@@ -79,7 +79,7 @@ def _each(value: Any) -> list[Any]:
     """The numbers of a hyper-parameter that is one number, or a sequence or array with one per member."""
     if getattr(value, "ndim", 1) == 0:
         return [value[()]]
-    many = isinstance(value, Sequence) and not isinstance(value, str) or hasattr(value, "ndim")
+    many = hasattr(value, "ndim") or (isinstance(value, Sequence) and not isinstance(value, str))
     return list(value) if many else [value]
 
 
