@@ -20,11 +20,31 @@ from typing import Any
 COMPARISONS = frozenset({"less", "less_equal", "greater", "greater_equal", "equal", "not_equal"})
 LOGICAL = frozenset({"logical_and", "logical_or", "logical_not"})
 UNARY = frozenset(
-    "abs exp expm1 log log1p sqrt square tanh sin cos floor erf sign negative positive logical_not".split()
+    [
+        "abs",
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "sqrt",
+        "square",
+        "tanh",
+        "sin",
+        "cos",
+        "floor",
+        "erf",
+        "sign",
+        "negative",
+        "positive",
+        "logical_not",
+    ]
 )
-BINARY = frozenset(
-    "add subtract multiply divide pow maximum minimum logical_and logical_or".split()
-) | COMPARISONS
+BINARY = (
+    frozenset(
+        ["add", "subtract", "multiply", "divide", "pow", "maximum", "minimum", "logical_and", "logical_or"]
+    )
+    | COMPARISONS
+)
 
 Ref = tuple[str, Any]  # ("arg", i), ("const", number) or ("reg", i)
 
@@ -151,7 +171,9 @@ def trace(fn: Callable[..., Any], n_args: int, alias: tuple[int | None, ...] = (
     result = fn(tracer, *arguments)
     results = result if isinstance(result, tuple) else (result,)
     # an argument handed back unchanged goes through a register, lest another output overwrite it first
-    outputs = [tracer.node(tracer.apply("positive", r)) if _is_argument(r) else tracer.node(r) for r in results]
+    outputs = [
+        tracer.node(tracer.apply("positive", r)) if _is_argument(r) else tracer.node(r) for r in results
+    ]
     if len(outputs) != len(alias):
         raise TypeError(f"the function returned {len(outputs)} arrays for {len(alias)} outputs")
     return _allocate(tracer, outputs, n_args, alias)
@@ -172,9 +194,7 @@ def _reachable(outputs: list[_Node]) -> set[_Node]:
     return seen
 
 
-def _allocate(
-    tracer: _Tracer, outputs: list[_Node], n_args: int, alias: tuple[int | None, ...]
-) -> Program:
+def _allocate(tracer: _Tracer, outputs: list[_Node], n_args: int, alias: tuple[int | None, ...]) -> Program:
     live = _reachable(outputs)
     computed = [n for n in tracer.order if n in live and n.op not in ("arg", "const")]
     last_use = {o: i for i, n in enumerate(computed) for o in n.operands}
