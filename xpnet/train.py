@@ -36,11 +36,18 @@ Record = dict[str, Any]
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop by a signal and has finished its step; the state can be saved."""
+    """Training was asked to stop by a signal.
 
-    def __init__(self, signum: int):
+    Attributes
+    ----------
+    signum : int
+    finished : bool
+        Whether the step was finished first, so that the state can be saved. False after a second signal.
+    """
+
+    def __init__(self, signum: int, *, finished: bool = True):
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
-        self.signum = signum
+        self.signum, self.finished = signum, finished
 
 
 class History(list[Record]):
@@ -388,7 +395,7 @@ class Trainer:
 
         def note(signum: int, frame: Any) -> None:
             if self._signal is not None:
-                raise Interrupted(signum)
+                raise Interrupted(signum, finished=False)
             self._signal = signum
 
         before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
