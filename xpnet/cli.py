@@ -7,37 +7,50 @@ command needs it.
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import threading
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .errors import ConfigError, DivergedError, OutOfMemoryError, XpnetError
+from .errors import ConfigError, OutOfMemoryError, XpnetError
 
 _SIGNAL_EXIT = 128  # 130 for Ctrl-C, 143 for SIGTERM
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM outside of training, where it has no step to wait for."""
+
+    signum = signal.SIGTERM
+
+    def __init__(self) -> None:
+        super().__init__("interrupted by SIGTERM")
 
 
 class _Group(click.Group):
     """Turns xpnet's errors into one line on standard error and their exit code; suggests command names."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from .train import Interrupted
-
         try:
-            return super().invoke(ctx)
+            with _termination_raises():
+                return super().invoke(ctx)
         except XpnetError as error:
             raise _Failure(str(error), error.exit_code) from error
         except MemoryError as error:
             raise _Failure(_memory_message(error), OutOfMemoryError.exit_code) from error
-        except Interrupted as error:
-            ctx.exit(_SIGNAL_EXIT + error.signum)
-        except KeyboardInterrupt:
-            ctx.exit(_SIGNAL_EXIT + 2)
+        except BrokenPipeError:
+            raise  # click ends quietly, as `| head` expects
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise _Failure(f"{where}{error.strerror or error}", XpnetError.exit_code) from error
+        except KeyboardInterrupt as error:
+            ctx.exit(_SIGNAL_EXIT + getattr(error, "signum", signal.SIGINT))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
@@ -47,13 +60,30 @@ class _Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+@contextlib.contextmanager
+def _termination_raises() -> Iterator[None]:
+    """Make SIGTERM raise as Ctrl-C does, so that files in the making are cleaned up and 143 is returned."""
+
+    def stop(signum: int, frame: Any) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
 class _Failure(click.ClickException):
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"xpnet: error: {self.message}", err=True)
+        click.echo(f"xpnet: error: {' '.join(self.message.splitlines())}", err=True)
 
 
 def _memory_message(error: MemoryError) -> str:
@@ -75,6 +105,23 @@ def main() -> None:
 
 
 # --- train --------------------------------------------------------------------------------------
+class _GroupedCommand(click.Command):
+    """A command whose help shows the settings by their group in `TrainConfig`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from .config import TrainConfig
+
+        groups = {f.name: f.metadata["group"] for f in fields(TrainConfig)}
+        rows: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                rows.setdefault(groups.get(param.name or "", "options"), []).append(record)
+        for group, records in rows.items():
+            with formatter.section(group.capitalize()):
+                formatter.write_dl(records)
+
+
 class _WidthList(click.ParamType):
     """``300,100`` or ``none``."""
 
@@ -83,7 +130,7 @@ class _WidthList(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         if isinstance(value, list):
             return value
-        if value.strip().lower() in ("none", "0", ""):
+        if value.strip().lower() == "none":
             return []
         try:
             return [int(v) for v in value.split(",")]
@@ -119,13 +166,14 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     hints = _hints()
     for f in reversed(fields(TrainConfig)):
-        default = f.default_factory() if callable(f.default_factory) else f.default  # type: ignore[misc]
-        shown = "none" if default == [] else ",".join(map(str, default)) if isinstance(default, list) else default
+        default = f.default_factory() if callable(f.default_factory) else f.default
+        shown = ",".join(map(str, default)) if isinstance(default, list) else default
         note = f"  [default: {shown}]" if default is not None and default is not False else ""
         kind = _click_type(hints[f.name])
         flag = f"--{f.name.replace('_', '-')}"
         if kind is bool:
-            option = click.option(f"{flag}/--no-{f.name}", f.name, default=None, help=f.metadata["help"])
+            both = f"{flag}/{flag.replace('--', '--no-')}"
+            option = click.option(both, f.name, default=None, help=f.metadata["help"])
         else:
             choices = f.metadata.get("choices")
             kind = click.Choice(choices) if choices else kind
@@ -134,11 +182,7 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-# What may change when a run goes on: how long and where, never what is computed.
-_RESUMABLE = ("epochs", "device", "threads", "save_every", "data_dir")
-
-
-@main.command()
+@main.command(cls=_GroupedCommand)
 @click.option("--config", "config_file", type=click.Path(), help="TOML file of settings; flags overrule it.")
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/DATA-NUMBER]")
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Continue a run; --epochs may extend it.")
@@ -157,11 +201,12 @@ def train(
 
     given = {k: v for k, v in flags.items() if v is not None}
     if resume is not None:
-        clash = [f"--{k.replace('_', '-')}" for k in given if k not in _RESUMABLE]
-        if clash or config_file or out or overwrite:
-            named = ", ".join(clash) or "--config, --out and --overwrite"
+        others = {"config": config_file, "out": out, "overwrite": overwrite}
+        clash = [k for k in given if k not in runs.RESUMABLE] + [k for k, v in others.items() if v]
+        if clash:
             raise ConfigError(
-                f"{named} cannot be changed by --resume; only --{', --'.join(_RESUMABLE)}".replace("_", "-")
+                f"{_flags(clash)} cannot be combined with --resume, which keeps all settings of the run but "
+                f"{_flags(runs.RESUMABLE)}"
             )
         folder = runs.RunFolder(resume)
         settings = {f.name: getattr(folder.config(), f.name) for f in fields(config_module.TrainConfig)}
@@ -171,23 +216,12 @@ def train(
     if print_config:
         click.echo(config.to_toml(), nl=False)
         return
-    with _saved_on_stop(resume or out, quiet):
-        result = runs.train(config, resume or out, overwrite=overwrite, quiet=quiet, resume=resume is not None)
+    result = runs.train(config, resume or out, overwrite=overwrite, quiet=quiet, resume=resume is not None)
     _report(result, as_json, quiet)
 
 
-@contextlib.contextmanager
-def _saved_on_stop(folder: str | None, quiet: bool) -> Iterator[None]:
-    from .train import Interrupted
-
-    try:
-        yield
-    except Interrupted as error:
-        if not quiet:
-            click.echo(f"{error}; saved. Continue with: xpnet train --resume {folder or 'RUN'}", err=True)
-        raise
-    except DivergedError:
-        raise
+def _flags(names: Iterable[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def _report(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
@@ -199,9 +233,13 @@ def _report(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
         elif result["test_loss"] is not None:
             click.echo(f"test loss {result['test_loss']:.6g}")
         chosen = f", best epoch {result['best_epoch']}" if result["best_epoch"] else ""
-        click.echo(f"{result['epochs']} epochs in {result['seconds']:.1f} s{chosen}; run folder {result['run']}")
+        early = ", stopped early" if result["stopped"] != "epochs" else ""
+        click.echo(
+            f"{result['epochs']} epochs in {result['seconds']:.1f} s{early}{chosen}; "
+            f"run folder {result['run']}"
+        )
     if as_json:
-        click.echo(dumps_json(result))
+        click.echo(dumps_json({k: v for k, v in result.items() if k != "run"}))
 
 
 # --- evaluate, predict, plot --------------------------------------------------------------------
@@ -222,7 +260,10 @@ def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_data_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def evaluate(run: str, as_json: bool, **options: Any) -> None:
-    """Test a model: loss, accuracy, per-class report, confusion matrix. RUN is a run folder or a model file."""
+    """Test a model: loss, accuracy, per-class report, confusion matrix.
+
+    RUN is a run folder or a model file.
+    """
     from . import reports
 
     scores = reports.evaluate_run(run, **options)
@@ -237,13 +278,18 @@ def evaluate(run: str, as_json: bool, **options: Any) -> None:
 @main.command()
 @click.argument("run", type=click.Path())
 @click.argument("files", nargs=-1, required=True, type=click.Path())
-@click.option("--top", default=1, show_default=True, type=click.IntRange(min=1), help="How many classes to show.")
+@click.option(
+    "--top", default=1, show_default=True, type=click.IntRange(min=1), help="How many classes to show."
+)
 @click.option("--invert", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
               help="Swap light and dark of pictures.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or auto.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per sample.")
 def predict(run: str, files: tuple[str, ...], top: int, invert: str, device: str, as_json: bool) -> None:
-    """Predict images, NPY, NPZ, IDX or CSV files, or folders of images. RUN is a run folder or a model file."""
+    """Predict images, NPY, NPZ, IDX or CSV files, or folders of images.
+
+    RUN is a run folder or a model file.
+    """
     from . import reports
     from .checkpoint import dumps_json
 

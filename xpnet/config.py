@@ -1,11 +1,12 @@
 """One schema for a training run: the command's flags, the TOML file and the record in the run folder.
 
-Each field of `TrainConfig` is a key of the file (``batch_size``) and a flag (``--batch-size``). Flags overrule
-the file, which overrules the defaults.
+Each field of `TrainConfig` is a key of the file (``batch_size``) and a flag (``--batch-size``). Flags
+overrule the file, which overrules the defaults.
 """
 
 from __future__ import annotations
 
+import math
 import tomllib
 import types
 import typing
@@ -36,48 +37,75 @@ class TrainConfig:
     0.01
     """
 
-    data: str = _option("digits", "digits, mnist, fashion-mnist, or a file: NPZ, NPY, IDX, CSV, or a folder.", "data")
-    data_dir: str | None = _option(None, "Folder that holds the named data set (default: $XPNET_DATA).", "data")
+    data: str = _option(
+        "digits", "digits, mnist, fashion-mnist, or a file: NPZ, NPY, IDX, CSV, or a folder.", "data"
+    )
+    data_dir: str | None = _option(
+        None, "Folder that holds the named data set (default: $XPNET_DATA).", "data"
+    )
     labels: str | None = _option(None, "File of labels, where the data file has none (NPY, IDX).", "data")
     target: str | None = _option(None, "Key (NPZ) or column (CSV) that holds the labels.", "data")
-    task: str | None = _option(None, "classification or regression.", "data", choices=("classification", "regression"))
+    task: str | None = _option(
+        None, "classification or regression.", "data", choices=("classification", "regression")
+    )
     valid: str | None = _option(None, "Validation data of your own, a file like --data.", "data")
-    valid_fraction: float = _option(0.1, "Share of the training data held out for validation; 0 for none.", "data")
+    valid_fraction: float = _option(
+        0.1, "Share of the training data held out for validation; 0 for none.", "data"
+    )
     test: str | None = _option(None, "Test data of your own, a file like --data.", "data")
-    hidden: list[int] = _option([256], "Widths of the hidden layers: 500 or 300,100; none for a linear model.", "model")
+    hidden: list[int] = _option(  # noqa: RUF009
+        [256], "Widths of the hidden layers: 500 or 300,100; none for a linear model.", "model"
+    )
     activation: str = _option("relu", "Activation of hidden layers; one, or one each: relu,tanh.", "model")
-    output_activation: str = _option("identity", "Activation of the last layer; identity for logits.", "model")
-    dropout: list[float] = _option([0.0], "Share of hidden units dropped; one, or one per hidden layer.", "model")
+    output_activation: str = _option(
+        "identity", "Activation of the last layer; identity for logits.", "model"
+    )
+    dropout: list[float] = _option(  # noqa: RUF009
+        [0.0], "Share of hidden units dropped; one, or one per hidden layer.", "model"
+    )
     input_dropout: float = _option(0.0, "Share of inputs dropped.", "model")
     input_noise: float = _option(0.0, "Standard deviation of Gaussian noise on inputs.", "model")
-    init: str = _option("auto", "Weight initialiser: auto, he_normal, glorot_uniform, normal:0.01, ...", "model")
+    init: str = _option(
+        "auto", "Weight initialiser: auto, he_normal, glorot_uniform, normal:0.01, ...", "model"
+    )
     bias: float = _option(0.0, "Initial value of biases.", "model")
-    loss: str | None = _option(None, "Loss; default: cross-entropy for classes, else squared error.", "training")
+    loss: str | None = _option(
+        None, "Loss; default: cross-entropy for classes, else squared error.", "training"
+    )
     label_smoothing: float = _option(0.0, "Label smoothing, 0 to below 1.", "training")
-    class_weight: str | None = _option(None, "balanced: weigh classes by their frequency.", "training", choices=("balanced",))
+    class_weight: str | None = _option(
+        None, "balanced: weigh classes by their frequency.", "training", choices=("balanced",)
+    )
     l1: float = _option(0.0, "Penalty l1 * sum |w|.", "training")
     l2: float = _option(0.0, "Penalty l2 / 2 * sum w^2.", "training")
     max_norm: float | None = _option(None, "Limit on the norm of each unit's incoming weights.", "training")
     clip_norm: float | None = _option(None, "Limit on the norm of the gradient.", "training")
     clip_value: float | None = _option(None, "Limit on each entry of the gradient.", "training")
     optimizer: str = _option(
-        "adam", "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw; options: adamw:weight_decay=0.05.", "training"
+        "adam",
+        "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw; options: adamw:weight_decay=0.05.",
+        "training",
     )
     lr: float | None = _option(None, "Learning rate (default: the optimizer's own).", "training")
     momentum: float | None = _option(None, "Momentum of sgd.", "training")
     schedule: str = _option(
-        "constant", "constant, step, exponential, cosine, linear, one_cycle, plateau; options: step:every=5,factor=0.5.",
+        "constant",
+        "constant, step, exponential, cosine, linear, one_cycle, plateau; options: step:every=5,factor=0.5.",
         "training",
-    )  # fmt: skip
+    )
     warmup: float | None = _option(None, "Share of the run in which the rate first rises from 0.", "training")
     epochs: int = _option(30, "Passes over the data, in all (also with --resume).", "training")
     batch_size: int = _option(64, "Examples per update.", "training")
     patience: int | None = _option(None, "Stop after so many epochs without improvement.", "training")
     min_delta: float = _option(0.0, "The least change that counts as an improvement.", "training")
-    monitor: str | None = _option(None, "What to improve: valid_accuracy, valid_loss, train_loss, train_accuracy.", "training")
+    monitor: str | None = _option(
+        None, "What to improve: valid_accuracy, valid_loss, train_loss, train_accuracy.", "training"
+    )
     seed: int = _option(0, "Seed of weights, order, masks and the validation split.", "training")
     dtype: str = _option("float32", "float32 or float64.", "training", choices=("float32", "float64"))
-    statistics: bool = _option(False, "Record gradient norms, dead and saturated units per layer.", "training")
+    statistics: bool = _option(
+        False, "Record gradient norms, dead and saturated units per layer.", "training"
+    )
     device: str = _option("cpu", "cpu, cuda, cuda:N or auto.", "run")
     threads: int | None = _option(None, "Threads of the matrix library (default: its own choice).", "run")
     save_every: int = _option(0, "Also save the state every N updates (0: after each epoch only).", "run")
@@ -91,7 +119,7 @@ class TrainConfig:
                 raise unknown_name(f.name.replace("_", "-"), getattr(self, f.name), choices)
         if not 0.0 <= self.valid_fraction < 1.0:
             raise ConfigError(f"valid_fraction must be in [0, 1), found {self.valid_fraction}")
-        for name, least in (("epochs", 1), ("batch_size", 1), ("save_every", 0), ("threads", 1), ("patience", 1)):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, found {value}")
@@ -123,6 +151,9 @@ class TrainConfig:
         return "\n".join(lines) + "\n"
 
 
+_LEAST = {"epochs": 1, "batch_size": 1, "save_every": 0, "threads": 1, "patience": 1}
+
+
 def _hints() -> dict[str, Any]:
     return typing.get_type_hints(TrainConfig)
 
@@ -143,8 +174,8 @@ def _converted(name: str, hint: Any, value: Any) -> Any:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"{name} must be {_KINDS[kind]}, found {value!r}")
-    if kind is float and value != value:
-        raise ConfigError(f"{name} must be a number, found nan")
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, found {value}")
     return value
 
 

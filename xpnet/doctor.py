@@ -6,6 +6,8 @@ import importlib.metadata
 import os
 import platform
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import numpy as np
 from . import __version__
 
 _PACKAGES = (
-    "numpy", "scikit-learn", "safetensors", "array-api-compat", "pooch", "rich", "click", "matplotlib", "pillow",
-    "cupy-cuda12x", "cupy-cuda13x",
+    "numpy", "scikit-learn", "safetensors", "array-api-compat", "pooch", "rich", "click", "matplotlib",
+    "pillow", "cupy-cuda12x", "cupy-cuda13x",
 )  # fmt: skip
 
 
@@ -37,10 +39,27 @@ def _version(package: str) -> str | None:
         return None
 
 
+def environment() -> dict[str, Any]:
+    """What a result depends on besides settings and data."""
+    return {
+        "xpnet": __version__, "python": platform.python_version(), "numpy": np.__version__,
+        "platform": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count(),
+        "blas": blas(), "command": sys.argv, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }  # fmt: skip
+
+
+def blas() -> list[dict[str, Any]]:
+    """The matrix libraries in this process, with their kernels and threads."""
+    from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+
+    keys = ("internal_api", "version", "architecture", "num_threads")
+    found = [{k: pool.get(k) for k in keys} for pool in threadpool_info() if pool.get("user_api") == "blas"]
+    return sorted(found, key=str)  # the system lists them in any order
+
+
 def installation() -> dict[str, Any]:
     """Versions, devices, threads and folders."""
     from .data.download import cache_folder
-    from .runs import blas
 
     free = free_memory()
     return {
@@ -58,8 +77,8 @@ def describe(path: Path) -> dict[str, Any]:
     model, folder = open_model(path)
     facts: dict[str, Any] = {
         "path": str(path), "sizes": list(model.sizes), "layers": [layer.label for layer in model.layers],
-        "parameters": model.n_parameters, "n_models": model.n_models, "dtype": model.dtype, "task": model.task,
-        "loss": model.loss, "classes": model.classes and list(model.classes),
+        "parameters": model.n_parameters, "n_models": model.n_models, "dtype": model.dtype,
+        "task": model.task, "loss": model.loss, "classes": model.classes and list(model.classes),
         "sample_shape": model.preprocessing and list(model.preprocessing.sample_shape),
     }  # fmt: skip
     if isinstance(folder, RunFolder):
@@ -78,7 +97,7 @@ def describe(path: Path) -> dict[str, Any]:
 def step_bytes(sizes: list[int], batch: int, moments: int, dtype: str) -> int:
     """Bytes of weights, gradients, moments and activations of one training step (dense layers)."""
     width = np.dtype(dtype).itemsize
-    parameters = sum(i * o + o for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+    parameters = sum(i * o + o for i, o in pairwise(sizes))
     # the batch, what every layer gives and its gradient, and the targets
     activations = batch * (sizes[0] + 2 * sum(sizes[1:]) + 2 * sizes[-1])
     return width * (parameters * (2 + moments) + activations)
@@ -129,13 +148,13 @@ def _check_packages() -> list[dict[str, str]]:
     if not findings:
         findings.append(_finding("ok", "packages", "all that xpnet needs are installed"))
     if _version("matplotlib") is None:
-        findings.append(_finding("note", "matplotlib", "not installed", 'for figures: pip install "xpnet[plots]"'))
+        findings.append(
+            _finding("note", "matplotlib", "not installed", 'for figures: pip install "xpnet[plots]"')
+        )
     return findings
 
 
 def _check_blas() -> list[dict[str, str]]:
-    from .runs import blas
-
     pools = blas()
     if not pools:
         return [_finding("note", "matrix library", "none that threadpoolctl knows", "training may be slow")]
@@ -152,7 +171,9 @@ def _check_data() -> list[dict[str, str]]:
     if folder is None:
         return [_finding("ok", "data", "XPNET_DATA is not set; data sets are downloaded when asked for")]
     if not Path(folder).is_dir():
-        return [_finding("broken", "data", f"XPNET_DATA={folder} is no folder", "correct or unset XPNET_DATA")]
+        return [
+            _finding("broken", "data", f"XPNET_DATA={folder} is no folder", "correct or unset XPNET_DATA")
+        ]
     return [_finding("ok", "data", f"XPNET_DATA={folder}")]
 
 

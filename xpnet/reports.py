@@ -27,18 +27,24 @@ def evaluation_data(
     """Return samples, targets and a name: the test part of what is named, else of the run's own data."""
     task = "regression" if model.task == "regression" else "classification"
     if data is None:
+        if labels or target:
+            raise ConfigError("--labels and --target belong to --data FILE, which is missing")
         if folder is None:
             raise ConfigError("a model file does not know its data: name a data set or file with --data")
         config = folder.config()
         config.data_dir = data_dir or config.data_dir
         found = load_run_data(config)
     else:
-        found = load_data(data, data_dir=data_dir, labels=labels, target=target, task=task, classes=model.classes)
+        found = load_data(
+            data, data_dir=data_dir, labels=labels, target=target, task=task, classes=model.classes
+        )
     x, y = (found.x_test, found.y_test) if found.x_test is not None else (found.x_train, found.y_train)
     part = "test" if found.x_test is not None else "all"
     if data is None and found.x_test is None:
         raise ConfigError(f"{found.name} has no test set; name one with --data FILE")
     _check_fits(model, found)
+    if model.task == "classification" and model.classes is not None and tuple(found.classes) != model.classes:
+        y = np.array([model.classes.index(name) for name in found.classes])[y]  # numbered as the model does
     return x, y, f"{found.name} ({part}, {len(x)} examples)"
 
 
@@ -111,7 +117,10 @@ def _share(value: float | None, width: int) -> str:
 def predict_files(
     run: str | Path, files: Sequence[str], *, top: int = 1, invert: Any = "auto", device: str = "cpu"
 ) -> Iterator[dict[str, Any]]:
-    """Yield one answer per sample: {"name", "predictions": [{"class", "probability"}]} or {"name", "values"}."""
+    """Yield one answer per sample.
+
+    That is {"name", "predictions": [{"class", "probability"}]} for classes, or {"name", "values"}.
+    """
     from .data import load_inputs
 
     model, _ = open_model(run, device=device)
@@ -143,7 +152,9 @@ def answer_line(answer: dict[str, Any]) -> str:
     if "values" in answer:
         return f"{answer['name']}: {', '.join(f'{v:g}' for v in answer['values'])}"
     said = [
-        f"{p['class']} ({p['probability']:.1%})" if "probability" in p else f"{p['class']} (score {p['score']:.3g})"
+        f"{p['class']} ({p['probability']:.1%})"
+        if "probability" in p
+        else f"{p['class']} (score {p['score']:.3g})"
         for p in answer["predictions"]
     ]
     return f"{answer['name']}: {', '.join(said)}"
@@ -167,7 +178,11 @@ def plot_run(run: str | Path, out: str | Path | None, *, device: str = "cpu", **
         plots.curves(history, target / "curves.png")
         paths.append("curves.png")
     paths += _plot_weights(model, target)
-    if model.task == "classification" and model.n_models is None and (folder is not None or options.get("data")):
+    if (
+        model.task == "classification"
+        and model.n_models is None
+        and (folder is not None or options.get("data"))
+    ):
         x, y, _ = evaluation_data(model, folder, **options)
         paths += _plot_answers(model, np.asarray(x), np.asarray(y), target)
     return [str(target / p) for p in paths]

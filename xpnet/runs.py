@@ -5,29 +5,34 @@ Nothing is written outside the folder, and every file but the growing metrics.js
 
 from __future__ import annotations
 
-import os
-import platform
+import shlex
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import __version__, checkpoint
+from . import __version__, checkpoint, doctor
 from .backend import get_backend
 from .callbacks import Callback, EpochTable
 from .config import TrainConfig, read_toml
 from .data import Dataset, Preprocessing, stratified_split
 from .data import load as load_data
-from .errors import ConfigError, FileFormatError, XpnetError
+from .errors import ConfigError, DataError, DivergedError, FileFormatError, OutOfMemoryError, XpnetError
 from .mlp import MLP, load
-from .train import Interrupted, Trainer, evaluate
+from .train import Interrupted, Trainer, _fingerprint, evaluate
 
 MODEL, CONFIG, ENVIRONMENT = "model.safetensors", "config.toml", "environment.json"
 METRICS, RESULT, STATE = "metrics.jsonl", "result.json", "last/state.safetensors"
+FIGURES = ("curves", "confusion", "first_layer", "mistakes")
+
+#: What may change when a run goes on: how long and where, never what is computed.
+RESUMABLE = ("epochs", "device", "threads", "save_every", "data_dir")
+# Names of files may change too, since files move; that they hold the same is checked by their contents.
+_FILES = ("data", "labels", "target", "valid", "test")
 
 
 class RunFolder:
@@ -40,9 +45,25 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        #: What must be the same when the run goes on; kept with the state.
+        self.fixed: dict[str, Any] = {}
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    @classmethod
+    def numbered(cls, name: str) -> RunFolder:
+        """Make the first folder ``runs/NAME-NUMBER`` that does not exist yet."""
+        number, stem = 1, Path(name).stem or "run"
+        while True:
+            path = Path("runs", f"{stem}-{number}")
+            try:
+                path.mkdir(parents=True)
+                return cls(path)
+            except FileExistsError:
+                number += 1
+            except OSError as error:
+                raise XpnetError(f"cannot create {path}: {error.strerror}; choose another --out") from error
 
     def create(self, *, overwrite: bool) -> None:
         """Make the folder; a non-empty one is an error unless `overwrite`, which removes an old run's files.
@@ -50,25 +71,40 @@ class RunFolder:
         Raises
         ------
         ConfigError
-            The folder is not empty, or is a file.
+            The folder is not empty, or is a file, or would be replaced but holds no run.
         XpnetError
             It cannot be written.
         """
-        if self.path.is_file():
+        if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file; --out needs a folder")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not overwrite:
-                raise ConfigError(
-                    f"{self.path} is not empty; use --resume {self.path} to continue it, "
-                    "--overwrite to replace it, or another --out"
-                )
-            # Only what a run writes: a wrong --out must not cost anybody their files.
-            for name in (MODEL, CONFIG, ENVIRONMENT, METRICS, RESULT, STATE):
-                (self.path / name).unlink(missing_ok=True)
         try:
+            if self.path.is_dir() and any(self.path.iterdir()):
+                self._clear(overwrite)
             (self.path / "last").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
+
+    def _clear(self, overwrite: bool) -> None:
+        if not overwrite:
+            raise ConfigError(
+                f"{self.path} is not empty; use --resume {self.path} to continue it, "
+                "--overwrite to replace it, or another --out"
+            )
+        # Only what a run writes, and only from a run: a wrong --out must not cost anybody their files.
+        if not (self.path / "last").is_dir():
+            raise ConfigError(
+                f"{self.path} holds files but no run, so it is not overwritten; choose another --out"
+            )
+        figures = [f"plots/{name}.png" for name in FIGURES]
+        for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG, *figures):
+            (self.path / name).unlink(missing_ok=True)
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove temporary files that a killed process left behind."""
+        for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG):
+            for left in (self / name).parent.glob(f".{Path(name).name}.*.tmp"):
+                left.unlink(missing_ok=True)
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """Write all epochs so far, in one piece."""
@@ -76,8 +112,14 @@ class RunFolder:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one epoch."""
-        with open(self / METRICS, "a", encoding="utf-8") as file:
-            file.write(_line(record))
+        try:
+            with open(self / METRICS, "a", encoding="utf-8") as file:
+                file.write(_line(record))
+        except OSError as error:
+            raise XpnetError(
+                f"could not write {self / METRICS}: {error.strerror}; free some space, then continue with: "
+                f"{self.continuation}"
+            ) from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read the epochs; a last line that a crash cut off is left out."""
@@ -85,6 +127,8 @@ class RunFolder:
             lines = (self / METRICS).read_text(encoding="utf-8").splitlines()
         except OSError as error:
             raise FileFormatError(f"{self.path} has no {METRICS}: is it a run folder?") from error
+        except UnicodeDecodeError as error:
+            raise FileFormatError(f"{self / METRICS} is damaged: it is not text") from error
         records = []
         for number, line in enumerate(lines, 1):
             try:
@@ -93,6 +137,13 @@ class RunFolder:
                 if number < len(lines):
                     raise FileFormatError(f"{self / METRICS}, line {number} is not JSON: {error}") from error
         return records
+
+    def blas(self) -> Any:
+        """What environment.json says about the matrix library; None where it cannot be read."""
+        try:
+            return checkpoint.loads_json((self / ENVIRONMENT).read_text(encoding="utf-8")).get("blas")
+        except (OSError, ValueError, AttributeError):
+            return None
 
     def config(self) -> TrainConfig:
         """Read the settings."""
@@ -103,14 +154,44 @@ class RunFolder:
     def save_state(self, trainer: Trainer) -> None:
         """Replace the state that --resume continues from."""
         tensors, metadata = trainer.state()
-        checkpoint.save_tensors(self / STATE, tensors, {"kind": "state", **metadata})
+        checkpoint.save_tensors(self / STATE, tensors, {"kind": "state", "fixed": self.fixed, **metadata})
 
     def load_state(self, trainer: Trainer) -> None:
-        """Continue `trainer` from the saved state."""
+        """Continue `trainer` from the saved state.
+
+        Raises
+        ------
+        FileFormatError
+            There is none, it is damaged, or it belongs to other settings or data.
+        """
+        if not (self / STATE).is_file():
+            raise FileFormatError(
+                f"{self.path} has no {STATE}: the run stopped before its first state was saved. "
+                f"Start it again with: xpnet train --config {self / CONFIG} --out {self.path} --overwrite"
+            )
         tensors, metadata = checkpoint.load_tensors(self / STATE)
         if metadata.get("kind") != "state":
             raise FileFormatError(f"{self / STATE} is not the state of a run")
-        trainer.load_state(tensors, metadata)
+        self._check_fixed(metadata.get("fixed"))
+        try:
+            trainer.load_state(tensors, metadata)
+        except KeyError as error:
+            raise FileFormatError(f"{self / STATE} is not the state of a run: it lacks {error}") from error
+
+    def _check_fixed(self, before: Any) -> None:
+        now = checkpoint.loads_json(checkpoint.dumps_json(self.fixed))
+        for key in now:
+            then = before.get(key) if isinstance(before, dict) else None
+            if then != now[key]:
+                raise FileFormatError(
+                    f"cannot continue {self.path}: {key} is {now[key]!r}, but the run was started with "
+                    f"{then!r}. Bring back the settings and data of the first run, or start a new one."
+                )
+
+    @property
+    def continuation(self) -> str:
+        """The command that continues this run."""
+        return f"xpnet train --resume {shlex.quote(str(self.path))}"
 
 
 def _line(record: dict[str, Any]) -> str:
@@ -118,13 +199,14 @@ def _line(record: dict[str, Any]) -> str:
 
 
 class _Writer(Callback):
-    """Keeps the run folder up to date: metrics and state after each epoch, the model whenever it is the best."""
+    """Keeps the run folder up to date: metrics and state after each epoch, the model whenever it is best."""
 
     def __init__(self, folder: RunFolder, every: int):
         self._folder, self._every = folder, every
 
     def on_step_end(self, trainer: Trainer) -> None:
-        if self._every and trainer.step.n_updates % self._every == 0 and trainer.batch < trainer.steps_per_epoch:
+        due = self._every and trainer.step.n_updates % self._every == 0
+        if due and trainer.batch < trainer.steps_per_epoch:
             self._folder.save_state(trainer)
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
@@ -136,17 +218,27 @@ class _Writer(Callback):
 
 
 def load_run_data(config: TrainConfig, *, progress: bool = False) -> Dataset:
-    """Load the data of a run, with validation and test sets of the user's own where the settings name them."""
-    from dataclasses import replace
-
+    """Load the data of a run, with the user's own validation and test sets where the settings name them."""
     task = config.task or "classification"
     options: dict[str, Any] = {"labels": config.labels, "target": config.target, "task": task}
     data = load_data(config.data, data_dir=config.data_dir, progress=progress, **options)
     for part, name in (("valid", config.valid), ("test", config.test)):
         if name is not None:
             own = load_data(name, target=config.target, task=task, classes=data.classes or None)
-            data = replace(data, **{f"x_{part}": own.x_train, f"y_{part}": own.y_train})
+            _check_same_scale(data, own)
+            pair: dict[str, Any] = {f"x_{part}": own.x_train, f"y_{part}": own.y_train}
+            data = replace(data, **pair)
     return data
+
+
+def _check_same_scale(data: Dataset, own: Dataset) -> None:
+    # Bytes 0..255 and fractions 0..1 would silently be scaled alike.
+    types = {str(data.x_train.dtype), str(own.x_train.dtype)}
+    if len(types) > 1 and types & {"uint8", "uint16"}:
+        raise DataError(
+            f"{own.name} holds {own.x_train.dtype} but {data.name} holds {data.x_train.dtype}, so they would "
+            "be scaled differently; save both in one type"
+        )
 
 
 def split(data: Dataset, config: TrainConfig) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
@@ -170,49 +262,48 @@ def build_model(config: TrainConfig, data: Dataset) -> MLP:
         if outputs == 2 and one_output:
             outputs = 1
     activations = [a.strip() for a in config.activation.split(",")]
+    sizes = [data.n_features, *config.hidden, outputs]
+    _check_memory(sizes, config)
     model = MLP(
-        [data.n_features, *config.hidden, outputs],
+        sizes,
         activation=activations[0] if len(activations) == 1 else activations,
         output_activation=config.output_activation,
         dropout=config.dropout[0] if len(config.dropout) == 1 else config.dropout,
-        input_dropout=config.input_dropout, input_noise=config.input_noise, init=config.init, bias=config.bias,
-        seed=config.seed, dtype=config.dtype, device=get_backend(config.device),
+        input_dropout=config.input_dropout, input_noise=config.input_noise, init=config.init,
+        bias=config.bias, seed=config.seed, dtype=config.dtype, device=get_backend(config.device),
     )  # fmt: skip
     model.preprocessing = data.preprocessing
     model.classes = data.classes or None
     return model
 
 
+def _check_memory(sizes: list[int], config: TrainConfig) -> None:
+    """Refuse now what the system would kill later: it promises more memory than it has."""
+    free = doctor.free_memory()
+    need = doctor.step_bytes(sizes, config.batch_size, len(config.get_optimizer().state), config.dtype)
+    if min(sizes) > 0 and free is not None and need > free:
+        raise OutOfMemoryError(
+            f"the network {'-'.join(map(str, sizes))} with batches of {config.batch_size} needs "
+            f"{need / 2**30:.1f} GiB to train, but {free / 2**30:.1f} GiB are free. "
+            "Use a smaller --hidden or --batch-size."
+        )
+
+
 def build_trainer(
-    config: TrainConfig, model: MLP, data: Dataset, callbacks: list[Callback]
+    config: TrainConfig, model: MLP, task: str, training: tuple[Any, Any], validation: tuple[Any, Any] | None
 ) -> Trainer:
     """Return the trainer that the settings describe."""
-    training, validation = split(data, config)
+    for layer in model.layers:
+        if hasattr(layer, "activation"):
+            _ = layer.activation.backward  # raises for one that cannot be trained, before anything is written
     return Trainer(
-        model, training, validation=validation, loss=config.loss, task=data.task,
+        model, training, validation=validation, loss=config.loss, task=task,
         optimizer=config.get_optimizer(), schedule=config.get_schedule(), l1=config.l1, l2=config.l2,
         max_norm=config.max_norm, clip_norm=config.clip_norm, clip_value=config.clip_value,
         label_smoothing=config.label_smoothing, class_weight=config.class_weight, epochs=config.epochs,
         batch_size=config.batch_size, patience=config.patience, min_delta=config.min_delta,
-        monitor=config.monitor, callbacks=callbacks, statistics=config.statistics,
+        monitor=config.monitor, statistics=config.statistics,
     )  # fmt: skip
-
-
-def environment() -> dict[str, Any]:
-    """What a result depends on besides settings and data."""
-    return {
-        "xpnet": __version__, "python": platform.python_version(), "numpy": np.__version__,
-        "platform": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count(),
-        "blas": blas(), "command": sys.argv, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }  # fmt: skip
-
-
-def blas() -> list[dict[str, Any]]:
-    """The matrix libraries in this process, with their kernels and threads."""
-    from threadpoolctl import threadpool_info
-
-    keys = ("internal_api", "version", "architecture", "num_threads")
-    return [{k: pool.get(k) for k in keys} for pool in threadpool_info() if pool.get("user_api") == "blas"]
 
 
 @contextmanager
@@ -221,7 +312,7 @@ def limited_threads(n: int | None) -> Iterator[None]:
     if n is None:
         yield
         return
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     with threadpool_limits(n, user_api="blas"):
         yield
@@ -254,28 +345,50 @@ def train(
     with limited_threads(config.threads):
         data = load_run_data(config, progress=not quiet and sys.stderr.isatty())
         model = build_model(config, data)
-        folder = RunFolder(out if out is not None else _numbered(data.name))
-        callbacks: list[Callback] = [] if quiet else [EpochTable()]
-        trainer = build_trainer(config, model, data, [_Writer(folder, config.save_every), *callbacks])
-        if resume:
-            _continue(folder, trainer, quiet)
-        else:
-            folder.create(overwrite=overwrite)
-            checkpoint.write_json_atomic(folder / ENVIRONMENT, environment())
-            folder.write_metrics([])
-        checkpoint.write_text_atomic(folder / CONFIG, config.to_toml())
+        training, validation = split(data, config)
+        trainer = build_trainer(config, model, data.task, training, validation)
+        config = _resolved(config, trainer)
+        folder = RunFolder(out) if out is not None else RunFolder.numbered(data.name)
+        folder.fixed = _fixed(config, validation)
+        trainer.callbacks.append(_Writer(folder, config.save_every))
         if not quiet:
-            print(_headline(config, model, data, trainer, folder), flush=True)
-        return _run(folder, trainer, data, config)
+            trainer.callbacks.append(EpochTable())
+        try:
+            if resume:
+                _continue(folder, trainer, quiet)
+            else:
+                folder.create(overwrite=overwrite)
+                checkpoint.write_json_atomic(folder / ENVIRONMENT, doctor.environment())
+                folder.write_metrics([])
+            checkpoint.write_text_atomic(folder / CONFIG, config.to_toml())
+            if not quiet:
+                print(_headline(config, model, data, trainer, folder), flush=True)
+            return _run(folder, trainer, data, config)
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            print(f"xpnet: {_farewell(folder, error)}", file=sys.stderr)
+            raise
+
+
+def _resolved(config: TrainConfig, trainer: Trainer) -> TrainConfig:
+    """Write out what the settings left to defaults that depend on data and on each other."""
+    lr: Any = trainer.optimizer.lr
+    return replace(config, task=trainer.task, loss=trainer.loss.name, lr=lr, monitor=trainer.monitor)
+
+
+def _fixed(config: TrainConfig, validation: tuple[Any, Any] | None) -> dict[str, Any]:
+    free = (*RESUMABLE, *_FILES)
+    fixed = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in free}
+    return fixed | {"the validation data": validation and _fingerprint(*validation)}
 
 
 def _run(folder: RunFolder, trainer: Trainer, data: Dataset, config: TrainConfig) -> dict[str, Any]:
     try:
         trainer.run()
-    except Interrupted:
-        folder.save_state(trainer)
+    except Interrupted as error:
+        if error.finished:
+            folder.save_state(trainer)
         raise
-    except XpnetError:
+    except DivergedError:
         trainer.model.save(folder / MODEL)  # the last good weights
         raise
     last = checkpoint.weights_sha256(_last_weights(folder))
@@ -285,6 +398,16 @@ def _run(folder: RunFolder, trainer: Trainer, data: Dataset, config: TrainConfig
     return {**result, "run": str(folder.path)}
 
 
+def _farewell(folder: RunFolder, error: BaseException) -> str:
+    """What is said when a run stops before its end: why, what is saved, and how to go on."""
+    why = "standard output was closed" if isinstance(error, BrokenPipeError) else str(error) or "interrupted"
+    if not (folder / STATE).is_file():
+        return f"{why} before the first state was saved; start again, with --overwrite for {folder.path}"
+    finished = isinstance(error, Interrupted) and error.finished
+    saved = "saved" if finished else "what was saved last is kept"
+    return f"{why}; {saved}. Continue with: {folder.continuation}"
+
+
 def _last_weights(folder: RunFolder) -> dict[str, np.ndarray]:
     tensors, _ = checkpoint.load_tensors(folder / STATE)
     return {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
@@ -292,10 +415,23 @@ def _last_weights(folder: RunFolder) -> dict[str, np.ndarray]:
 
 def _continue(folder: RunFolder, trainer: Trainer, quiet: bool) -> None:
     folder.load_state(trainer)
+    begun = trainer.epoch + bool(trainer.batch)
+    if trainer.epochs < begun:
+        raise ConfigError(
+            f"{folder.path} is in epoch {begun} already, so --epochs must be at least that, "
+            f"found {trainer.epochs}"
+        )
+    folder.remove_leftovers()
     # Epochs that were written after the state belong to the run that was cut off; they come again.
     folder.write_metrics(list(trainer.history))
-    before = checkpoint.loads_json((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-    if before.get("blas") != blas() and not quiet:
+    if quiet:
+        return
+    if trainer.epoch == trainer.epochs:
+        print(
+            f"note: all {trainer.epochs} epochs are done; to train on, name a larger number with --epochs",
+            file=sys.stderr,
+        )
+    if folder.blas() != doctor.blas():
         print(
             "note: the matrix library, its kernel or its number of threads differ from the first run's; "
             "the result will agree to rounding, not bit for bit",
@@ -332,20 +468,14 @@ def _headline(config: TrainConfig, model: MLP, data: Dataset, trainer: Trainer, 
     )
 
 
-def _numbered(name: str) -> Path:
-    stem = Path(name).stem or "run"
-    number = 1
-    while Path("runs", f"{stem}-{number}").exists():
-        number += 1
-    return Path("runs", f"{stem}-{number}")
-
-
 def open_model(path: str | Path, *, device: str = "cpu") -> tuple[MLP, RunFolder | None]:
     """Open a run folder or a model file; returns the model and the folder, if it is one."""
     path = Path(path)
     if path.is_dir():
         folder = RunFolder(path)
         folder.config()  # says clearly when it is some other folder
+        if not (folder / MODEL).is_file():
+            raise FileFormatError(f"{path} has no model yet; finish an epoch with: {folder.continuation}")
         return load(folder / MODEL, device=device), folder
     return load(path, device=device), None
 
