@@ -72,7 +72,8 @@ class CpuBackend(ReferenceBackend):
 
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
         outs = out if isinstance(out, tuple) else (out,)
-        alias = tuple(next((i for i, a in enumerate(args) if np.may_share_memory(a, o)), None) for o in outs)
+        # by address range: columns of one buffer may count as shared, which costs a register and no more
+        alias = tuple(tuple(i for i, a in enumerate(args) if np.may_share_memory(a, o)) or None for o in outs)
         by_signature = self._programs.setdefault(fn, {})
         program = by_signature.get((len(args), alias))
         if program is None:

@@ -46,6 +46,7 @@ BINARY = (
     | COMPARISONS
 )
 
+Alias = int | tuple[int, ...] | None  # the arguments that share the memory of an output
 Ref = tuple[str, Any]  # ("arg", i), ("const", number) or ("reg", i)
 
 
@@ -153,7 +154,7 @@ class _Tracer:
         return self._known[key]
 
 
-def trace(fn: Callable[..., Any], n_args: int, alias: tuple[int | None, ...] = (None,)) -> Program:
+def trace(fn: Callable[..., Any], n_args: int, alias: tuple[Alias, ...] = (None,)) -> Program:
     """Record what `fn(ns, *args)` does with `n_args` arrays.
 
     Parameters
@@ -162,9 +163,9 @@ def trace(fn: Callable[..., Any], n_args: int, alias: tuple[int | None, ...] = (
         An elementwise function as `Backend.map` takes it.
     n_args : int
         How many arrays it takes.
-    alias : tuple of (int or None), default (None,)
-        One entry per output: the argument that shares its memory, if any. An output is written directly only
-        where no later instruction still reads that argument.
+    alias : tuple of (int, tuple of int or None), default (None,)
+        One entry per output: the argument or arguments that share its memory, if any. An output is written
+        directly only where no later instruction still reads one of them.
     """
     tracer = _Tracer()
     arguments = [tracer.argument(i) for i in range(n_args)]
@@ -194,7 +195,7 @@ def _reachable(outputs: list[_Node]) -> set[_Node]:
     return seen
 
 
-def _allocate(tracer: _Tracer, outputs: list[_Node], n_args: int, alias: tuple[int | None, ...]) -> Program:
+def _allocate(tracer: _Tracer, outputs: list[_Node], n_args: int, alias: tuple[Alias, ...]) -> Program:
     live = _reachable(outputs)
     computed = [n for n in tracer.order if n in live and n.op not in ("arg", "const")]
     last_use = {o: i for i, n in enumerate(computed) for o in n.operands}
@@ -210,7 +211,7 @@ def _allocate(tracer: _Tracer, outputs: list[_Node], n_args: int, alias: tuple[i
             continue
         born = computed.index(node)
         # The argument behind this output, and any output that is itself read later, must not be clobbered.
-        if alias[k] is None or last_use_of_arg.get(alias[k], -1) <= born:
+        if all(last_use_of_arg.get(i, -1) <= born for i in _indices(alias[k])):
             direct[node] = k
     free: dict[bool, list[int]] = {False: [], True: []}
     count = {False: 0, True: 0}
@@ -237,6 +238,10 @@ def _allocate(tracer: _Tracer, outputs: list[_Node], n_args: int, alias: tuple[i
     for source, k in copies:
         instructions.append(Instruction("copy", (source,), ("out", k), False))
     return Program(tuple(instructions), n_args, len(outputs), count[False], count[True])
+
+
+def _indices(alias: Alias) -> tuple[int, ...]:
+    return alias if isinstance(alias, tuple) else () if alias is None else (alias,)
 
 
 def _release(
