@@ -1,0 +1,104 @@
+"""Accuracy on MNIST, as means over seeds fixed in advance, with the recipe of each row.
+
+    python benchmarks/accuracy.py --data-dir DIR [ROW ...]
+
+No recipe was chosen on the test set: settings were tried on the validation part of the training set (5,000 digits)
+only, and the test digits are looked at once per seed, at the end. The linear row is the exception that the goal asks
+for: it reports the test accuracy after given numbers of updates, without choosing anything by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import xpnet
+from xpnet import runs
+from xpnet.config import TrainConfig
+from xpnet.data import Dataset
+
+SEEDS = (0, 1, 2)
+VALID = 5000 / 60000
+
+ROWS: dict[str, dict] = {
+    # 784-500-10, ReLU, L2, 10 epochs
+    "relu-500": {
+        "hidden": [500], "l2": 1e-5, "epochs": 10, "batch_size": 128, "optimizer": "adam", "lr": 3e-3,
+        "schedule": "one_cycle",
+    },
+    # the small net of the tutorials: sigmoid everywhere, squared error, SGD with momentum
+    "sigmoid-16-16": {
+        "hidden": [16, 16], "activation": "sigmoid", "output_activation": "sigmoid", "loss": "squared_error",
+        "epochs": 20, "batch_size": 16, "optimizer": "sgd", "momentum": 0.9, "lr": 0.5, "schedule": "linear",
+    },
+    # dropout and max-norm, after Srivastava et al. (2014), with a shorter schedule
+    "dropout-1024-1024": {
+        "hidden": [1024, 1024], "dropout": [0.5], "input_dropout": 0.2, "max_norm": 3.0, "epochs": 40,
+        "batch_size": 128, "optimizer": "adam", "lr": 2e-3, "schedule": "one_cycle",
+    },
+}  # fmt: skip
+
+
+def linear(data: Dataset, seed: int) -> dict[int, float]:
+    """Test accuracy of the linear softmax classifier after 1,500 and 5,000 updates."""
+    model = xpnet.MLP([784, 10], seed=seed)
+    model.preprocessing = data.preprocessing
+    seen: dict[int, float] = {}
+
+    class Watch(xpnet.Callback):
+        def on_step_end(self, trainer: xpnet.Trainer) -> None:
+            if trainer.step.n_updates in (1500, 5000):
+                seen[trainer.step.n_updates] = xpnet.evaluate(model, (data.x_test, data.y_test))["accuracy"]
+            if trainer.step.n_updates == 5000:
+                trainer.stop("enough")
+
+    xpnet.fit(
+        model, (data.x_train, data.y_train), optimizer=xpnet.SGD(lr=0.5), batch_size=100, epochs=9,
+        callbacks=[Watch()],
+    )  # fmt: skip
+    return seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", choices=["linear", *ROWS, []], help="rows to run (default: all)")
+    parser.add_argument("--data-dir", help="folder that holds MNIST (default: $XPNET_DATA)")
+    arguments = parser.parse_args()
+    rows = arguments.rows or ["linear", *ROWS]
+    print("| row | parameters | test accuracy, mean (each seed) | seconds per run |")
+    print("|---|---|---|---|")
+    if "linear" in rows:
+        data = xpnet.data.load("mnist", data_dir=arguments.data_dir)
+        started = time.perf_counter()
+        seen = [linear(data, seed) for seed in SEEDS]
+        seconds = (time.perf_counter() - started) / len(SEEDS)
+        for updates in (1500, 5000):
+            _row(f"linear, {updates} updates", 7850, [s[updates] for s in seen], seconds)
+    for name in rows:
+        if name == "linear":
+            continue
+        scores, seconds, parameters = [], 0.0, 0
+        for seed in SEEDS:
+            config = TrainConfig(
+                data="mnist", data_dir=arguments.data_dir, valid_fraction=VALID, seed=seed, **ROWS[name]
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                started = time.perf_counter()
+                result = runs.train(config, Path(folder) / "run", quiet=True)
+                seconds += (time.perf_counter() - started) / len(SEEDS)
+            scores.append(result["test_accuracy"])
+            parameters = result["parameters"]
+        _row(name, parameters, scores, seconds)
+
+
+def _row(name: str, parameters: int, scores: list[float], seconds: float) -> None:
+    each = ", ".join(f"{s:.2%}" for s in scores)
+    print(f"| {name} | {parameters:,} | {np.mean(scores):.2%} ({each}) | {seconds:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What README and docs say must be so: code runs, links lead somewhere, commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xpnet
+from xpnet.cli import main
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_python_blocks_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert len(blocks) >= 3
+    namespace: dict = {"np": np, "xpnet": xpnet}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert (tmp_path / "circle.safetensors").exists()
+    accuracy = float(capsys.readouterr().out.splitlines()[0])
+    assert accuracy > 0.9
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def _commands(page):
+    for block in re.findall(r"```(?:sh|bash|console)?\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        for line in block.splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words[:1] == ["xpnet"] and len(words) > 1:
+                yield words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_and_options_exist(page):
+    for words in _commands(page):
+        command = main.commands.get(words[0])
+        if words[0].startswith("-"):
+            continue
+        assert command is not None, f"{page.name}: xpnet {' '.join(words)}"
+        known = {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
+        for word in words[1:]:
+            if word.startswith("--"):
+                assert word.partition("=")[0] in known, f"{page.name}: xpnet {' '.join(words)}"
+
+
+def test_files_named_in_the_house_plan_exist():
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    house = text.split("```")[1]
+    for name in re.findall(r"\b([a-z_]+\.py)\b", house):
+        assert list((ROOT / "xpnet").rglob(name)), name
+
+
+def test_version_has_a_changelog():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "[Unreleased]" in text or f"[{xpnet.__version__}]" in text
