@@ -40,8 +40,9 @@ def confusion_matrix(be: Backend, labels: Array, predicted: Array, n_classes: in
     total = be.empty((n_classes, n_classes), "float64")
     total[...] = 0.0
     part = be.empty((n_classes, n_classes), "float64")
-    for start in range(0, labels.shape[0], _CHUNK):
-        piece = slice(start, start + _CHUNK)
+    n = labels.shape[0]
+    for start in range(0, n, _CHUNK):
+        piece = slice(start, min(start + _CHUNK, n))  # the Array API has no slices beyond the end
         hot = []
         for values in (labels[piece], predicted[piece]):
             out = be.empty((values.shape[0], n_classes), "float64")
