@@ -115,7 +115,12 @@ def prepare(
     x = check_features(x, n_features=model.sizes[0], name=f"{name}X")
     n = len(x)
     recipe = model.preprocessing or Preprocessing((model.sizes[0],))
-    recipe(x[:1])  # the shape of one sample, checked with the message that prediction gives
+    try:
+        recipe(
+            np.zeros_like(x[:1])
+        )  # the shape of one sample, checked with the message that prediction gives
+    except DataError as error:
+        raise DataError(f"{name}{error}") from None
     rows = x.reshape(n, -1)
     if rows.dtype.kind == "f" and rows.dtype != model.dtype:
         rows = _narrowed(rows, model.dtype, f"{name}X")
