@@ -35,6 +35,8 @@ def layer_statistics(step: TrainingStep, rows: np.ndarray) -> list[dict[str, Any
     totals = step.totals()
     plan = step.plan(len(rows))
     plan.index[...] = be.asarray(rows)
+    # the masks of the last update, also where a resumed run has made none yet
+    step.counter[...] = max(step.n_updates - 1, 0)
     step.gradients(plan)
     step.set_totals(totals)  # looking must not count as training
     result = []
