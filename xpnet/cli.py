@@ -13,7 +13,7 @@ import threading
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -208,9 +208,7 @@ def train(
                 f"{_flags(clash)} cannot be combined with --resume, which keeps all settings of the run but "
                 f"{_flags(runs.RESUMABLE)}"
             )
-        folder = runs.RunFolder(resume)
-        settings = {f.name: getattr(folder.config(), f.name) for f in fields(config_module.TrainConfig)}
-        config = config_module.TrainConfig(**{**settings, **given})
+        config = replace(runs.RunFolder(resume).config(), **given)
     else:
         config = config_module.resolve(config_file, given)
     if print_config:

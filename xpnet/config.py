@@ -6,6 +6,7 @@ overrule the file, which overrules the defaults.
 
 from __future__ import annotations
 
+import functools
 import math
 import tomllib
 import types
@@ -154,6 +155,7 @@ class TrainConfig:
 _LEAST = {"epochs": 1, "batch_size": 1, "save_every": 0, "threads": 1, "patience": 1}
 
 
+@functools.cache
 def _hints() -> dict[str, Any]:
     return typing.get_type_hints(TrainConfig)
 

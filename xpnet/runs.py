@@ -423,7 +423,7 @@ def _continue(folder: RunFolder, trainer: Trainer, quiet: bool) -> None:
         )
     folder.remove_leftovers()
     # Epochs that were written after the state belong to the run that was cut off; they come again.
-    folder.write_metrics(list(trainer.history))
+    folder.write_metrics(_as_written(folder, list(trainer.history)))
     if quiet:
         return
     if trainer.epoch == trainer.epochs:
@@ -437,6 +437,15 @@ def _continue(folder: RunFolder, trainer: Trainer, quiet: bool) -> None:
             "the result will agree to rounding, not bit for bit",
             file=sys.stderr,
         )
+
+
+def _as_written(folder: RunFolder, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same epochs from metrics.jsonl where it has them, with their keys in the first order."""
+    try:
+        written = folder.metrics()[: len(history)]
+    except FileFormatError:
+        return history
+    return written if written == history else history
 
 
 def _result(trainer: Trainer, data: Dataset, config: TrainConfig, last_sha256: str) -> dict[str, Any]:
