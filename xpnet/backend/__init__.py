@@ -11,7 +11,8 @@ Laws of the contract
   a batch or the parameters, and none synchronises a device.
 * `out` may be one of the inputs of `map` (the whole array, never a partial overlap); of `matmul`, never.
 * Inputs that are not `out` are left untouched.
-* All floating operands of one call have the same dtype and the same device.
+* All operands of one call live on the same device. Floating operands have one dtype, but for `map`, which may
+  meet float32 uniforms (masks), float64 totals and int64 labels beside the dtype of the model.
 * Step-varying numbers live in arrays, so that `capture` can repeat a whole step.
 
 To plug in another array library, pass its Array-API namespace to `get_backend`, or subclass
@@ -105,8 +106,9 @@ class Backend(ABC):
         Parameters
         ----------
         z : (..., B, C) logits. `out` may be `z`.
-        t : (..., B, C) target weights; each row one-hot, soft, or a row of an information-gain matrix.
-        w : (..., B) weight of each row in the batch loss, 1/B for a plain mean.
+        t : (..., B, C) target weights; each row one-hot, soft, or a row of an information-gain matrix. A population
+            may share them: (B, C).
+        w : (..., B) weight of each row in the batch loss, 1/B for a plain mean; (B,) where shared.
         """
 
     @abstractmethod
