@@ -166,7 +166,10 @@ _TABLE: dict[str, tuple[float | None, Callable[..., dict[str, Any]]]] = {
     "identity": (None, lambda: {"value": lambda ns, z: z, "slope": lambda ns, y: 1.0 + 0.0 * y}),
     "step": (None, lambda: {"value": lambda ns, z: ns.where(z > 0.0, 1.0, 0.0 * z), "slope": None}),
     "sigmoid": (None, lambda: {"value": _sigmoid, "slope": lambda ns, y: y * (1.0 - y)}),
-    "tanh": (None, lambda: {"value": lambda ns, z: ns.tanh(z), "slope": lambda ns, y: 1.0 - y * y, "gain": 1.0}),
+    "tanh": (
+        None,
+        lambda: {"value": lambda ns, z: ns.tanh(z), "slope": lambda ns, y: 1.0 - y * y, "gain": 1.0},
+    ),
     "relu": (
         None,
         lambda: {
@@ -177,7 +180,10 @@ _TABLE: dict[str, tuple[float | None, Callable[..., dict[str, Any]]]] = {
         },
     ),
     "leaky_relu": (0.01, _leaky_relu),
-    "softplus": (None, lambda: {"value": _softplus, "slope": _sigmoid, "from_output": False, "gain": 2.0**0.5}),
+    "softplus": (
+        None,
+        lambda: {"value": _softplus, "slope": _sigmoid, "from_output": False, "gain": 2.0**0.5},
+    ),
     "elu": (1.0, _elu),
     "selu": (None, _selu),
     "gelu": (None, lambda: {"value": _gelu, "slope": _gelu_slope, "from_output": False, "gain": 2.0**0.5}),

@@ -407,7 +407,7 @@ def save_tensors(path: StrPath, tensors: Mapping[str, np.ndarray], metadata: Map
     _write_atomic(path, _serialise(tensors, metadata))
 
 
-def load_tensors(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+def load_tensors(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read a file of `save_tensors`, after checking every byte of it.
 
     Needs twice the size of the file in memory, whatever its header claims. Runs no code from the file.
@@ -560,7 +560,7 @@ def _digest_field(digest: str) -> bytes:
     return b'"sha256":"' + digest.encode("ascii") + b'"'
 
 
-def _deserialise(stream: BinaryIO, size: int, where: str) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+def _deserialise(stream: BinaryIO, size: int, where: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Check and read an open file of `size` bytes. Nothing larger than the file is ever allocated at once."""
     prefix, raw, header = _read_header(stream, size, where)
     texts = header.pop("__metadata__", None)

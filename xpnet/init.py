@@ -47,7 +47,9 @@ def _orthogonal(g: np.random.Generator, spec: ParamSpec, gain: float, parameter:
     return (gain if parameter is None else parameter) * (q if rows >= columns else q.T)
 
 
-def _number(default: float, draw: Callable[[np.random.Generator, tuple[int, ...], float], np.ndarray]) -> Draw:
+def _number(
+    default: float, draw: Callable[[np.random.Generator, tuple[int, ...], float], np.ndarray]
+) -> Draw:
     return lambda g, spec, gain, parameter: draw(g, spec.shape, default if parameter is None else parameter)
 
 

@@ -19,6 +19,10 @@ Formula = Callable[..., Any]
 Work = Callable[[str], Array]  # name -> a scratch array shaped like h
 
 
+def _unset(*args: Any) -> Any:
+    raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Loss:
     """A loss that is a sum over outputs of value(h, t).
@@ -51,7 +55,9 @@ class Loss:
     regress: bool = False
     signed: bool = False
 
-    def __call__(self, be: Backend, h: Array, t: Array, w: Array, *, loss: Array, dh: Array, work: Work) -> None:
+    def __call__(
+        self, be: Backend, h: Array, t: Array, w: Array, *, loss: Array, dh: Array, work: Work
+    ) -> None:
         """Fill `loss` (..., B) and `dh` (..., B, O), which must not be `h`."""
         each = work("each")
         be.map(self.value, h, t, out=each)
@@ -62,20 +68,24 @@ class Loss:
         slope = self.slope
         object.__setattr__(self, "_weighted", lambda ns, h, t, w: w * slope(ns, h, t))
 
-    _weighted = None  # (h, t, w) -> w slope(h, t), kept so that back ends trace it once
+    _weighted: Formula = _unset  # (h, t, w) -> w slope(h, t), kept so that back ends trace it once
 
 
 class SoftmaxCrossEntropy(Loss):
     """-sum_k t_k log softmax(h)_k. With t from an information-gain matrix H it is -sum_k H[T, k] log p_k."""
 
-    def __call__(self, be: Backend, h: Array, t: Array, w: Array, *, loss: Array, dh: Array, work: Work) -> None:
+    def __call__(
+        self, be: Backend, h: Array, t: Array, w: Array, *, loss: Array, dh: Array, work: Work
+    ) -> None:
         be.softmax_cross_entropy(h, t, w, loss=loss, out=dh)
 
 
 class MulticlassHinge(Loss):
     """sum over j != T of max(0, h_j - h_T + 1) (Weston and Watkins 1999); one output: max(0, 1 - y h)."""
 
-    def __call__(self, be: Backend, h: Array, t: Array, w: Array, *, loss: Array, dh: Array, work: Work) -> None:
+    def __call__(
+        self, be: Backend, h: Array, t: Array, w: Array, *, loss: Array, dh: Array, work: Work
+    ) -> None:
         if h.shape[-1] == 1:
             super().__call__(be, h, t, w, loss=loss, dh=dh, work=work)
             return
@@ -88,7 +98,9 @@ class MulticlassHinge(Loss):
         # The true class gets minus the number of classes that violate the margin.
         count = work("each")[..., 0]
         be.sum(dh, axis=-1, out=count)
-        be.map(_hinge_gradient, dh, t, be.xp.expand_dims(count, axis=-1), be.xp.expand_dims(w, axis=-1), out=dh)
+        be.map(
+            _hinge_gradient, dh, t, be.xp.expand_dims(count, axis=-1), be.xp.expand_dims(w, axis=-1), out=dh
+        )
 
 
 def _product(ns: Any, t: Array, h: Array) -> Array:

@@ -129,13 +129,18 @@ class MLP:
             layers.append(InputNoise(self.sizes[0], a["input_noise"]))
         if a["input_dropout"]:
             layers.append(Dropout(self.sizes[0], a["input_dropout"]))
-        for n_in, n_out, f, p in zip(self.sizes[:-2], self.sizes[1:-1], a["activation"], a["dropout"], strict=True):
+        for n_in, n_out, f, p in zip(
+            self.sizes[:-2], self.sizes[1:-1], a["activation"], a["dropout"], strict=True
+        ):
             layers += hidden_layer(n_in, n_out, f, a["init"], a["bias"])
             if p:
                 layers.append(Dropout(n_out, p))
         if a["output_activation"].partition(":")[0] in ("prelu", "maxout"):
-            raise ConfigError(f"output_activation cannot be {a['output_activation']!r}; use it for hidden layers")
-        return layers + hidden_layer(*self.sizes[-2:], a["output_activation"], a["init"], a["bias"])
+            raise ConfigError(
+                f"output_activation cannot be {a['output_activation']!r}; use it for hidden layers"
+            )
+        n_in, n_out = self.sizes[-2:]
+        return layers + hidden_layer(n_in, n_out, a["output_activation"], a["init"], a["bias"])
 
     # --- parameters -----------------------------------------------------------------------------
     @property
@@ -233,8 +238,17 @@ class MLP:
             own = {n.removeprefix(prefix): v for n, v in self.params.items() if n.startswith(prefix)}
             g = {n.removeprefix(prefix): v for n, v in (grads or {}).items() if n.startswith(prefix)}
             result.append(
-                Context(self.be, own, g, lead=(*self.lead, batch), index=i, make=make, train=train,
-                        seeds=self.seeds, counter=counter)  # fmt: skip
+                Context(
+                    self.be,
+                    own,
+                    g,
+                    lead=(*self.lead, batch),
+                    index=i,
+                    make=make,
+                    train=train,
+                    seeds=self.seeds,
+                    counter=counter,
+                )
             )
         return result
 
@@ -299,7 +313,9 @@ class MLP:
         self._need_task()
         loss = get_loss(self.loss or "")
         if self.task == "regression" or loss.link is None:
-            raise ConfigError(f"the {loss.name} loss gives scores, not probabilities; use outputs() or predict()")
+            raise ConfigError(
+                f"the {loss.name} loss gives scores, not probabilities; use outputs() or predict()"
+            )
         h = self.outputs(x)
         if loss.link == "softmax":
             return get_backend("cpu").softmax(h, out=h)

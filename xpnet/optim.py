@@ -61,7 +61,9 @@ class Optimizer:
         """
         raise NotImplementedError
 
-    def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
+    def formula(
+        self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
         """Return the new (w, *moments) from the gradient and the `numbers` h. Elementwise."""
         raise NotImplementedError
 
@@ -121,7 +123,9 @@ class SGD(Optimizer):
     def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
         return lr, self.momentum
 
-    def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
+    def formula(
+        self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
         lr, momentum = h
         if not moments:
             return (w - lr * g,)
@@ -140,7 +144,9 @@ class AdaGrad(Optimizer):
     def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
         return lr, self.eps
 
-    def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
+    def formula(
+        self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
         lr, eps = h
         s = moments[0] + ns.square(g)
         return w - lr * (g / (ns.sqrt(s) + eps)), s
@@ -159,7 +165,9 @@ class RMSProp(Optimizer):
         rho: Any = self.rho
         return lr, rho, 1.0 - rho, self.eps
 
-    def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
+    def formula(
+        self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
         lr, rho, rest, eps = h
         s = rho * moments[0] + rest * ns.square(g)
         return w - lr * (g / (ns.sqrt(s) + eps)), s
@@ -186,7 +194,9 @@ class Adam(Optimizer):
         rate = lr * correction / (1.0 - beta1**step)
         return rate, beta1, 1.0 - beta1, beta2, 1.0 - beta2, correction * self.eps
 
-    def formula(self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]) -> tuple[Any, ...]:
+    def formula(
+        self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
         rate, beta1, rest1, beta2, rest2, eps = h[:6]
         m = beta1 * moments[0] + rest1 * g
         v = beta2 * moments[1] + rest2 * ns.square(g)

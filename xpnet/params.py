@@ -101,7 +101,7 @@ class ParameterLayout:
             part = slice(0, self.n_decayed) if decayed else slice(self.n_decayed, self.size)
             return [(part, (part.stop - part.start,))] if part.stop > part.start else []
         members = self.n_models or 1
-        pieces = []
+        pieces: list[tuple[slice, tuple[int, ...]]] = []
         for spec in self.specs:
             if spec.decayed is decayed:
                 start, n = self.offsets[spec.name], prod(spec.shape)

@@ -71,7 +71,13 @@ class Pass:
     """
 
     def __init__(
-        self, model: MLP, loss: Loss, examples: Examples, *, targets: Targets | None = None, train: bool = False
+        self,
+        model: MLP,
+        loss: Loss,
+        examples: Examples,
+        *,
+        targets: Targets | None = None,
+        train: bool = False,
     ):
         self.model, self.loss, self.examples = model, loss, examples
         self.be: Backend = model.be
@@ -259,10 +265,15 @@ class TrainingStep(Pass):
         regularization: Regularization | None = None, targets: Targets | None = None,
     ):  # fmt: skip
         super().__init__(model, loss, examples, targets=targets, train=True)
-        if self.targets.label_smoothing and loss.name not in ("softmax_cross_entropy", "binary_cross_entropy"):
+        if self.targets.label_smoothing and loss.name not in (
+            "softmax_cross_entropy",
+            "binary_cross_entropy",
+        ):
             raise ConfigError(f"label_smoothing needs a cross-entropy loss, not {loss.name}")
         if self._infogain is not None and not isinstance(loss, SoftmaxCrossEntropy):
-            raise ConfigError(f"an information-gain matrix needs the softmax_cross_entropy loss, not {loss.name}")
+            raise ConfigError(
+                f"an information-gain matrix needs the softmax_cross_entropy loss, not {loss.name}"
+            )
         if self._infogain is not None and examples.labels is None:
             raise ConfigError("an information-gain matrix needs class indices as targets, not rows")
         self.grad_buffer = self.be.empty((model.layout.size,), model.dtype)
@@ -270,7 +281,13 @@ class TrainingStep(Pass):
         self._grads = self.grads
         self.regularization = regularization or Regularization()
         self.update = Update(
-            self.be, model.layout, model.weights, self.grad_buffer, optimizer, self.regularization, model.dtype
+            self.be,
+            model.layout,
+            model.weights,
+            self.grad_buffer,
+            optimizer,
+            self.regularization,
+            model.dtype,
         )
         #: Updates done so far; also the position of the random streams.
         self.n_updates = 0

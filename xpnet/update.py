@@ -130,7 +130,7 @@ class Update:
         def update(ns: Any, w: Any, g: Any, *rest: Any) -> tuple[Any, ...]:
             moments, h = rest[:k], rest[k:]
             if clipping:
-                *h, scale = h
+                scale, h = h[-1], h[:-1]
                 g = g * scale
             else:
                 g = self._gradient(ns, w, g, h, decayed)
@@ -143,7 +143,7 @@ class Update:
 
     def apply(self) -> None:
         """Update the weights from the gradients and the numbers set before. Only back-end operations."""
-        extra = ()
+        extra: tuple[Array, ...] = ()
         if self.regularization.clip_norm is not None:
             self._clip()
             extra = (self._scale,)
@@ -157,7 +157,7 @@ class Update:
         limit = self.regularization.clip_norm
         if limit is None:
             return
-        members = self._layout.n_models if by_member else 1
+        members = (self._layout.n_models or 1) if by_member else 1
         shape = (members, 1) if by_member else (1,)
         self._square = self.be.empty((len(self._pieces), members, 1, 1), dtype)
         self._scale = self.be.empty(shape, dtype)
@@ -191,7 +191,11 @@ class Update:
         norms = self.be.empty((max(prod(w.shape[:-1]) for w in self._units),), dtype)
         xp = self.be.xp
         self._unit_work = [
-            (w, xp.reshape(work[: prod(w.shape)], w.shape), xp.reshape(norms[: prod(w.shape[:-1])], w.shape[:-1]))
+            (
+                w,
+                xp.reshape(work[: prod(w.shape)], w.shape),
+                xp.reshape(norms[: prod(w.shape[:-1])], w.shape[:-1]),
+            )
             for w in self._units
         ]
         # strictly shorter vectors keep their exact bits: the factor is 1

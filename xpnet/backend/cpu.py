@@ -98,7 +98,8 @@ class CpuBackend(ReferenceBackend):
         if op == "copy":
             self._do(np.copyto, target, operands[0])
         elif op == "where":
-            self._select(*operands, target)
+            condition, yes, no = operands
+            self._select(condition, yes, no, target)
         elif op == "erf":
             from scipy.special import erf
 
