@@ -172,6 +172,17 @@ def test_totals_with_weights_count_every_right_answer_once():
     assert totals[2] == (h.argmax(axis=-1) == LABELS).sum()
 
 
+@pytest.mark.parametrize("be", BACKENDS)
+@pytest.mark.parametrize("width", [1, 4])
+def test_right_answers_of_yes_or_no_outputs_are_shares_of_a_row(be, width):
+    y = (np.random.default_rng(9).random((50, width)) < 0.5).astype(float)
+    model = MLP([6, width], dtype="float64", device=be)
+    model.task = "classification" if width == 1 else "multilabel"
+    judge = Pass(model, get_loss("bce"), Examples(X, 50, targets=y))
+    expected = ((model.outputs(X) > 0.0) == y).mean(axis=1).sum()
+    assert judge.run(np.arange(50), 16)[2] == pytest.approx(expected, rel=1e-13)
+
+
 def test_totals_can_be_set():
     a, b = build(), build()
     a.run(np.arange(32), 16)
