@@ -101,6 +101,19 @@ def test_the_end_is_called_after_divergence():
     assert calls[-1][1] == "end"
 
 
+def test_every_end_is_called_though_one_fails():
+    class Fails(Callback):
+        def on_train_end(self, trainer):
+            raise ValueError("mine")
+
+    calls, terminal = [], Terminal()
+    callbacks = [Log("a", calls), Fails(), EpochTable(terminal), Log("b", calls)]
+    with pytest.raises(ValueError, match="mine"):
+        fit(MLP([4, 3]), DATA, epochs=1, callbacks=callbacks)
+    assert [call[:2] for call in calls[-2:]] == [("a", "end"), ("b", "end")]
+    assert terminal.getvalue().count("\x1b[?25l") == terminal.getvalue().count("\x1b[?25h") > 0
+
+
 def test_stop_after_an_epoch():
     model = MLP([4, 3])
     history = fit(model, DATA, epochs=9, callbacks=[Do(lambda t: t.stop("good enough"), epoch=3)])

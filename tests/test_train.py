@@ -822,6 +822,23 @@ def test_a_population_continues_with_a_member_that_diverged():
     assert np.isfinite(weights_of(whole.model)).all()
 
 
+@pytest.mark.parametrize("n_models", [None, 2])
+def test_more_epochs_go_on_from_the_latest_weights(n_models):
+    options = {"schedule": None, "patience": None, "monitor": "valid_loss"}
+    first, whole = build(n_models, epochs=9, **options), build(n_models, epochs=12, **options)
+    first.run()
+    assert first.best_epoch < 9  # the model has other weights than the latest
+    best = weights_of(first.model)
+    again = build(n_models, epochs=12, **options)
+    again.load_state(*frozen(first))
+    np.testing.assert_array_equal(weights_of(first.model), best)
+    first.epochs = 12
+    expected = without_times(whole.run())
+    for trainer in (first, again):
+        assert without_times(trainer.run()) == expected
+        np.testing.assert_array_equal(weights_of(trainer.model), weights_of(whole.model))
+
+
 def test_a_run_that_stopped_early_stays_stopped():
     class Last(Callback):
         def on_epoch_end(self, trainer, record):

@@ -169,6 +169,8 @@ class Trainer:
         self._best_at = np.zeros(model.lead, dtype=np.int64)
         self._best = np.array(model.be.to_numpy(model.weights))
         self._last_good = self._best.copy()
+        #: The weights to go on from, while the model has the best ones.
+        self._latest: np.ndarray | None = None
         self._elapsed = 0.0
         self._signal: int | None = None
         #: Members of a population whose loss is no longer finite.
@@ -209,6 +211,8 @@ class Trainer:
     def run(self) -> History:
         """Train until `epochs` are done in all, and leave the best weights in the model.
 
+        Run again with more `epochs`, it goes on from the latest weights, not the best.
+
         Raises
         ------
         DivergedError
@@ -218,15 +222,17 @@ class Trainer:
         """
         self._stop_reason = None
         self._check_patience()  # a saved run that had stopped by itself stays stopped
-        with self._signals(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            try:
-                for callback in self.callbacks:
-                    callback.on_train_start(self)
-                while self.epoch < self.epochs and self._stop_reason is None:
-                    self._epoch()
-            finally:
-                for callback in self.callbacks:
-                    callback.on_train_end(self)
+        if self._latest is not None:
+            self._set_weights(self._latest)
+            self._latest = None
+        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+        with self._signals(), quiet, contextlib.ExitStack() as ends:
+            for callback in reversed(self.callbacks):  # every end is called, though another one fails
+                ends.callback(callback.on_train_end, self)
+            for callback in self.callbacks:
+                callback.on_train_start(self)
+            while self.epoch < self.epochs and self._stop_reason is None:
+                self._epoch()
         if self._signal is not None:  # it came outside a step
             raise Interrupted(self._signal)
         self.history.stopped = self._stop_reason or "epochs"
@@ -240,6 +246,7 @@ class Trainer:
         """
         self.history.diverged = np.flatnonzero(self.diverged).tolist()
         if self._restores:
+            self._latest = np.array(self.model.be.to_numpy(self.model.weights))
             self._set_weights(self._best)
             self.history.best_epoch, self.history.best_epochs = self.best_epoch, self.best_epochs
         elif self.history.diverged:
@@ -410,7 +417,8 @@ class Trainer:
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return everything needed to continue, as host tensors and JSON-serialisable metadata."""
         be, host = self.model.be, _host_views(self.model)
-        tensors = {f"weights.{k}": v for k, v in self.model.get_weights().items()}
+        latest = be.to_numpy(self.model.weights) if self._latest is None else self._latest
+        tensors = {f"weights.{k}": v.copy() for k, v in host(latest).items()}
         tensors |= {f"best.{k}": v.copy() for k, v in host(self._best).items()}
         if self.diverged.any():  # else a member that diverged would have no good weights to come back to
             tensors |= {f"last_good.{k}": v.copy() for k, v in host(self._last_good).items()}
@@ -441,6 +449,7 @@ class Trainer:
             It belongs to another architecture, optimizer or data set; the message names the difference.
         """
         self._check_same_run(metadata)
+        self._latest = None
         model, be, host = self.model, self.model.be, _host_views(self.model)
         model.set_weights(_part(tensors, "weights"))
         for name, view in host(self._best).items():
