@@ -120,6 +120,14 @@ def test_looking_is_not_training():
     assert trainer.step.n_updates == 1
 
 
+def test_statistics_are_the_same_right_after_resuming():
+    first, again = (trainer_of(MLP([4, 8, 3], dropout=0.5, input_noise=0.1)) for _ in range(2))
+    for _ in range(3):
+        first.step(ROWS)
+    again.load_state(*first.state())
+    assert layer_statistics(again.step, ROWS) == layer_statistics(first.step, ROWS)
+
+
 @pytest.mark.parametrize("layer", [0, 1, 2])
 @pytest.mark.parametrize("n_models", [None, 2])
 def test_the_layer_where_it_began(layer, n_models):
