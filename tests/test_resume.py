@@ -41,6 +41,12 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 NOISE: dict[str, Any] = {"dropout": [0.3], "input_dropout": 0.1, "input_noise": 0.1}
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That files survive a power cut is the matter of test_checkpoint.py."""
+    monkeypatch.setattr(checkpoint._Fs, "fsync", lambda self, fd: None)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "points.npz"
@@ -73,7 +79,7 @@ def go_on(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException | None = None) -> None:
-    """Let every training from now on stop after update number `step`, as after a signal unless `error` is given."""
+    """Let every training stop after update number `step`: as after a signal, or with `error`."""
 
     class Writer(runs._Writer):
         def on_step_end(self, trainer: Any) -> None:
@@ -119,7 +125,9 @@ def test_a_chain_of_stops_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     options = SCHEDULES[schedule] | (NOISE if noise else {})
-    config = settings(data, optimizer=optimizer, patience=patience, min_delta=0.3 if patience else 0.0, **options)
+    config = settings(
+        data, optimizer=optimizer, patience=patience, min_delta=0.3 if patience else 0.0, **options
+    )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     expected = start(config, whole)
     last = expected["steps"]
@@ -159,7 +167,10 @@ def test_a_finished_run_is_extended(optimizer: str, data: Path, tmp_path: Path) 
 def test_a_run_without_validation_and_one_with_sets_of_its_own(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, options in (("none", {"valid_fraction": 0.0}), ("own", {"valid": str(data), "test": str(data)})):
+    for name, options in (
+        ("none", {"valid_fraction": 0.0}),
+        ("own", {"valid": str(data), "test": str(data)}),
+    ):
         config = settings(data, **options)
         expected = start(config, tmp_path / name)
         stopped(monkeypatch, 5, lambda config=config, name=name: start(config, tmp_path / f"{name}-parts"))
@@ -315,13 +326,17 @@ def test_the_advice_for_a_run_without_a_state_works(half: Path) -> None:
     assert len(metrics(half)) == EPOCHS
 
 
-@pytest.mark.parametrize("options", [["--lr", "1"], ["--hidden", "9"], ["--config", "x.toml"], ["--overwrite"]])
+@pytest.mark.parametrize(
+    "options", [["--lr", "1"], ["--hidden", "9"], ["--config", "x.toml"], ["--overwrite"]]
+)
 def test_flags_that_would_change_the_run(options: list[str], half: Path) -> None:
     assert f"{options[0]} cannot be combined with --resume" in refused(half, *options)
 
 
 def test_fewer_epochs_than_begun(half: Path) -> None:
-    assert "is in epoch 2 already, so --epochs must be at least that, found 1" in refused(half, "--epochs", "1")
+    assert "is in epoch 2 already, so --epochs must be at least that, found 1" in refused(
+        half, "--epochs", "1"
+    )
     assert command("train", "--resume", half, "--epochs", "2").exit_code == 0
 
 
@@ -376,7 +391,7 @@ def test_a_process_killed_at_random_moments(data: Path, tmp_path: Path) -> None:
     found = json.loads((out / "result.json").read_text())
     same(found, expected)
     assert metrics(out) == metrics(tmp_path / "whole")
-    assert not [p for p in out.rglob("*.tmp")]
+    assert not list(out.rglob("*.tmp"))
 
 
 def written(out: Path, seen: dict[Path, float] = {}) -> bool:  # noqa: B006 - remembers between calls
@@ -388,7 +403,7 @@ def written(out: Path, seen: dict[Path, float] = {}) -> bool:  # noqa: B006 - re
 
 def test_settings_are_listed_completely() -> None:
     """Every setting either must stay the same, or may change, or names a file whose contents are checked."""
-    names = [f for f in TrainConfig.__dataclass_fields__]
+    names = list(TrainConfig.__dataclass_fields__)
     loose = {*runs.RESUMABLE, *runs._FILES}
     assert loose < set(names)
     fixed = runs._fixed(TrainConfig(), None)
