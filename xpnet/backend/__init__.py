@@ -24,6 +24,7 @@ from __future__ import annotations
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,13 @@ class Backend(ABC):
         """
         fn()
         return fn
+
+    def tuned(self, multiplications: int, threads: int | None = None) -> AbstractContextManager[Any]:
+        """Return a context in which steps run best whose largest product has so many multiplications.
+
+        `threads`, where given, overrules. The default changes nothing; it is not part of the conformance check.
+        """
+        return nullcontext()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} on {self.device}>"

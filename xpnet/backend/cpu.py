@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,9 @@ Call = Callable[[], Any]
 
 # Elements per block of `map`: a few registers of this many float32 numbers fit into a core's L2 cache.
 BLOCK = 16384
+
+# Below this many multiplications a matrix product gains little from a second thread.
+SMALL_PRODUCT = 4_000_000
 
 # Integers as wide as each floating type, for selecting by bits.
 _BITS = {"f": np.int32, "d": np.int64}
@@ -193,6 +197,19 @@ class CpuBackend(ReferenceBackend):
 
     def _uniform(self, out: np.ndarray, seed: int, stream: int, counter: np.ndarray) -> None:
         self._fill_uniform(out, seed, stream, int(counter[0]))
+
+    def tuned(self, multiplications: int, threads: int | None = None) -> AbstractContextManager[Any]:
+        """Limit the threads of the matrix library: one for small products, which only wait for each other.
+
+        On a busy machine two threads that must meet after every small product can be sixty times slower than one.
+        """
+        if threads is None and multiplications < SMALL_PRODUCT:
+            threads = 1
+        if threads is None:
+            return nullcontext()
+        from threadpoolctl import threadpool_limits
+
+        return threadpool_limits(threads, user_api="blas")
 
     def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
         self._tape = []
