@@ -45,6 +45,10 @@ class Targets:
             raise ConfigError(f"label_smoothing must be in [0, 1), found {self.label_smoothing!r}")
 
 
+# Up to this many classes, targets are rows of a (C, C) table; beyond, they are computed.
+_TABLE_WIDTH = 256
+
+
 class _Plan:
     """The buffers of one batch size, and the captured work on them."""
 
@@ -52,6 +56,7 @@ class _Plan:
         self.batch = batch
         self.contexts: list[Context] = []
         self.index: Array = None
+        self.w: Array = None
         self.x: Array = None
         self.h: Array = None
         self.replay: Callable[[], None] | None = None
@@ -88,14 +93,22 @@ class Pass:
         self._plans: dict[int, _Plan] = {}
         self.counter = self._filled((1,), "int64", 0)
         self._totals = [self._filled(model.lead, "float64", 0.0) for _ in range(3)]
-        self.batch_loss = self._filled(model.lead, model.dtype, 0.0)
+        self._batch_loss = self._filled(model.lead, model.dtype, 0.0)
+        self._batch_weight = 1.0  # what to divide it by for a mean
+        self._n_seen = 0  # examples since `reset`; their weight where they have no weights of their own
         self._zero = self._filled((1,), model.dtype, 0.0)
+        self._one = self._filled((1,), model.dtype, 1.0)
         width = model.sizes[-1]
-        self._classes = self.be.asarray(np.arange(width), "int64")
-        # A smoothed one-hot row: everything gets s / C, the true class the rest
         s = self.targets.label_smoothing
-        self._off = self._filled((width,), model.dtype, s / width)
-        on = 1.0 - s + s / width
+        # A smoothed one-hot row: everything gets s / C, the true class the rest
+        on, off = 1.0 - s + s / width, s / width
+        self._table: Array = None
+        if self.targets.infogain is not None:
+            self._table = self.be.asarray(self.targets.infogain, model.dtype)
+        elif width <= _TABLE_WIDTH:
+            self._table = self.be.asarray(np.where(np.eye(width, dtype=bool), on, off), model.dtype)
+        self._classes = self.be.asarray(np.arange(width), "int64")
+        self._off = self._filled((width,), model.dtype, off)
         self._one_hot = lambda ns, label, classes, off: ns.where(label == classes, on, off)
         floor = s / (width if loss.link == "softmax" else 2.0)
         self._smooth = (lambda ns, t: t * (1.0 - s) + floor) if s else None
@@ -103,9 +116,6 @@ class Pass:
         self._hit_each = lambda ns, h, t, zero: ns.where(
             h > limit, ns.where(t > 0.5, 1.0, zero), ns.where(t > 0.5, zero, 1.0)
         )
-        self._infogain = None
-        if self.targets.infogain is not None:
-            self._infogain = self.be.asarray(self.targets.infogain, model.dtype)
 
     def _filled(self, shape: tuple[int, ...], dtype: str, value: float) -> Array:
         array = self.be.empty(shape, dtype)
@@ -117,6 +127,7 @@ class Pass:
         if batch not in self._plans:
             plan = _Plan(batch)
             plan.index = self.workspace.array("index", (batch,), "int64")
+            plan.w = self._filled((batch,), self.model.dtype, 1.0 / batch)
             plan.contexts = self.model.contexts(
                 batch, self.workspace.array, train=self._train, grads=self._grads, counter=self.counter
             )
@@ -127,6 +138,8 @@ class Pass:
         """Process the examples whose indices are `rows` (B,) int64."""
         plan = self.plan(len(rows))
         plan.index[...] = self.be.asarray(rows)
+        self._n_seen += len(rows)
+        self._batch_weight = 1.0 if self.examples.weights is not None else float(len(rows))
         if plan.replay is None:
             plan.replay = self.be.capture(lambda: self._run(plan))
         else:
@@ -164,8 +177,8 @@ class Pass:
                 return t, be.argmax(t, out=ws.array("labels", (b,), "int64"))
             return t, None
         labels = be.gather(e.labels, plan.index, out=ws.array("labels", (b,), "int64"))
-        if self._infogain is not None:
-            return be.gather(self._infogain, labels, out=t), labels
+        if self._table is not None:
+            return be.gather(self._table, labels, out=t), labels
         column = be.xp.expand_dims(labels, axis=-1)
         return be.map(self._one_hot, column, self._classes, self._off, out=t), labels
 
@@ -173,24 +186,23 @@ class Pass:
         """Row weights that sum to 1, and the raw ones where examples have weights."""
         be, e, ws, b = self.be, self.examples, self.workspace, plan.batch
         if e.weights is None:
-            return be.map(lambda ns, zero: zero + 1.0 / b, self._zero, out=ws.array("w", (b,))), None
+            return plan.w, None
         raw = be.gather(e.weights, plan.index, out=ws.array("raw_w", (b,)))
         total = be.sum(raw, axis=-1, out=ws.array("total_w", ()))
         return be.map(_share, raw, total, out=ws.array("w", (b,))), raw
 
     def _add_totals(self, each: Array, w: Array, raw: Array | None, b: int) -> None:
-        be, ws, lead = self.be, self.workspace, self.model.lead
-        weighted = be.map(_times, each, w, out=ws.array("weighted_loss", each.shape))
-        be.sum(weighted, axis=-1, out=self.batch_loss)
+        be, ws = self.be, self.workspace
         loss, weight, _ = self._totals
         if raw is None:
-            be.map(lambda ns, a, x: a + x * float(b), loss, self.batch_loss, out=loss)
-            be.map(lambda ns, a: a + float(b), weight, out=weight)
+            be.sum(each, axis=-1, out=self._batch_loss)
+            be.map(_add, loss, self._batch_loss, out=loss)
             return
+        weighted = be.map(_times, each, w, out=ws.array("weighted_loss", each.shape))
+        be.sum(weighted, axis=-1, out=self._batch_loss)
         total = be.sum(raw, axis=-1, out=ws.array("total_w", ()))
-        be.map(_add_times, loss, self.batch_loss, total, out=loss)
+        be.map(_add_times, loss, self._batch_loss, total, out=loss)
         be.map(_add, weight, total, out=weight)
-        assert loss.shape == lead
 
     def _count_hits(self, h: Array, t: Array, labels: Array | None) -> None:
         be, ws, lead = self.be, self.workspace, self.model.lead
@@ -201,32 +213,39 @@ class Pass:
         correct = ws.array("correct", (*lead, b))
         if labels is not None:
             predicted = be.argmax(h, out=ws.array("predicted", (*lead, b), "int64"))
-            be.map(_equal, predicted, labels, self._zero, out=correct)
+            be.map(_equal, predicted, labels, self._one, out=correct)
         else:
             each = be.map(self._hit_each, h, t, self._zero, out=ws.array("correct_each", h.shape))
             be.sum(each, axis=-1, out=correct)
         count = be.sum(correct, axis=-1, out=ws.array("n_correct", lead))
-        share = 1.0 if labels is not None else 1.0 / width
-        be.map(lambda ns, a, x: a + x * share, hits, count, out=hits)
+        if labels is None:
+            be.map(lambda ns, x: x * (1.0 / width), count, out=count)
+        be.map(_add, hits, count, out=hits)
 
     # --- reading --------------------------------------------------------------------------------
     def totals(self) -> np.ndarray:
         """Return the sums since `reset`: weighted loss, weight, correct answers; shape (3, ...). Waits."""
-        return np.stack([np.array(self.be.to_numpy(t), dtype=np.float64) for t in self._totals])
+        values = np.stack([np.array(self.be.to_numpy(t), dtype=np.float64) for t in self._totals])
+        if self.examples.weights is None:
+            values[1] = self._n_seen
+        return values
 
     def set_totals(self, values: np.ndarray) -> None:
         """Continue from sums that `totals` returned."""
         for total, value in zip(self._totals, values, strict=True):
             total[...] = self.be.asarray(np.asarray(value, dtype=np.float64))
+        if self.examples.weights is None:
+            self._n_seen = round(float(np.ravel(values[1])[0]))
 
     def reset(self) -> None:
         """Start the sums at zero."""
+        self._n_seen = 0
         for total in self._totals:
             total[...] = 0.0
 
     def last_loss(self) -> np.ndarray:
         """Mean loss of the last batch, per model. Waits for the device."""
-        return np.asarray(self.be.to_numpy(self.batch_loss))
+        return np.asarray(self.be.to_numpy(self._batch_loss) / self._batch_weight)
 
     def run(self, rows: np.ndarray, batch_size: int) -> np.ndarray:
         """Process all `rows` and return the totals."""
@@ -270,11 +289,11 @@ class TrainingStep(Pass):
             "binary_cross_entropy",
         ):
             raise ConfigError(f"label_smoothing needs a cross-entropy loss, not {loss.name}")
-        if self._infogain is not None and not isinstance(loss, SoftmaxCrossEntropy):
+        if self.targets.infogain is not None and not isinstance(loss, SoftmaxCrossEntropy):
             raise ConfigError(
                 f"an information-gain matrix needs the softmax_cross_entropy loss, not {loss.name}"
             )
-        if self._infogain is not None and examples.labels is None:
+        if self.targets.infogain is not None and examples.labels is None:
             raise ConfigError("an information-gain matrix needs class indices as targets, not rows")
         self.grad_buffer = self.be.empty((model.layout.size,), model.dtype)
         self.grads = model.layout.views(self.be, self.grad_buffer)
@@ -328,5 +347,5 @@ def _add_times(ns: Any, a: Array, b: Array, c: Array) -> Array:
     return a + b * c
 
 
-def _equal(ns: Any, a: Array, b: Array, zero: Array) -> Array:
-    return ns.where(a == b, 1.0, zero)
+def _equal(ns: Any, a: Array, b: Array, one: Array) -> Array:
+    return ns.where(a == b, one, 0.0)

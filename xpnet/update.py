@@ -85,13 +85,18 @@ class Update:
         # (1,) broadcasts over a flat vector, (M, 1) over the (M, n) pieces of a population
         self._shape = (members, 1) if per_member else (1,)
         self._table = be.empty((len(first), *self._shape), dtype)
+        self._written: tuple[Any, ...] = ()
         self._h = [self._table[i, ...] for i in range(len(first))]
         by_member = per_member or (members > 1 and regularization.clip_norm is not None)
-        self._pieces = [
-            (decayed, self._shaped(piece, shape))
-            for decayed in (True, False)
-            for piece, shape in layout.segments(decayed=decayed, per_member=by_member)
-        ]
+        penalized = any(np.any(np.asarray(p) > 0) for p in (regularization.l1, regularization.l2))
+        if penalized or optimizer.decays or by_member:
+            self._pieces = [
+                (decayed, self._shaped(piece, shape))
+                for decayed in (True, False)
+                for piece, shape in layout.segments(decayed=decayed, per_member=by_member)
+            ]
+        else:  # weights and biases are treated alike: one pass over everything
+            self._pieces = [(True, self._shaped(slice(0, layout.size), (layout.size,)))]
         self._prepare_clipping(dtype, by_member)
         self._prepare_max_norm(dtype)
         # kept on the object, so that back ends trace each formula once
@@ -106,10 +111,16 @@ class Update:
 
     def set_numbers(self, step: int, multiplier: float) -> None:
         """Write the hyper-parameters of update number `step` (from 1) where `apply` reads them."""
+        if len(self._shape) == 1 and np.ndim(multiplier) == 0:  # plain numbers: this runs at every step
+            values = self._numbers(step, float(np.ravel(self._hyper.lr)[0]) * multiplier)
+            if values != self._written:
+                self._table[:, 0] = self.be.asarray([float(v) for v in values], self._dtype)
+                self._written = values
+            return
         lr = np.asarray(self.optimizer.lr, dtype=float) * multiplier
-        values = [np.broadcast_to(np.reshape(n, (-1, *self._shape[1:])), self._shape)
-                  for n in self._numbers(step, lr)]  # fmt: skip
-        self._table[...] = self.be.asarray(np.stack(values), self._dtype)
+        rows = [np.broadcast_to(np.reshape(n, (-1, *self._shape[1:])), self._shape)
+                for n in self._numbers(step, lr)]  # fmt: skip
+        self._table[...] = self.be.asarray(np.stack(rows), self._dtype)
 
     # --- formulas -------------------------------------------------------------------------------
     def _gradient(self, ns: Any, w: Any, g: Any, h: Sequence[Any], decayed: bool) -> Any:
