@@ -320,13 +320,13 @@ def test_missing_operation_is_caught():
 # --- the contract itself ----------------------------------------------------------------------------
 def test_operations_are_the_methods_of_the_contract():
     public = {n for n, f in vars(Backend).items() if inspect.isfunction(f) and not n.startswith("_")}
-    assert public == set(OPERATIONS)
+    assert public - {"tuned"} == set(OPERATIONS)  # `tuned` computes nothing
 
 
 @pytest.mark.parametrize("kind", [ReferenceBackend, CpuBackend])
 def test_back_ends_add_no_operation(kind):
     public = {n for n, f in inspect.getmembers(kind, inspect.isfunction) if not n.startswith("_")}
-    assert public == set(OPERATIONS)
+    assert public - {"tuned"} == set(OPERATIONS)  # `tuned` computes nothing
 
 
 # --- get_backend ------------------------------------------------------------------------------------

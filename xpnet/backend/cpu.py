@@ -40,6 +40,7 @@ class CpuBackend(ReferenceBackend):
         self._tape: list[Call] | None = None
         self._programs: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._scratch: dict[tuple[str, int], np.ndarray] = {}
+        self._constant_ones: dict[tuple[str, int], np.ndarray] = {}
         self._fill_uniform = rng.UniformFiller()
 
     def _do(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -71,7 +72,8 @@ class CpuBackend(ReferenceBackend):
         # swapaxes makes a view, which NumPy hands to BLAS as a transpose flag
         a = a.swapaxes(-1, -2) if ta else a
         b = b.swapaxes(-1, -2) if tb else b
-        self._do(np.matmul, a, b, out)
+        # `dot` skips the machinery of a ufunc, which small products notice
+        self._do(np.dot if a.ndim == b.ndim == 2 and out.flags.c_contiguous else np.matmul, a, b, out)
         return out
 
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
@@ -137,8 +139,19 @@ class CpuBackend(ReferenceBackend):
         self._do(np.bitwise_xor, changed, n, out=out)
 
     def sum(self, x: Array, *, axis: int, out: Array) -> Array:
-        self._do(np.add.reduce, x, axis=axis, out=out)
+        if _fits_blas(x, out):
+            ones = self._ones(x.shape[axis], x.dtype)
+            self._do(np.dot, *((x, ones) if axis == -1 else (ones, x)), out)
+        else:
+            self._do(np.add.reduce, x, axis=axis, out=out)
         return out
+
+    def _ones(self, n: int, dtype: np.dtype) -> np.ndarray:
+        """A vector of ones: a product with it sums, in half the time of a reduction."""
+        key = (dtype.char, n)
+        if key not in self._constant_ones:
+            self._constant_ones[key] = np.ones(n, dtype)
+        return self._constant_ones[key]
 
     def softmax(self, z: Array, *, out: Array) -> Array:
         row = self._scratch_array("row", 0, (*z.shape[:-1], 1), z.dtype)
@@ -159,12 +172,12 @@ class CpuBackend(ReferenceBackend):
         self._do(np.maximum.reduce, z, axis=-1, keepdims=True, out=row)
         self._do(np.subtract, z, row, shifted)
         self._do(np.exp, shifted, out)
-        self._do(np.add.reduce, out, axis=-1, keepdims=True, out=total)
+        self.sum(out, axis=-1, out=total[..., 0])
         self._do(np.log, total, row)
         self._do(np.subtract, row, shifted, shifted)  # -log softmax(z)
         self._do(np.multiply, t, shifted, work)
-        self._do(np.add.reduce, work, axis=-1, out=loss)
-        self._do(np.add.reduce, t, axis=-1, keepdims=True, out=weight)
+        self.sum(work, axis=-1, out=loss)
+        self.sum(t, axis=-1, out=weight[..., 0])
         self._do(np.divide, weight, total, factor)
         self._do(np.multiply, out, factor, out)
         self._do(np.subtract, out, t, out)
@@ -226,6 +239,14 @@ class CpuBackend(ReferenceBackend):
                 call()
 
         return replay
+
+
+def _fits_blas(x: np.ndarray, out: np.ndarray) -> bool:
+    """Whether `np.dot` takes the pair as it is: a matrix and a vector of one floating type."""
+    return (
+        x.ndim == 2 and out.ndim == 1 and x.dtype == out.dtype and x.dtype.char in _BITS
+        and x.flags.c_contiguous and out.flags.c_contiguous
+    )  # fmt: skip
 
 
 def _as(value: Any, dtype: np.dtype) -> np.ndarray:
