@@ -1,0 +1,419 @@
+"""The command from end to end: what it writes, what it prints, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import xpnet
+from xpnet import checkpoint, plots, runs
+from xpnet.cli import main
+from xpnet.config import TrainConfig, read_toml
+
+ROOT = Path(__file__).parent.parent
+RNG = np.random.default_rng(0)
+Y = np.arange(60) % 3
+X = RNG.normal(size=(60, 4)) + 2 * Y[:, None]
+FAST = ["--hidden", "6", "--epochs", "2", "--batch-size", "16"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, and do not wait for disks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint._Fs, "fsync", lambda self, fd: None)
+
+
+def xp(*arguments: Any, code: int = 0) -> Result:
+    done = CliRunner().invoke(main, [str(a) for a in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return done
+
+
+def train(*arguments: Any, out: str = "run") -> dict[str, Any]:
+    """Train quickly and return result.json."""
+    xp("train", *FAST, *arguments, "--out", out, "--quiet")
+    result: dict[str, Any] = json.loads(Path(out, "result.json").read_text())
+    return result
+
+
+def files(folder: str | Path = ".") -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+
+
+# --- the run folder -----------------------------------------------------------------------------
+RUN = [
+    "config.toml",
+    "environment.json",
+    "last/state.safetensors",
+    "metrics.jsonl",
+    "model.safetensors",
+    "result.json",
+]
+
+
+def test_the_run_folder_is_complete_and_nothing_is_outside_it() -> None:
+    shown = xp("train", *FAST).stdout
+    assert files() == [f"runs/digits-1/{name}" for name in RUN]
+    run = Path("runs/digits-1")
+    records = runs.RunFolder(run).metrics()
+    assert [list(r) for r in records] == 2 * [
+        ["epoch", "step", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "lr", "seconds",
+         "samples_per_second"]
+    ]  # fmt: skip
+    assert [r["epoch"] for r in records] == [1, 2] and records[1]["step"] == 2 * 81
+    result = json.loads((run / "result.json").read_text())
+    assert list(result) == [
+        "test_loss", "test_accuracy", "valid_loss", "valid_accuracy", "best_epoch", "epochs", "stopped", "steps",
+        "seconds", "parameters", "device", "backend", "dtype", "seed", "weights_sha256", "last_weights_sha256",
+    ]  # fmt: skip
+    assert result["epochs"] == 2 and result["parameters"] == 64 * 6 + 6 + 6 * 10 + 10
+    environment = json.loads((run / "environment.json").read_text())
+    assert {"xpnet", "python", "numpy", "platform", "blas", "command", "started"} <= set(environment)
+    model = xpnet.load(run / "model.safetensors")
+    assert checkpoint.weights_sha256(model.get_weights()) == result["weights_sha256"]
+    assert model.preprocessing is not None and model.preprocessing.sample_shape == (8, 8)
+    # what a person sees
+    assert "digits, 1294 training, 144 validation, 359 test examples" in shown
+    assert "64-6-10 relu, 460 parameters, float32, numpy on cpu, seed 0 -> runs/digits-1" in shown
+    assert f"test accuracy {result['test_accuracy']:.2%}" in shown
+    assert "run folder runs/digits-1" in shown.splitlines()[-1]
+
+
+def test_config_toml_holds_what_was_left_to_defaults() -> None:
+    train()
+    config = TrainConfig(**read_toml("run/config.toml"))
+    assert (config.task, config.loss, config.lr, config.monitor) == (
+        "classification", "softmax_cross_entropy", 0.001, "valid_accuracy",
+    )  # fmt: skip
+    assert (config.hidden, config.epochs, config.batch_size, config.seed) == ([6], 2, 16, 0)
+    first = json.loads(Path("run/result.json").read_text())
+    xp("train", "--config", "run/config.toml", "--out", "again", "--quiet")
+    again = json.loads(Path("again/result.json").read_text())
+    assert again["last_weights_sha256"] == first["last_weights_sha256"]
+    assert Path("again/config.toml").read_text() == Path("run/config.toml").read_text()
+
+
+def test_runs_are_numbered() -> None:
+    for _ in range(2):
+        xp("train", *FAST, "--quiet")
+    assert sorted(os.listdir("runs")) == ["digits-1", "digits-2"]
+
+
+def test_overwrite_replaces_a_run_and_nothing_else() -> None:
+    train()
+    Path("run/notes.txt").write_text("mine")
+    Path("run/plots").mkdir()
+    Path("run/plots/curves.png").write_text("of the old run")
+    xp("train", *FAST, "--out", "run", code=2)
+    xp("train", *FAST, "--epochs", "1", "--out", "run", "--overwrite", "--quiet")
+    assert files("run") == sorted([*RUN, "notes.txt"])
+    assert len(runs.RunFolder("run").metrics()) == 1
+
+
+def test_json_is_the_last_line_and_quiet_is_quiet() -> None:
+    done = xp("train", *FAST, "--out", "run", "--json")
+    result = json.loads(Path("run/result.json").read_text())
+    assert json.loads(done.stdout.splitlines()[-1]) == result
+    quiet = xp("train", *FAST, "--out", "quiet", "--json", "--quiet")
+    assert len(quiet.stdout.splitlines()) == 1 and quiet.stderr == ""
+    assert json.loads(quiet.stdout)["weights_sha256"] == result["weights_sha256"]
+    silent = xp("train", *FAST, "--out", "silent", "--quiet")
+    assert silent.output == ""
+
+
+# --- settings -----------------------------------------------------------------------------------
+def test_flags_overrule_the_file() -> None:
+    Path("c.toml").write_text('hidden = [5]\nepochs = 1\nbatch-size = 50\nactivation = "tanh"\n')
+    shown = xp("train", "--config", "c.toml", "--epochs", "3", "--print-config").stdout
+    Path("full.toml").write_text(shown)
+    config = read_toml("full.toml")
+    assert (config["hidden"], config["epochs"], config["batch_size"]) == ([5], 3, 50)
+    assert (config["activation"], config["optimizer"]) == ("tanh", "adam")
+    assert xp("train", "--config", "full.toml", "--print-config").stdout == shown
+    assert files() == ["c.toml", "full.toml"]
+
+
+def test_a_linear_model_and_many_layers() -> None:
+    assert train("--hidden", "none", out="linear")["parameters"] == 650
+    assert xpnet.load("linear/model.safetensors").sizes == (64, 10)
+    train("--hidden", "7,5", "--activation", "relu,tanh", "--dropout", "0.1,0.2", out="deep")
+    assert xpnet.load("deep/model.safetensors").sizes == (64, 7, 5, 10)
+
+
+def test_statistics_of_layers() -> None:
+    train("--statistics")
+    layers = runs.RunFolder("run").metrics()[0]["layers"]
+    assert [entry["layer"] for entry in layers] == ["0: dense 64->6 relu", "1: dense 6->10 identity"]
+    train("--no-statistics", out="without")
+    assert "layers" not in runs.RunFolder("without").metrics()[0]
+
+
+def test_auto_says_what_it_chose() -> None:
+    assert "(chosen by --device auto: cpu)" in xp("train", *FAST, "--device", "auto").stdout
+
+
+def test_early_stopping_says_so() -> None:
+    shown = xp(
+        "train", *FAST, "--epochs", "50", "--patience", "1", "--min-delta", "0.9", "--out", "run"
+    ).stdout
+    assert ", stopped early" in shown.splitlines()[-1]
+
+
+# --- data of one's own --------------------------------------------------------------------------
+def test_an_npz_with_all_three_parts() -> None:
+    np.savez("d.npz", x=X, y=Y, x_valid=X[:9], y_valid=Y[:9], x_test=X[:12], y_test=Y[:12])
+    shown = xp("train", *FAST, "--data", "d.npz", "--out", "run").stdout
+    assert "d, 60 training, 9 validation, 12 test examples" in shown
+
+
+def test_validation_and_test_files() -> None:
+    np.savez("d.npz", x=X, y=Y)
+    np.savez("v.npz", x=X[:7], y=Y[:7])
+    np.savez("t.npz", x=X[:5], y=Y[:5])
+    shown = xp(
+        "train", *FAST, "--data", "d.npz", "--valid", "v.npz", "--test", "t.npz", "--out", "run"
+    ).stdout
+    assert "60 training, 7 validation, 5 test examples" in shown
+    scores = json.loads(xp("evaluate", "run", "--json").stdout)
+    assert scores["data"] == "d (test, 5 examples)"
+
+
+def test_no_validation_and_no_test() -> None:
+    np.savez("d.npz", x=X, y=Y)
+    result = train("--data", "d.npz", "--valid-fraction", "0")
+    assert result["valid_loss"] is result["test_loss"] is result["best_epoch"] is None
+    assert result["weights_sha256"] == result["last_weights_sha256"]
+    assert "no test set; name one with --data" in xp("evaluate", "run", code=2).stderr
+
+
+def test_labels_that_are_words_from_csv() -> None:
+    names = np.array(["ant", "bee", "cat"])[Y]
+    rows = "\n".join(f"{a},{b},{name}" for (a, b), name in zip(X[:, :2], names, strict=True))
+    Path("d.csv").write_text(f"a,b,animal\n{rows}\n")
+    train("--data", "d.csv", "--epochs", "20", "--lr", "0.05")
+    Path("new.csv").write_text("a,b\n4,4\n0,0\n")
+    answers = [
+        json.loads(line)
+        for line in xp("predict", "run", "new.csv", "--json", "--top", "3").stdout.splitlines()
+    ]
+    assert [a["name"] for a in answers] == ["new.csv[0]", "new.csv[1]"]
+    assert answers[0]["predictions"][0]["class"] == "cat" and answers[1]["predictions"][0]["class"] == "ant"
+    assert sum(p["probability"] for p in answers[0]["predictions"]) == pytest.approx(1)
+    scores = json.loads(xp("evaluate", "run", "--data", "d.csv", "--json").stdout)
+    assert scores["classes"] == ["ant", "bee", "cat"]
+    assert np.sum(scores["confusion_matrix"]) == 60
+    # fewer classes in another order of appearance are numbered as the model does
+    Path("two.csv").write_text("a,b,animal\n4,4,cat\n0,0,ant\n")
+    scores = json.loads(xp("evaluate", "run", "--data", "two.csv", "--json").stdout)
+    assert scores["accuracy"] == 1.0 and scores["confusion_matrix"] == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
+
+
+def test_two_classes_with_one_output() -> None:
+    np.savez("d.npz", x=X, y=Y > 0, x_test=X, y_test=Y > 0)
+    train("--data", "d.npz", "--loss", "bce", "--epochs", "20", "--lr", "0.05")
+    assert xpnet.load("run/model.safetensors").sizes == (4, 6, 1)
+    scores = json.loads(xp("evaluate", "run", "--json").stdout)
+    assert scores["accuracy"] > 0.8 and np.shape(scores["confusion_matrix"]) == (2, 2)
+
+
+def test_hinge_gives_scores() -> None:
+    np.savez("d.npz", x=X, y=Y, x_test=X, y_test=Y)
+    train("--data", "d.npz", "--loss", "hinge")
+    np.save("new.npy", X[:2])
+    assert "(score " in xp("predict", "run", "new.npy").stdout
+    assert "precision" in xp("evaluate", "run").stdout
+
+
+@pytest.mark.parametrize("kind", ["csv", "npz"])
+def test_regression(kind: str) -> None:
+    t = X @ [1.0, 2.0, -1.0, 0.5]
+    if kind == "csv":
+        rows = "\n".join(",".join(map(str, (*row, value))) for row, value in zip(X, t, strict=True))
+        Path("d.csv").write_text(f"a,b,c,d,price\n{rows}\n")
+    else:
+        np.savez("d.npz", x=X, y=np.stack([t, -t], axis=1), x_test=X, y_test=np.stack([t, -t], axis=1))
+    result = train("--data", f"d.{kind}", "--task", "regression", "--lr", "0.01")
+    assert result["test_accuracy"] is None and np.isfinite(result["valid_loss"])
+    scores = json.loads(xp("evaluate", "run", "--data", f"d.{kind}", "--json").stdout)
+    assert set(scores) == {"run", "data", "loss", "accuracy"} and scores["accuracy"] is None
+    np.save("new.npy", X[:2])
+    answers = [json.loads(line) for line in xp("predict", "run", "new.npy", "--json").stdout.splitlines()]
+    assert [len(a["values"]) for a in answers] == 2 * [1 if kind == "csv" else 2]
+    assert re.match(r"new.npy\[0\]: -?[\d.]+", xp("predict", "run", "new.npy").stdout)
+    xp("plot", "run", "--data", f"d.{kind}")
+
+
+# --- evaluate, predict, plot --------------------------------------------------------------------
+@pytest.fixture
+def digits() -> str:
+    train("--hidden", "32", "--epochs", "8", "--lr", "0.01")
+    return "run"
+
+
+def test_evaluate_as_text_and_json(digits: str) -> None:
+    result = json.loads(Path(digits, "result.json").read_text())
+    scores = json.loads(xp("evaluate", digits, "--json").stdout)
+    assert scores["loss"] == result["test_loss"] and scores["accuracy"] == result["test_accuracy"]
+    matrix = np.array(scores["confusion_matrix"])
+    assert matrix.sum() == 359 and np.trace(matrix) / 359 == pytest.approx(scores["accuracy"])
+    assert [row["class"] for row in scores["report"]] == list("0123456789")
+    shown = xp("evaluate", digits).stdout
+    assert f"accuracy  {scores['accuracy']:.2%}" in shown and "confusion matrix (rows: true" in shown
+    by_file = json.loads(xp("evaluate", f"{digits}/model.safetensors", "--data", "digits", "--json").stdout)
+    assert by_file["loss"] == scores["loss"]
+
+
+def test_predict_arrays_pictures_and_folders(digits: str) -> None:
+    image = pytest.importorskip("PIL.Image")
+    data = xpnet.data.load("digits")
+    assert data.x_test is not None
+    x = data.x_test[:3]
+    expected = xpnet.load("run/model.safetensors").predict(x)
+    np.save("x.npy", x)
+    lines = xp("predict", digits, "x.npy").stdout.splitlines()
+    assert [re.match(r"x.npy\[\d\]: (\d) \([\d.]+%\)$", line)[1] for line in lines] == list(
+        map(str, expected)
+    )  # type: ignore[index]
+    Path("photos/more").mkdir(parents=True)
+    image.fromarray(x[0]).save("photos/a.png")
+    image.fromarray(255 - x[1]).resize((40, 40)).save("photos/more/b.png")
+    answers = [
+        json.loads(line)
+        for line in xp("predict", digits, "photos", "--json", "--top", "2").stdout.splitlines()
+    ]
+    assert [a["name"] for a in answers] == ["photos/a.png", "photos/more/b.png"]
+    assert all(len(a["predictions"]) == 2 for a in answers)
+    assert answers[0]["predictions"][0]["class"] == str(expected[0])
+    inverted = xp("predict", digits, "photos/a.png", "--invert", "yes").stdout
+    assert inverted != xp("predict", digits, "photos/a.png", "--invert", "no").stdout
+
+
+def test_plot(digits: str) -> None:
+    pytest.importorskip("matplotlib")
+    before = files()
+    shown = xp("plot", digits).stdout.splitlines()
+    assert shown == [f"run/plots/{name}.png" for name in ("curves", "first_layer", "confusion", "mistakes")]
+    assert sorted(set(files()) - set(before)) == sorted(shown)
+    assert {Path(p).stem for p in shown} == set(runs.FIGURES)
+    shown = xp(
+        "plot", f"{digits}/model.safetensors", "--data", "digits", "--out", "figures"
+    ).stdout.splitlines()
+    assert shown == [f"figures/{name}.png" for name in ("first_layer", "confusion", "mistakes")]
+    assert all(Path(p).read_bytes().startswith(b"\x89PNG") for p in shown)
+
+
+def test_plot_without_matplotlib(digits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in sys.modules if n.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = xp("plot", digits, code=1)
+    assert 'pip install "xpnet[plots]"' in done.stderr
+    assert hasattr(plots, "curves")
+
+
+# --- help and start-up --------------------------------------------------------------------------
+def options(command: click.Command) -> set[str]:
+    """Every long option of a command."""
+    return {
+        name
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("--")
+    }
+
+
+def test_help_names_every_option() -> None:
+    assert {"train", "evaluate", "predict", "plot", "info", "doctor"} <= set(main.commands)
+    for name, command in main.commands.items():
+        shown = xp(name, "--help").stdout
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", shown)) == options(command) | {"--help"}
+        assert shown == xp(name, "-h").stdout
+    settings = {f"--{f.name.replace('_', '-')}" for f in fields(TrainConfig)}
+    assert settings < options(main.commands["train"])
+    assert "Exit codes: 0 done" in xp("--help").stdout
+    assert xpnet.__version__ in xp("--version").stdout
+
+
+def test_the_reference_names_every_option_and_no_other() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))
+    everything = {"--help", "--version"}.union(*(options(c) for c in main.commands.values()))
+    assert named == everything
+    table = set(
+        re.findall(r"--[a-z][a-z0-9-]*", "\n".join(line for line in text.splitlines() if line[:3] == "| `"))
+    )
+    assert options(main.commands["train"]) <= table
+    for name in main.commands:
+        assert f"xpnet {name}" in text
+    for code in (0, 1, 2, 3, 4, 5, 130, 143):
+        assert f"| {code} | " in text
+
+
+def test_the_reference_names_every_key_of_the_records() -> None:
+    train()
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    result = json.loads(Path("run/result.json").read_text())
+    for key in (*result, *runs.RunFolder("run").metrics()[0], *(name.partition("/")[0] for name in RUN)):
+        assert f"`{key}`" in text or f"`{key}/`" in text, key
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True, timeout=60)
+
+
+HEAVY = ("cupy", "matplotlib", "sklearn", "scipy", "pandas", "rich", "pooch", "PIL")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    for arguments in (["--help"], ["train", "--help"], ["train", "--print-config"]):
+        done = python(
+            "import sys\nfrom xpnet.cli import main\n"
+            f"try: main({arguments!r})\nexcept SystemExit as end: assert end.code == 0\n"
+            f"print('loaded:', [m for m in {HEAVY!r} if m in sys.modules])"
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_a_model_is_used_where_nothing_else_is_installed() -> None:
+    """Training on a file, opening the model and predicting need NumPy only (and click for the command)."""
+    np.savez("d.npz", x=X, y=Y, x_test=X, y_test=Y)
+    np.save("new.npy", X[:2])
+    done = python(
+        "import sys\n"
+        f"for name in {HEAVY!r}: sys.modules[name] = None\n"
+        "import numpy as np, xpnet\nfrom xpnet.cli import main\n"
+        "def run(*a):\n    try: main(list(a))\n    except SystemExit as end: assert end.code == 0, a\n"
+        f"run('train', '--data', 'd.npz', *{FAST!r}, '--out', 'run')\n"
+        "run('evaluate', 'run')\nrun('predict', 'run', 'new.npy')\nrun('info', 'run')\n"
+        "print(xpnet.load('run/model.safetensors').predict(np.load('new.npy')).shape)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "(2,)"
+
+
+def test_numbers_that_are_not_finite_are_written_and_read_back() -> None:
+    folder = runs.RunFolder("nan")
+    folder.create(overwrite=False)
+    folder.write_metrics([{"epoch": 1, "train_loss": float("nan"), "valid_loss": float("inf"), "lr": 0.1}])
+    assert Path("nan/metrics.jsonl").read_text() == (
+        '{"epoch": 1, "train_loss": "NaN", "valid_loss": "Infinity", "lr": 0.1}\n'
+    )
+    (record,) = folder.metrics()
+    assert np.isnan(record["train_loss"]) and record["valid_loss"] == float("inf")

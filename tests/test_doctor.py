@@ -1,0 +1,128 @@
+"""What `info` and `doctor` find."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from xpnet import MLP, doctor, runs
+from xpnet.cli import main
+from xpnet.mlp import load
+
+
+def statuses() -> dict[str, str]:
+    return {f["what"]: f["status"] for f in doctor.check()}
+
+
+def test_a_good_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XPNET_DATA", raising=False)
+    assert "broken" not in statuses().values()
+    assert CliRunner().invoke(main, ["doctor"]).exit_code == 0
+
+
+def test_every_finding_that_is_not_good_has_advice_or_is_a_note() -> None:
+    for finding in doctor.check():
+        assert set(finding) == {"status", "what", "found", "advice"}
+        assert finding["status"] in ("ok", "note", "broken") and finding["found"]
+        assert finding["status"] != "broken" or finding["advice"]
+
+
+def without(*gone: str) -> Any:
+    version = doctor._version
+    return lambda package: None if package in gone else version(package)
+
+
+def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", without("rich", "matplotlib"))
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 1
+    assert "broken  rich: not installed\n        -> pip install rich" in done.stdout
+    assert (
+        'note    matplotlib: not installed\n        -> for figures: pip install "xpnet[plots]"' in done.stdout
+    )
+
+
+def test_an_old_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "__version__", "1.26.4")
+    assert statuses()["numpy"] == "broken"
+
+
+def test_an_old_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.version_info", (3, 10, 0))
+    assert statuses()["Python"] == "broken"
+
+
+def test_two_cupys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda package: "1.0")
+    (finding,) = doctor._check_cuda()
+    assert finding["status"] == "broken" and "pip uninstall cupy cupy-cuda11x" in finding["advice"]
+
+
+def test_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XPNET_DATA", str(tmp_path))
+    assert statuses()["data"] == "ok"
+    monkeypatch.setenv("XPNET_DATA", str(tmp_path / "no"))
+    assert statuses()["data"] == "broken"
+    done = CliRunner().invoke(main, ["doctor", "--json"])
+    assert done.exit_code == 1
+    assert any(f["status"] == "broken" for f in json.loads(done.stdout)["findings"])
+
+
+def pool(threads: int) -> list[dict[str, Any]]:
+    return [{"internal_api": "openblas", "version": "1", "architecture": "x", "num_threads": threads}]
+
+
+def test_the_matrix_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "blas", list)
+    assert statuses()["matrix library"] == "note"
+    monkeypatch.setattr(doctor, "blas", lambda: pool(1))
+    assert statuses()["matrix library"] == "ok"
+    monkeypatch.setattr(doctor, "blas", lambda: pool(10_000))
+    (finding,) = doctor._check_blas()
+    assert finding["status"] == "note" and "OMP_NUM_THREADS" in finding["advice"]
+
+
+def test_memory_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (doctor.free_memory() or 1) > 0
+
+    def nothing(*_: Any) -> str:
+        raise FileNotFoundError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", nothing)
+        assert doctor.free_memory() is None
+    monkeypatch.setattr(doctor, "free_memory", lambda: None)
+    assert "memory free" not in doctor.as_text(doctor.installation())
+
+
+def test_the_installation_as_text_and_json() -> None:
+    facts = json.loads(CliRunner().invoke(main, ["info", "--json"]).stdout)
+    assert {"xpnet", "python", "devices", "blas", "packages", "cache"} <= set(facts)
+    shown = CliRunner().invoke(main, ["info"]).stdout
+    assert f"xpnet                  {facts['xpnet']}" in shown and "  numpy" in shown
+
+
+def test_a_run_and_a_model_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", x=rng.normal(size=(20, 4)), y=["a", "b"] * 10)
+    arguments = f"train --data {tmp_path}/d.npz --hidden 6 --epochs 2 --out {tmp_path}/run --quiet"
+    assert CliRunner().invoke(main, arguments.split()).exit_code == 0
+    facts = doctor.describe(tmp_path / "run")
+    assert (facts["sizes"], facts["parameters"], facts["epochs_done"]) == ([4, 6, 2], 44, 2)
+    assert facts["classes"] == ["a", "b"] and facts["result"]["epochs"] == 2
+    model = doctor.describe(tmp_path / "run" / runs.MODEL)
+    assert model["parameters"] == load(tmp_path / "run" / runs.MODEL).n_parameters and "result" not in model
+    shown = CliRunner().invoke(main, ["info", str(tmp_path / "run")])
+    assert shown.exit_code == 0 and "classes                a, b" in shown.stdout
+
+
+def test_the_memory_of_a_step_counts_what_a_model_has() -> None:
+    """Weights, gradients and two moments of a 784-500-10 network, and the activations of a batch."""
+    n = MLP([784, 500, 10]).n_parameters
+    per_sample = 784 + 2 * (500 + 10) + 2 * 10
+    assert doctor.step_bytes([784, 500, 10], 128, 2, "float32") == 4 * (4 * n + 128 * per_sample)
