@@ -2,7 +2,8 @@
 
 `check_backend` compares a `Backend` with the reference, operation by operation. `check_gradients` compares
 what a training step does to the weights with numerical derivatives of the objective it claims to descend, so
-it also checks a layer of your own: derive from `MLP`, put the layer in, and pass the model.
+it also checks a layer of your own: derive from `MLP`, put the layer in, and pass the model. `trace` shows what
+happens inside one training step.
 
 >>> import xpnet
 >>> from xpnet.testing import check_gradients
@@ -13,6 +14,7 @@ True
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from .backend.reference import ReferenceBackend
 from .conformance import check_backend
 from .errors import ConfigError
 from .examples import infer_task, prepare
+from .layers import Dense
 from .losses import Loss, get_loss
 from .mlp import MLP
 from .optim import SGD
@@ -174,4 +177,103 @@ def _derivative(objective: _Objective, w: np.ndarray, at: tuple[Any, ...], metho
     return result
 
 
-__all__ = ["check_backend", "check_gradients"]
+@dataclass
+class LayerTrace:
+    """What one layer saw and said in one training step; host arrays, a population with M in front.
+
+    Attributes
+    ----------
+    label : str
+        Such as ``"dense 3->4 sigmoid"``.
+    weights, gradients : dict of array
+        The layer's parameters and dJ/d(parameter) by short name: "weight" (..., O, I), "bias" (..., O).
+    x, y : array (..., B, I) and (..., B, O)
+        Input and output.
+    dy, dx : array of the same shapes
+        dJ/dy and dJ/dx; `dx` is None where it is never computed (the first layer).
+    z, dz : array (..., B, O), optional
+        Of a dense layer: z = x W^T + b before the activation, and dJ/dz = dy f'(z).
+    """
+
+    label: str
+    weights: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+    x: np.ndarray
+    y: np.ndarray
+    dy: np.ndarray
+    dx: np.ndarray | None
+    z: np.ndarray | None = None
+    dz: np.ndarray | None = None
+
+
+def trace(
+    model: MLP, x: Any, y: Any, *, loss: str | Loss = "softmax_cross_entropy", step: int = 0
+) -> list[LayerTrace]:
+    """Return every array of one training step, layer by layer, without changing the model.
+
+    J is the mean loss of the batch, without penalties. Dropout and noise act as they do at update `step`.
+
+    Parameters
+    ----------
+    model : MLP
+    x : array_like (B, ...)
+    y : array_like (B,) or (B, O)
+        One batch, as `fit` takes it.
+    loss : str or Loss, default "softmax_cross_entropy"
+    step : int, default 0
+
+    Returns
+    -------
+    list of LayerTrace
+        One per layer, the first layer first; the last one's `dy` is the gradient of the loss by the outputs.
+
+    Raises
+    ------
+    ConfigError
+        A loss that does not fit, or an activation without a gradient.
+    DataError
+        `x` or `y` cannot be used.
+
+    Examples
+    --------
+    >>> model = MLP([2, 3, 1], activation="sigmoid")
+    >>> hidden, output = trace(model, [[1.0, 0.0]], [[1.0]], loss="squared_error")
+    >>> hidden.label, hidden.gradients["weight"].shape, output.dy.shape
+    ('dense 2->3 sigmoid', (3, 2), (1, 1))
+    """
+    function = get_loss(loss)
+    x, y = np.asarray(x), np.asarray(y)
+    copy = model.to(model.be)
+    copy.task = model.task or infer_task(y, function, model.sizes[-1])
+    examples = prepare(copy, x, y, loss=function, task=copy.task, training=False)
+    training = TrainingStep(copy, function, examples, SGD(lr=1.0))
+    training.counter[...] = step
+    plan = training.plan(len(x))
+    plan.index[...] = copy.be.asarray(np.arange(len(x), dtype=np.int64))
+
+    def host(array: Array) -> np.ndarray:
+        return np.array(copy.be.to_numpy(array))
+
+    dy = training._forward(plan)
+    h, outputs = plan.x, []
+    for layer, c in zip(copy.layers, plan.contexts, strict=True):
+        before, h = host(h), layer.forward(h, c)
+        outputs.append((before, host(h)))
+    first = next(i for i, layer in enumerate(copy.layers) if layer.specs())
+    result: list[LayerTrace] = []
+    for i in range(len(copy.layers) - 1, first - 1, -1):
+        layer, c = copy.layers[i], plan.contexts[i]
+        above = host(dy)
+        dx = layer.backward(dy, c, need_dx=i > first)
+        p = {name: host(view) for name, view in c.p.items()}
+        g = {name: host(view) for name, view in c.g.items()}
+        seen = LayerTrace(layer.label, p, g, *outputs[i], dy=above, dx=None if dx is None else host(dx))
+        if isinstance(layer, Dense):
+            seen.z = seen.x @ np.swapaxes(p["weight"], -1, -2) + p["bias"][..., None, :]
+            seen.dz = host(dy)  # a dense layer turns dy into dz in place
+        result.insert(0, seen)
+        dy = dx
+    return result
+
+
+__all__ = ["LayerTrace", "check_backend", "check_gradients", "trace"]
