@@ -24,7 +24,8 @@ SEAMLESS = ("layers", "losses", "optim", "metrics", "activations")
 LEVELS = [
     {"errors", "rng"},
     {"backend"},
-    {"activations", "params", "init", "workspace", "metrics", "schedules", "data", "checkpoint"},
+    {"activations", "params", "init", "workspace", "metrics", "schedules", "data"},
+    {"strictjson", "atomic", "checkpoint"},
     {"layers", "losses", "optim"},
     {"mlp", "examples", "update"},
     {"step"},

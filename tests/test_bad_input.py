@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from xpnet import MLP, checkpoint, fit, runs
+from xpnet import MLP, atomic, checkpoint, fit, runs
 from xpnet.cli import main
 from xpnet.data import write_idx
 
@@ -32,7 +32,7 @@ IMAGES = np.arange(30 * 16, dtype=np.uint8).reshape(30, 4, 4)
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint._Fs, "fsync", lambda self, fd: None)
+    monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,19 +28,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from safetensors import SafetensorError, safe_open
 
-from xpnet import checkpoint
-from xpnet.checkpoint import (
-    FileWriteError,
-    dumps_json,
-    load_tensors,
-    loads_json,
-    save_tensors,
-    weights_sha256,
-    write_bytes_atomic,
-    write_json_atomic,
-    write_text_atomic,
-)
-from xpnet.errors import DataError, FileFormatError, XpnetError
+from xpnet import atomic, checkpoint, strictjson
+from xpnet.atomic import write_bytes_atomic, write_json_atomic, write_text_atomic
+from xpnet.checkpoint import load_tensors, save_tensors, weights_sha256
+from xpnet.errors import DataError, FileFormatError, FileWriteError, XpnetError
+from xpnet.strictjson import dumps_json, loads_json
 
 # The same examples on every run and on a slow machine; nothing is stored.
 RELIABLE = settings(
@@ -214,8 +207,12 @@ def test_bytes_of_a_known_file() -> None:
     )
 
 
-def test_the_module_cannot_unpickle() -> None:
-    tree = ast.parse(Path(checkpoint.__file__).read_text("utf-8"))
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [(checkpoint, {"numpy", "xpnet"}), (strictjson, {"numpy", "xpnet"}), (atomic, {"xpnet"})],
+)
+def test_the_modules_cannot_unpickle(module: Any, expected: set[str]) -> None:
+    tree = ast.parse(Path(module.__file__).read_text("utf-8"))
     imported: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -226,7 +223,7 @@ def test_the_module_cannot_unpickle() -> None:
             assert node.id not in {"eval", "exec", "__import__", "compile"}
         elif isinstance(node, ast.Attribute):
             assert node.attr not in {"load", "loads"} or ast.unparse(node) == "json.loads"
-    assert imported - set(sys.stdlib_module_names) == {"numpy", "xpnet"}
+    assert imported - set(sys.stdlib_module_names) == expected
     assert not imported & {"pickle", "marshal", "shelve", "dill", "importlib", "runpy"}
 
 
@@ -671,7 +668,7 @@ def test_a_relative_path_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert Path("a").read_bytes() == b"x"
 
 
-class Faulty(checkpoint._Fs):
+class Faulty(atomic._Fs):
     """The real system calls, of which number `fail_at` goes wrong (counted from 0)."""
 
     def __init__(self, fail_at: int, error: BaseException) -> None:
@@ -744,7 +741,7 @@ def test_a_failure_of_any_system_call(
         else:
             path.unlink(missing_ok=True)
         fs = Faulty(fail_at, OSError(code, "injected"))
-        monkeypatch.setattr(checkpoint, "_fs", fs)
+        monkeypatch.setattr(atomic, "_fs", fs)
         before = open_files()
         try:
             save_tensors(path, generation(2), {"generation": 2})
@@ -783,7 +780,7 @@ def test_an_interruption_at_any_system_call(
         monkeypatch.undo()
         save_tensors(path, generation(1), {"generation": 1})
         fs = Faulty(fail_at, error)
-        monkeypatch.setattr(checkpoint, "_fs", fs)
+        monkeypatch.setattr(atomic, "_fs", fs)
         try:
             save_tensors(path, generation(2), {"generation": 2})
         except type(error):
@@ -797,11 +794,11 @@ def test_an_interruption_at_any_system_call(
 
 
 def test_a_write_that_makes_no_progress_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stuck(checkpoint._Fs):
+    class Stuck(atomic._Fs):
         def write(self, fd: int, data: memoryview) -> int:
             return 0
 
-    monkeypatch.setattr(checkpoint, "_fs", Stuck())
+    monkeypatch.setattr(atomic, "_fs", Stuck())
     with pytest.raises(FileWriteError) as caught:
         write_bytes_atomic(tmp_path / "a", b"x")
     assert caught.value.errno == errno.EIO
@@ -809,7 +806,7 @@ def test_a_write_that_makes_no_progress_is_an_error(tmp_path: Path, monkeypatch:
 
 
 def test_a_temporary_file_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stubborn(checkpoint._Fs):
+    class Stubborn(atomic._Fs):
         def write(self, fd: int, data: memoryview) -> int:
             raise OSError(errno.ENOSPC, "full")
 
@@ -817,7 +814,7 @@ def test_a_temporary_file_that_cannot_be_removed(tmp_path: Path, monkeypatch: py
             raise OSError(errno.EIO, "stubborn")
 
     (tmp_path / "a").write_bytes(b"old")
-    monkeypatch.setattr(checkpoint, "_fs", Stubborn())
+    monkeypatch.setattr(atomic, "_fs", Stubborn())
     with pytest.raises(FileWriteError, match=os.strerror(errno.ENOSPC)):
         write_bytes_atomic(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
@@ -842,7 +839,7 @@ def test_file_systems_that_cannot_sync_folders(
 # ----------------------------------------------------------------------------------------------- power cuts
 
 
-class Disk(checkpoint._Fs):
+class Disk(atomic._Fs):
     """A file system in memory that remembers every operation, for replaying power cuts.
 
     A power cut keeps what was synced. Of the rest it may keep anything: of each file a part of the unsynced
@@ -995,7 +992,7 @@ def content_of(number: int) -> bytes:
 
 def save_safely(disk: Disk, path: str, number: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "_fs", disk)
+        patch.setattr(atomic, "_fs", disk)
         save_tensors(path, {"w": np.random.default_rng(number).random(700)}, {"generation": number})
 
 

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import xpnet
-from xpnet import checkpoint, plots, runs
+from xpnet import atomic, checkpoint, plots, runs
 from xpnet.cli import main
 from xpnet.config import TrainConfig, read_toml
 
@@ -32,7 +32,7 @@ FAST = ["--hidden", "6", "--epochs", "2", "--batch-size", "16"]
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder, and do not wait for disks."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checkpoint._Fs, "fsync", lambda self, fd: None)
+    monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
 
 
 def xp(*arguments: Any, code: int = 0) -> Result:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from xpnet import plots
-from xpnet.checkpoint import FileWriteError
-from xpnet.errors import ConfigError, DataError, XpnetError
+from xpnet.errors import ConfigError, DataError, FileWriteError, XpnetError
 from xpnet.train import History
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from xpnet import checkpoint, runs
+from xpnet import atomic, checkpoint, runs
 from xpnet.cli import main
 from xpnet.config import TrainConfig
 from xpnet.runs import RunFolder
@@ -44,7 +44,7 @@ NOISE: dict[str, Any] = {"dropout": [0.3], "input_dropout": 0.1, "input_noise": 
 @pytest.fixture(autouse=True)
 def no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
     """That files survive a power cut is the matter of test_checkpoint.py."""
-    monkeypatch.setattr(checkpoint._Fs, "fsync", lambda self, fd: None)
+    monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
 
 
 @pytest.fixture(scope="module")

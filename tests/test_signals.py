@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from xpnet import checkpoint, runs
+from xpnet import atomic, checkpoint, runs
 from xpnet.cli import main
 from xpnet.step import TrainingStep
 from xpnet.train import Interrupted, Trainer
@@ -190,7 +190,7 @@ def test_a_signal_outside_a_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """While a state is written, after the last epoch, before the result is written."""
-    owner: Any = {"save_state": runs.RunFolder, "write_json_atomic": checkpoint}.get(moment, runs)
+    owner: Any = {"save_state": runs.RunFolder, "write_json_atomic": atomic}.get(moment, runs)
     do = getattr(owner, moment)
 
     def with_signal(*arguments: Any) -> Any:

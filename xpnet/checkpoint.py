@@ -1,53 +1,39 @@
-"""Files that are never half written and never half believed.
+"""Files of tensors that are never half believed.
 
-Writing: the bytes go to a temporary file in the same folder, which is synced, renamed over the target, and
-the folder is synced. So a kill, a full disk or a power cut leaves the old file or the new one, whole; once
-the call has returned, it is the new one. A killed process may leave a ``.NAME.*.tmp`` file behind; it is
-safe to delete.
-
-Reading: a tensor file is believed only after its SHA-256 has been checked over every byte, header included.
+A file is believed only after its SHA-256 has been checked over every byte, header included; writing is that
+of `xpnet.atomic`.
 
 The format is `safetensors <https://github.com/huggingface/safetensors>`_, so any safetensors library opens
 the files. The header's ``__metadata__`` holds ``format`` = ``xpnet``, ``format_version`` = ``1``,
 ``sha256``, and one JSON text per entry of the caller. ``sha256`` is the SHA-256 of the whole file while its
-own 64 hexadecimal digits are the character ``0``. The header is written here and not by the safetensors
-library, because that library writes the metadata in a random order, and equal contents must give equal bytes.
+own 64 hexadecimal digits are the character ``0``.
 """
+
+# Why the official safetensors library is not used, though it opens these files: it writes the metadata in a
+# random order, but equal contents must give equal bytes; and the checksum covers the header, so it can only be
+# filled in by whoever makes the header's bytes.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import math
 import os
-import secrets
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from xpnet.errors import DataError, FileFormatError, OutOfMemoryError, XpnetError
+from xpnet.atomic import StrPath, write_parts_atomic
+from xpnet.errors import DataError, FileFormatError, OutOfMemoryError
+from xpnet.strictjson import dumps_json, loads_json, parse_json
 
-__all__ = [
-    "FileWriteError",
-    "dumps_json",
-    "load_tensors",
-    "loads_json",
-    "save_tensors",
-    "weights_sha256",
-    "write_bytes_atomic",
-    "write_json_atomic",
-    "write_text_atomic",
-]
+__all__ = ["load_tensors", "save_tensors", "weights_sha256"]
 
 FORMAT = "xpnet"
 FORMAT_VERSION = 1
-
-StrPath = str | os.PathLike[str]
 
 _DTYPES = {
     "F64": "float64",
@@ -68,307 +54,7 @@ _RESERVED = ("format", "format_version", "sha256")
 _NO_DIGEST = "0" * 64
 _MAX_HEADER = 100_000_000  # the safetensors rule
 _MAX_NDIM = 64  # NumPy's limit
-_MAX_WRITE = 1 << 26  # bytes per write call; some systems refuse calls of 2 GiB and more
-_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _DAMAGED = "The file is damaged: restore it from a copy or save it again."
-
-
-class FileWriteError(XpnetError, OSError):
-    """A file could not be written; says what happened to the file that was there before.
-
-    It is an `OSError` too, and its ``errno`` is that of the system call that failed.
-    """
-
-
-class _Fs:
-    """The system calls that writing uses, one method each, so that tests can make any of them fail."""
-
-    def mode(self, path: str) -> int | None:
-        """Return the ``st_mode`` of a file, or None where there is none."""
-        try:
-            return os.stat(path).st_mode
-        except FileNotFoundError:
-            return None
-
-    def open_folder(self, path: str) -> int | None:
-        """Open a folder for syncing; None where the system cannot (Windows)."""
-        return None if os.name == "nt" else os.open(path, os.O_RDONLY)
-
-    def create(self, path: str, mode: int) -> int:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
-
-    def write(self, fd: int, data: memoryview) -> int:
-        return os.write(fd, data)
-
-    def fsync(self, fd: int) -> None:
-        os.fsync(fd)
-
-    def close(self, fd: int) -> None:
-        os.close(fd)
-
-    def replace(self, source: str, target: str) -> None:
-        os.replace(source, target)
-
-    def fsync_folder(self, fd: int) -> None:
-        try:
-            os.fsync(fd)
-        except OSError as error:
-            # Some network file systems do not offer this call; there is nothing more to do on them.
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                raise
-
-    def unlink(self, path: str) -> None:
-        os.unlink(path)
-
-
-_fs = _Fs()
-
-
-# -------------------------------------------------------------------------------------------------- writing
-
-
-def write_bytes_atomic(path: StrPath, data: bytes) -> None:
-    """Write `data` to `path` so that a reader, a crash or a full disk never sees half of it.
-
-    When the call returns, the new content survives a power cut. A symbolic link is followed; the permissions
-    of an existing file are kept.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file to create or replace. Its folder must exist.
-    data : bytes
-        The whole new content.
-
-    Raises
-    ------
-    FileWriteError
-        Naming the file, the cause, and what became of the previous file.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> path = pathlib.Path(folder.name, "note.bin")
-    >>> write_bytes_atomic(path, b"one")
-    >>> write_bytes_atomic(path, b"two")
-    >>> path.read_bytes(), [p.name for p in path.parent.iterdir()]
-    (b'two', ['note.bin'])
-    >>> folder.cleanup()
-    """
-    _write_atomic(path, [data])
-
-
-def write_text_atomic(path: StrPath, text: str) -> None:
-    """Write `text` as UTF-8, line endings unchanged; otherwise as `write_bytes_atomic`.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_text_atomic(pathlib.Path(folder, "a.txt"), "h\\u00e9\\n")
-    ...     pathlib.Path(folder, "a.txt").read_bytes()
-    b'h\\xc3\\xa9\\n'
-    """
-    try:
-        data = text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"could not write {os.fsdecode(path)}: the text is not valid Unicode ({error})"
-        ) from None
-    write_bytes_atomic(path, data)
-
-
-def write_json_atomic(path: StrPath, obj: object) -> None:
-    """Write `obj` as indented JSON (see `dumps_json`) and a final newline; otherwise as `write_bytes_atomic`.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_json_atomic(pathlib.Path(folder, "a.json"), {"loss": float("nan")})
-    ...     print(pathlib.Path(folder, "a.json").read_text())
-    {
-      "loss": "NaN"
-    }
-    """
-    write_text_atomic(path, dumps_json(obj, indent=2) + "\n")
-
-
-def _write_atomic(path: StrPath, parts: Iterable[Any]) -> None:
-    """Write the concatenated buffers of `parts` to `path`, all or nothing."""
-    where = os.fsdecode(path)
-    fs = _fs
-    state = "the previous file, if there was one, is unchanged"
-    try:
-        target = os.path.realpath(where)
-        mode = fs.mode(target)
-        if mode is None:
-            state = "no file was written"
-        elif not stat.S_ISREG(mode):
-            what = "it is a folder" if stat.S_ISDIR(mode) else "it is not an ordinary file"
-            raise FileWriteError(f"could not write {where}: {what}. Choose another file name.")
-        else:
-            state = "the previous file is unchanged"
-        folder, name = os.path.split(target)
-        folder_fd = fs.open_folder(folder)
-        try:
-            temp = os.path.join(folder, f".{name[:40]}.{os.getpid()}-{secrets.token_hex(6)}.tmp")
-            fd = fs.create(temp, 0o666 if mode is None else stat.S_IMODE(mode) & 0o777)
-            try:
-                _fill(fs, fd, parts)
-                fs.replace(temp, target)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    fs.unlink(temp)
-                raise
-            state = "the new file is in place, but a power cut may still bring the previous one back"
-            if folder_fd is not None:
-                fs.fsync_folder(folder_fd)
-        finally:
-            if folder_fd is not None:
-                with contextlib.suppress(OSError):  # nothing was written through it
-                    fs.close(folder_fd)
-    except FileWriteError:
-        raise
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        failure = FileWriteError(f"could not write {where}: {reason}; {state}. {_advice(error.errno)}")
-        failure.errno = error.errno
-        raise failure from error
-    except ValueError as error:  # a zero character in the path
-        raise FileWriteError(f"could not write {where!r}: {error}. Choose another file name.") from None
-
-
-def _fill(fs: _Fs, fd: int, parts: Iterable[Any]) -> None:
-    """Write all parts, sync and close. After a failed sync the file is given up: syncing again would lie."""
-    try:
-        for part in parts:
-            rest = memoryview(part)
-            while rest:
-                count = fs.write(fd, rest[:_MAX_WRITE])
-                if count <= 0:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))
-                rest = rest[count:]
-        fs.fsync(fd)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            fs.close(fd)
-        raise
-    fs.close(fd)
-
-
-def _advice(code: int | None) -> str:
-    if code in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return "Free some space or choose a folder on another disk."
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "Choose a folder that you may write to."
-    if code in (errno.ENOENT, errno.ENOTDIR):
-        return "Create the folder first, or correct its name."
-    return "Check the disk, or choose a folder on another one."
-
-
-# ----------------------------------------------------------------------------------------------------- JSON
-
-
-def dumps_json(obj: object, *, indent: int | None = None) -> str:
-    r"""Return strict JSON for plain values, in a form that `loads_json` turns back without loss.
-
-    JSON has no NaN or infinities: they become the strings ``NaN``, ``Infinity`` and ``-Infinity``. A string
-    that looks like one of these three, after any number of backslashes, gets one more backslash in front.
-    Tuples become lists, NumPy scalars become Python numbers, and the order of keys is kept.
-
-    Parameters
-    ----------
-    obj : object
-        None, bool, int, float, str, and lists and dicts (with str keys) of them.
-    indent : int, optional
-        Spaces per level; None puts everything on one line.
-
-    Raises
-    ------
-    DataError
-        For any other type, naming the place.
-
-    Examples
-    --------
-    >>> dumps_json({"loss": float("inf"), "name": "NaN"})
-    '{"loss": "Infinity", "name": "\\\\NaN"}'
-    >>> loads_json(_)
-    {'loss': inf, 'name': 'NaN'}
-    """
-    try:
-        return json.dumps(_to_json(obj, ""), indent=indent, allow_nan=False)
-    except (RecursionError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"cannot be stored as JSON: {error}") from None
-
-
-def loads_json(text: str) -> Any:
-    """Return the value that `dumps_json` wrote. Raises ValueError for text that is not strict JSON.
-
-    Examples
-    --------
-    >>> loads_json('[1, "NaN"]')
-    [1, nan]
-    """
-    try:
-        return _from_json(json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _to_json(value: object, where: str) -> object:
-    if isinstance(value, (np.bool_, np.integer, np.floating)):
-        value = value.item()
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return float(value)
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, str):
-        return "\\" + value if value.lstrip("\\") in _NON_FINITE else str(value)
-    if isinstance(value, (list, tuple)):
-        return [_to_json(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise DataError(f"a key must be a string, but {where or 'the object'} has {key!r}")
-        return {str(key): _to_json(item, f"{where}[{key!r}]") for key, item in value.items()}
-    raise DataError(
-        f"{where or 'the object'} is a {type(value).__name__}; "
-        "JSON can hold None, bool, int, float, str, list and dict"
-    )
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, str):
-        if value in _NON_FINITE:
-            return _NON_FINITE[value]
-        return value[1:] if value.lstrip("\\") in _NON_FINITE else value
-    if isinstance(value, list):
-        return [_from_json(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _from_json(item) for key, item in value.items()}
-    return value
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return result
-
-
-# --------------------------------------------------------------------------------------------- tensor files
 
 
 def save_tensors(path: StrPath, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, object]) -> None:
@@ -404,7 +90,7 @@ def save_tensors(path: StrPath, tensors: Mapping[str, np.ndarray], metadata: Map
     ([[1.0, 0.0], [0.0, 1.0]], {'best': inf, 'epoch': 3})
     >>> folder.cleanup()
     """
-    _write_atomic(path, _serialise(tensors, metadata))
+    write_parts_atomic(path, _serialise(tensors, metadata))
 
 
 def load_tensors(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -618,7 +304,7 @@ def _read_header(stream: BinaryIO, size: int, where: str) -> tuple[bytes, bytes,
     if not raw.startswith(b"{") or len(raw) != length:
         raise _foreign(where, prefix + raw[:256], "its header does not begin with '{'")
     try:
-        header = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        header = parse_json(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{where}: its header is not valid JSON: {error}. {_DAMAGED}") from None
     return prefix, raw, header

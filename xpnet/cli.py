@@ -223,7 +223,7 @@ def _flags(names: Iterable[str]) -> str:
 
 
 def _report(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
-    from .checkpoint import dumps_json
+    from .strictjson import dumps_json
 
     if not quiet:
         if result["test_accuracy"] is not None:
@@ -266,7 +266,7 @@ def evaluate(run: str, as_json: bool, **options: Any) -> None:
 
     scores = reports.evaluate_run(run, **options)
     if as_json:
-        from .checkpoint import dumps_json
+        from .strictjson import dumps_json
 
         click.echo(dumps_json(scores))
     else:
@@ -289,7 +289,7 @@ def predict(run: str, files: tuple[str, ...], top: int, invert: str, device: str
     RUN is a run folder or a model file.
     """
     from . import reports
-    from .checkpoint import dumps_json
+    from .strictjson import dumps_json
 
     flip: Any = {"auto": "auto", "yes": True, "no": False}[invert]
     for answer in reports.predict_files(run, files, top=top, invert=flip, device=device):
@@ -315,7 +315,7 @@ def plot(run: str, out: str | None, **options: Any) -> None:
 def info(run: str | None, as_json: bool) -> None:
     """Show versions and devices, or what is in a run folder or model file."""
     from . import doctor
-    from .checkpoint import dumps_json
+    from .strictjson import dumps_json
 
     facts = doctor.installation() if run is None else doctor.describe(Path(run))
     click.echo(dumps_json(facts) if as_json else doctor.as_text(facts))
@@ -326,7 +326,7 @@ def info(run: str | None, as_json: bool) -> None:
 def doctor_command(as_json: bool) -> None:
     """Check the installation and say what to do about each finding. Exits 1 where something is broken."""
     from . import doctor
-    from .checkpoint import dumps_json
+    from .strictjson import dumps_json
 
     findings = doctor.check()
     if as_json:
@@ -363,7 +363,7 @@ def experiment(
     what it claims.
     """
     from . import experiments
-    from .checkpoint import dumps_json
+    from .strictjson import dumps_json
 
     known = experiments.experiments()
     if action == "list":

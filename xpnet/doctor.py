@@ -82,7 +82,7 @@ def describe(path: Path) -> dict[str, Any]:
         "sample_shape": model.preprocessing and list(model.preprocessing.sample_shape),
     }  # fmt: skip
     if isinstance(folder, RunFolder):
-        from .checkpoint import loads_json
+        from .strictjson import loads_json
 
         config = folder.config()
         facts["training_step_bytes"] = step_bytes(

@@ -23,6 +23,13 @@ class FileFormatError(XpnetError):
     """A model file or checkpoint that is damaged, of another format, or of another architecture."""
 
 
+class FileWriteError(XpnetError, OSError):
+    """A file could not be written; says what happened to the file that was there before.
+
+    It is an `OSError` too, and its ``errno`` is that of the system call that failed.
+    """
+
+
 class ConfigError(XpnetError, ValueError):
     """An unknown name or an impossible setting."""
 

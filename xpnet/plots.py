@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import checkpoint
+from .atomic import write_bytes_atomic
 from .errors import ConfigError, DataError, XpnetError
 from .losses import Loss, get_loss
 
@@ -405,7 +405,7 @@ def _finish(figure: Figure, path: StrPath | None) -> Figure:
     if path is not None:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-        checkpoint.write_bytes_atomic(path, buffer.getvalue())
+        write_bytes_atomic(path, buffer.getvalue())
     return figure
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, checkpoint, doctor
+from . import __version__, atomic, checkpoint, doctor
 from .backend import get_backend
 from .callbacks import Callback, EpochTable
 from .config import TrainConfig, read_toml
@@ -23,6 +23,7 @@ from .data import Dataset, Preprocessing, stratified_split
 from .data import load as load_data
 from .errors import ConfigError, DataError, DivergedError, FileFormatError, OutOfMemoryError, XpnetError
 from .mlp import MLP, load
+from .strictjson import dumps_json, loads_json
 from .train import Interrupted, Trainer, _fingerprint, evaluate
 
 MODEL, CONFIG, ENVIRONMENT = "model.safetensors", "config.toml", "environment.json"
@@ -108,7 +109,7 @@ class RunFolder:
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """Write all epochs so far, in one piece."""
-        checkpoint.write_text_atomic(self / METRICS, "".join(_line(r) for r in history))
+        atomic.write_text_atomic(self / METRICS, "".join(_line(r) for r in history))
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one epoch."""
@@ -132,7 +133,7 @@ class RunFolder:
         records = []
         for number, line in enumerate(lines, 1):
             try:
-                records.append(checkpoint.loads_json(line))
+                records.append(loads_json(line))
             except ValueError as error:
                 if number < len(lines):
                     raise FileFormatError(f"{self / METRICS}, line {number} is not JSON: {error}") from error
@@ -141,7 +142,7 @@ class RunFolder:
     def blas(self) -> Any:
         """What environment.json says about the matrix library; None where it cannot be read."""
         try:
-            return checkpoint.loads_json((self / ENVIRONMENT).read_text(encoding="utf-8")).get("blas")
+            return loads_json((self / ENVIRONMENT).read_text(encoding="utf-8")).get("blas")
         except (OSError, ValueError, AttributeError):
             return None
 
@@ -179,7 +180,7 @@ class RunFolder:
             raise FileFormatError(f"{self / STATE} is not the state of a run: it lacks {error}") from error
 
     def _check_fixed(self, before: Any) -> None:
-        now = checkpoint.loads_json(checkpoint.dumps_json(self.fixed))
+        now = loads_json(dumps_json(self.fixed))
         for key in now:
             then = before.get(key) if isinstance(before, dict) else None
             if then != now[key]:
@@ -195,7 +196,7 @@ class RunFolder:
 
 
 def _line(record: dict[str, Any]) -> str:
-    return checkpoint.dumps_json(record) + "\n"
+    return dumps_json(record) + "\n"
 
 
 class _Writer(Callback):
@@ -358,9 +359,9 @@ def train(
                 _continue(folder, trainer, quiet)
             else:
                 folder.create(overwrite=overwrite)
-                checkpoint.write_json_atomic(folder / ENVIRONMENT, doctor.environment())
+                atomic.write_json_atomic(folder / ENVIRONMENT, doctor.environment())
                 folder.write_metrics([])
-            checkpoint.write_text_atomic(folder / CONFIG, config.to_toml())
+            atomic.write_text_atomic(folder / CONFIG, config.to_toml())
             if not quiet:
                 print(_headline(config, model, data, trainer, folder), flush=True)
             return _run(folder, trainer, data, config)
@@ -394,7 +395,7 @@ def _run(folder: RunFolder, trainer: Trainer, data: Dataset, config: TrainConfig
     last = checkpoint.weights_sha256(_last_weights(folder))
     result = _result(trainer, data, config, last)
     trainer.model.save(folder / MODEL, extra={"result": result})
-    checkpoint.write_json_atomic(folder / RESULT, result)
+    atomic.write_json_atomic(folder / RESULT, result)
     return {**result, "run": str(folder.path)}
 
 
