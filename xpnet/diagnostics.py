@@ -34,7 +34,7 @@ def layer_statistics(step: TrainingStep, rows: np.ndarray) -> list[dict[str, Any
     model, be = step.model, step.be
     totals = step.totals()
     plan = step.plan(len(rows))
-    plan.index[...] = be.asarray(rows)
+    step.feed(plan, rows)
     # the masks of the last update, also where a resumed run has made none yet
     step.counter[...] = max(step.n_updates - 1, 0)
     step.gradients(plan)

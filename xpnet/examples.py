@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,13 +20,31 @@ if TYPE_CHECKING:
 TASKS = ("classification", "multilabel", "regression")
 
 
+@runtime_checkable
+class RowSource(Protocol):
+    """Samples that stay on the host and become rows one batch at a time, such as a sparse matrix.
+
+    Whoever makes one vouches for its numbers: rows of finite values that fit the model's dtype.
+    """
+
+    shape: tuple[int, int]
+
+    def take_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Return the samples whose indices are `rows` (B,) int64, as (B, I)."""
+        ...
+
+    def checksum(self) -> int:
+        """Return a number that tells these samples from others."""
+        ...
+
+
 @dataclass(frozen=True)
 class Examples:
     """Checked data on the device.
 
     Parameters
     ----------
-    x : Array
+    x : Array or RowSource
         Raw samples (N, I), as stored (uint8 stays uint8).
     n : int
         N.
@@ -94,7 +112,7 @@ def prepare(
     ----------
     model : MLP
         Its `preprocessing` says how raw samples become rows.
-    x : array_like (N, ...)
+    x : array_like (N, ...) or RowSource
     y : array_like (N,) or (N, O)
     loss : Loss
     task : {"classification", "multilabel", "regression"}
@@ -112,23 +130,17 @@ def prepare(
         Anything about the data that cannot be used; the message says what to do.
     """
     width = model.sizes[-1]
-    x = check_features(x, n_features=model.sizes[0], name=f"{name}X")
-    n = len(x)
     recipe = model.preprocessing or Preprocessing((model.sizes[0],))
-    try:
-        recipe(
-            np.zeros_like(x[:1])
-        )  # the shape of one sample, checked with the message that prediction gives
-    except DataError as error:
-        raise DataError(f"{name}{error}") from None
-    rows = x.reshape(n, -1)
-    if rows.dtype.kind == "f" and rows.dtype != model.dtype:
-        rows = _narrowed(rows, model.dtype, f"{name}X")
-    elif rows.dtype.kind == "b":
-        rows = rows.astype(np.uint8)
+    if isinstance(x, RowSource):
+        n, rows = x.shape[0], x
+        if x.shape[1] != model.sizes[0]:
+            raise DataError(f"{name}X has {x.shape[1]} features per sample, expected {model.sizes[0]}")
+    else:
+        rows = model.be.asarray(_rows(model, x, recipe, name))
+        n = int(rows.shape[0])
     weights = None if sample_weight is None else check_weights(sample_weight, n, name=f"{name}sample_weight")
     examples = Examples(
-        model.be.asarray(np.ascontiguousarray(rows)), n, scale=_factor(model, recipe.scale),
+        rows, n, scale=_factor(model, recipe.scale),
         shift=_factor(model, recipe.shift),
     )  # fmt: skip
     if task == "classification":
@@ -151,6 +163,23 @@ def prepare(
     if weights is not None:
         examples = replace(examples, weights=model.be.asarray(_usable_weights(weights, model.dtype, name)))
     return examples
+
+
+def _rows(model: MLP, x: Any, recipe: Preprocessing, name: str) -> np.ndarray:
+    """Check samples and flatten them to (N, I), of a type that loses nothing the model needs."""
+    x = check_features(x, n_features=model.sizes[0], name=f"{name}X")
+    try:
+        recipe(
+            np.zeros_like(x[:1])
+        )  # the shape of one sample, checked with the message that prediction gives
+    except DataError as error:
+        raise DataError(f"{name}{error}") from None
+    rows = x.reshape(len(x), -1)
+    if rows.dtype.kind == "f" and rows.dtype != model.dtype:
+        rows = _narrowed(rows, model.dtype, f"{name}X")
+    elif rows.dtype.kind == "b":
+        rows = rows.astype(np.uint8)
+    return np.ascontiguousarray(rows)
 
 
 def _usable_weights(weights: np.ndarray, dtype: str, name: str) -> np.ndarray:

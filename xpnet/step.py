@@ -15,7 +15,7 @@ import numpy as np
 
 from .backend import Array, Backend
 from .errors import ConfigError
-from .examples import Examples
+from .examples import Examples, RowSource
 from .layers import Context
 from .losses import Loss, SoftmaxCrossEntropy
 from .mlp import MLP
@@ -57,6 +57,8 @@ class _Plan:
         self.contexts: list[Context] = []
         self.index: Array = None
         self.w: Array = None
+        self.raw: Array = None  # rows that come from the host batch by batch, and their positions
+        self.position: Array = None
         self.x: Array = None
         self.h: Array = None
         self.replay: Callable[[], None] | None = None
@@ -127,6 +129,9 @@ class Pass:
         if batch not in self._plans:
             plan = _Plan(batch)
             plan.index = self.workspace.array("index", (batch,), "int64")
+            if isinstance(self.examples.x, RowSource):
+                plan.raw = self.workspace.array("raw", (batch, self.model.sizes[0]))
+                plan.position = self.be.asarray(np.arange(batch))
             plan.w = self._filled((batch,), self.model.dtype, 1.0 / batch)
             plan.contexts = self.model.contexts(
                 batch, self.workspace.array, train=self._train, grads=self._grads, counter=self.counter
@@ -137,13 +142,19 @@ class Pass:
     def __call__(self, rows: np.ndarray) -> None:
         """Process the examples whose indices are `rows` (B,) int64."""
         plan = self.plan(len(rows))
-        plan.index[...] = self.be.asarray(rows)
+        self.feed(plan, rows)
         self._n_seen += len(rows)
         self._batch_weight = 1.0 if self.examples.weights is not None else float(len(rows))
         if plan.replay is None:
             plan.replay = self.be.capture(lambda: self._run(plan))
         else:
             plan.replay()
+
+    def feed(self, plan: _Plan, rows: np.ndarray) -> None:
+        """Say which examples the next run of `plan` is about."""
+        plan.index[...] = self.be.asarray(rows)
+        if plan.raw is not None:
+            plan.raw[...] = self.be.asarray(self.examples.x.take_rows(rows), self.model.dtype)
 
     # --- the captured work ----------------------------------------------------------------------
     def _run(self, plan: _Plan) -> None:
@@ -154,7 +165,8 @@ class Pass:
         be, e, ws, model = self.be, self.examples, self.workspace, self.model
         b = plan.batch
         rows = ws.array("x", (b, model.sizes[0]))
-        plan.x = be.gather(e.x, plan.index, scale=e.scale, shift=e.shift, out=rows)
+        x, index = (e.x, plan.index) if plan.raw is None else (plan.raw, plan.position)
+        plan.x = be.gather(x, index, scale=e.scale, shift=e.shift, out=rows)
         t, labels = self._batch_targets(plan)
         w, raw = self._batch_weights(plan)
         h = plan.h = model.forward(plan.x, plan.contexts)

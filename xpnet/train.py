@@ -22,7 +22,7 @@ import numpy as np
 from . import rng
 from .callbacks import Callback, EpochTable, LayerStatistics
 from .errors import ConfigError, DataError, DivergedError, FileFormatError
-from .examples import TASKS, default_loss, infer_task, prepare
+from .examples import TASKS, RowSource, default_loss, infer_task, prepare
 from .losses import Loss, get_loss
 from .mlp import MLP
 from .optim import Optimizer, get_optimizer
@@ -98,7 +98,7 @@ class Trainer:
     """
 
     def __init__(
-        self, model: MLP, data: tuple[Any, Any], *, validation: tuple[Any, Any] | None = None,
+        self, model: MLP, data: tuple[Any, Any], *, validation: tuple[Any, ...] | None = None,
         loss: str | Loss | None = None, task: str | None = None, optimizer: str | Optimizer = "adam",
         schedule: str | Schedule | None = None, l1: Any = 0.0, l2: Any = 0.0, max_norm: float | None = None,
         clip_norm: float | None = None, clip_value: float | None = None, label_smoothing: float = 0.0,
@@ -142,11 +142,13 @@ class Trainer:
         self.step = TrainingStep(model, self.loss, examples, self.optimizer, regularization, targets)
         self._validation: Pass | None = None
         if validation is not None:
+            weighted = isinstance(validation, (tuple, list)) and len(validation) == 3
             held_out = prepare(
                 model,
-                *_pair("validation", validation),
+                *_pair("validation", validation[:2] if weighted else validation),
                 loss=self.loss,
                 task=self.task,
+                sample_weight=validation[2] if weighted else None,
                 name="validation ",
                 training=False,
             )
@@ -503,8 +505,8 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
     data : (X, y)
         X (N, ...) raw samples, as `model.preprocessing` takes them; y (N,) class indices, (N, C) soft labels,
         or (N, O) targets. uint8 samples stay uint8 in memory.
-    validation : (X, y), optional
-        Evaluated after each epoch; the weights of its best epoch are kept.
+    validation : (X, y) or (X, y, sample_weight), optional
+        Evaluated after each epoch; the weights of its best epoch are kept. Weights count in its loss.
     loss : str or Loss, optional
         A name of `xpnet.losses.NAMES`; by default softmax (one output: binary) cross-entropy for class
         labels, else squared error.
@@ -627,7 +629,10 @@ def _normal(value: Any) -> Any:
 
 def _fingerprint(x: Any, y: Any) -> dict[str, Any]:
     """Enough to notice that a run is resumed on other data."""
-    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+    y = np.ascontiguousarray(y)
+    if isinstance(x, RowSource):
+        return {"shape": list(x.shape), "dtype": "rows", "crc32": x.checksum() ^ zlib.crc32(y)}
+    x = np.ascontiguousarray(x)
     return {"shape": list(x.shape), "dtype": str(x.dtype), "crc32": zlib.crc32(x) ^ zlib.crc32(y)}
 
 
