@@ -369,36 +369,41 @@ def test_a_process_killed_at_random_moments(data: Path, tmp_path: Path) -> None:
     expected = json.loads((tmp_path / "whole" / "result.json").read_text())
     random_ = random.Random(1)
     out = tmp_path / "parts"
-    killed = 0
-    while killed < KILLS:
+    again = [*arguments, "--out", out, "--overwrite"]
+
+    def finish() -> None:
+        process = xpnet("train", *(["--resume", out] if (out / runs.STATE).is_file() else again))
+        assert process.wait() == 0
+        same(json.loads((out / "result.json").read_text()), expected)
+        assert metrics(out) == metrics(tmp_path / "whole")
+        assert not list(out.rglob("*.tmp"))
+
+    kills = 0
+    while kills < KILLS:
         resume = (out / runs.STATE).is_file()
-        begin = ["--resume", out] if resume else [*arguments, "--out", out, "--overwrite"]
-        process = xpnet("train", *begin, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 60
-        while not (out / "last").is_dir() or (resume and process.poll() is None and not written(out)):
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-            time.sleep(0.001)
-        time.sleep(random_.uniform(0, 0.1))
+        process = xpnet("train", *(["--resume", out] if resume else again), stderr=subprocess.PIPE)
+        # Both write this file when they are about to train; to import everything takes far longer than that.
+        wait_for_change(process, out / runs.CONFIG)
+        time.sleep(random_.uniform(0, 0.15))
         process.send_signal(signal.SIGKILL)
         _, errors = process.communicate()
         assert process.returncode in (0, -signal.SIGKILL) and errors == ""
-        killed += 1
-    if (out / runs.STATE).is_file():
-        process = xpnet("train", "--resume", out)
-    else:
-        process = xpnet("train", *arguments, "--out", out, "--overwrite")
-    assert process.wait() == 0
-    found = json.loads((out / "result.json").read_text())
-    same(found, expected)
-    assert metrics(out) == metrics(tmp_path / "whole")
-    assert not list(out.rglob("*.tmp"))
+        if process.returncode == 0 or (out / "result.json").exists():  # too late
+            finish()
+            shutil.rmtree(out)
+        else:
+            kills += 1
+    finish()
 
 
-def written(out: Path, seen: dict[Path, float] = {}) -> bool:  # noqa: B006 - remembers between calls
-    """Whether the state has been replaced since the last time it was."""
-    now = (out / runs.STATE).stat().st_mtime_ns
-    before, seen[out] = seen.get(out, now), now
-    return now != before
+def wait_for_change(process: subprocess.Popen[str], path: Path) -> None:
+    def stamp() -> int:
+        return path.stat().st_mtime_ns if path.exists() else 0
+
+    before, deadline = stamp(), time.monotonic() + 60
+    while stamp() in (before, 0) and process.poll() is None:
+        assert time.monotonic() < deadline, "the process hangs"
+        time.sleep(0.001)
 
 
 def test_settings_are_listed_completely() -> None:
