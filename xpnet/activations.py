@@ -31,8 +31,6 @@ class Activation:
         ``slope(ns, s) -> f'(z)`` with s = y if `from_output` else z. None: no useful gradient (step).
     from_output : bool
         Whether `slope` takes y.
-    gain : float
-        Factor on the standard deviation of weights that keeps the variance of activations (He et al. 2015).
     gate : callable, optional
         ``gate(ns, dy, s) -> dy f'(z)`` where that is cheaper than the product.
     """
@@ -41,7 +39,6 @@ class Activation:
     value: Formula
     slope: Formula | None
     from_output: bool = True
-    gain: float = 1.0
     gate: Formula | None = None
 
     @cached_property
@@ -95,7 +92,6 @@ def _leaky_relu(a: float) -> dict[str, Any]:
         "slope": lambda ns, z: ns.where(z >= 0.0, 1.0, a + 0.0 * z),
         "gate": lambda ns, dy, z: ns.where(z >= 0.0, dy, a * dy),
         "from_output": False,
-        "gain": (2.0 / (1.0 + a * a)) ** 0.5,
     }
 
 
@@ -105,7 +101,6 @@ def _elu(a: float) -> dict[str, Any]:
         "value": lambda ns, z: ns.where(z > 0.0, z, a * ns.expm1(ns.where(z > 0.0, 0.0 * z, z))),
         "slope": lambda ns, z: ns.where(z > 0.0, 1.0, a * ns.exp(ns.where(z > 0.0, 0.0 * z, z))),
         "from_output": False,
-        "gain": 2.0**0.5,
     }
 
 
@@ -168,28 +163,27 @@ _TABLE: dict[str, tuple[float | None, Callable[..., dict[str, Any]]]] = {
     "sigmoid": (None, lambda: {"value": _sigmoid, "slope": lambda ns, y: y * (1.0 - y)}),
     "tanh": (
         None,
-        lambda: {"value": lambda ns, z: ns.tanh(z), "slope": lambda ns, y: 1.0 - y * y, "gain": 1.0},
+        lambda: {"value": lambda ns, z: ns.tanh(z), "slope": lambda ns, y: 1.0 - y * y},
     ),
     "relu": (
         None,
         lambda: {
             "value": lambda ns, z: ns.maximum(z, 0.0),
             "slope": lambda ns, y: ns.where(y > 0.0, 1.0, 0.0 * y),
-            "gain": 2.0**0.5,
             "gate": lambda ns, dy, y: ns.where(y > 0.0, dy, 0.0),
         },
     ),
     "leaky_relu": (0.01, _leaky_relu),
     "softplus": (
         None,
-        lambda: {"value": _softplus, "slope": _sigmoid, "from_output": False, "gain": 2.0**0.5},
+        lambda: {"value": _softplus, "slope": _sigmoid, "from_output": False},
     ),
     "elu": (1.0, _elu),
     "selu": (None, _selu),
-    "gelu": (None, lambda: {"value": _gelu, "slope": _gelu_slope, "from_output": False, "gain": 2.0**0.5}),
+    "gelu": (None, lambda: {"value": _gelu, "slope": _gelu_slope, "from_output": False}),
     "gelu_tanh": (
         None,
-        lambda: {"value": _gelu_tanh, "slope": _gelu_tanh_slope, "from_output": False, "gain": 2.0**0.5},
+        lambda: {"value": _gelu_tanh, "slope": _gelu_tanh_slope, "from_output": False},
     ),
     "silu": (
         None,
@@ -197,7 +191,6 @@ _TABLE: dict[str, tuple[float | None, Callable[..., dict[str, Any]]]] = {
             "value": lambda ns, z: z * _sigmoid(ns, z),
             "slope": _silu_slope,
             "from_output": False,
-            "gain": 2.0**0.5,
         },
     ),
     "softsign": (
@@ -230,7 +223,6 @@ _TABLE: dict[str, tuple[float | None, Callable[..., dict[str, Any]]]] = {
             "value": lambda ns, z: z * _clip(ns, z / 6.0 + 0.5, 0.0, 1.0),
             "slope": _hard_swish_slope,
             "from_output": False,
-            "gain": 2.0**0.5,
         },
     ),
 }

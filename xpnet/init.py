@@ -10,7 +10,7 @@ from .errors import ConfigError, unknown_name
 from .params import ParamSpec
 from .rng import INIT, generator, stream
 
-Draw = Callable[[np.random.Generator, ParamSpec, float, float | None], np.ndarray]
+Draw = Callable[[np.random.Generator, ParamSpec, float | None], np.ndarray]
 
 
 def _fan(mode: str, spec: ParamSpec) -> float:
@@ -20,7 +20,7 @@ def _fan(mode: str, spec: ParamSpec) -> float:
 def _scaled(mode: str, shape: str, factor: float) -> Draw:
     """Draw with variance `factor` / fan."""
 
-    def draw(g: np.random.Generator, spec: ParamSpec, gain: float, parameter: float | None) -> np.ndarray:
+    def draw(g: np.random.Generator, spec: ParamSpec, parameter: float | None) -> np.ndarray:
         variance = factor / _fan(mode, spec)
         if shape == "uniform":
             bound = np.sqrt(3.0 * variance)
@@ -30,7 +30,7 @@ def _scaled(mode: str, shape: str, factor: float) -> Draw:
     return draw
 
 
-def _truncated(g: np.random.Generator, spec: ParamSpec, gain: float, parameter: float | None) -> np.ndarray:
+def _truncated(g: np.random.Generator, spec: ParamSpec, parameter: float | None) -> np.ndarray:
     """Normal with the tails beyond two standard deviations redrawn."""
     x = g.normal(size=spec.shape)
     while (outside := np.abs(x) > 2.0).any():
@@ -38,19 +38,22 @@ def _truncated(g: np.random.Generator, spec: ParamSpec, gain: float, parameter: 
     return x * (0.05 if parameter is None else parameter)
 
 
-def _orthogonal(g: np.random.Generator, spec: ParamSpec, gain: float, parameter: float | None) -> np.ndarray:
-    """Rows or columns orthonormal (Saxe et al. 2013); signs fixed so that the draw is uniform."""
+def _orthogonal(g: np.random.Generator, spec: ParamSpec, parameter: float | None) -> np.ndarray:
+    """Rows or columns orthonormal (Saxe et al. 2013), times a gain of 1 or the one given.
+
+    The signs are fixed so that the draw is uniform.
+    """
     rows, columns = spec.shape[-2:]
     a = g.normal(size=(max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(a)
     q = q * np.sign(np.diag(r))
-    return (gain if parameter is None else parameter) * (q if rows >= columns else q.T)
+    return (1.0 if parameter is None else parameter) * (q if rows >= columns else q.T)
 
 
 def _number(
     default: float, draw: Callable[[np.random.Generator, tuple[int, ...], float], np.ndarray]
 ) -> Draw:
-    return lambda g, spec, gain, parameter: draw(g, spec.shape, default if parameter is None else parameter)
+    return lambda g, spec, parameter: draw(g, spec.shape, default if parameter is None else parameter)
 
 
 _TABLE: dict[str, Draw] = {
@@ -62,7 +65,7 @@ _TABLE: dict[str, Draw] = {
     # Glorot and Bengio (2010): bound sqrt(6 / (fan_in + fan_out)), variance 2 / (fan_in + fan_out)
     "glorot_uniform": _scaled("avg", "uniform", 1.0),
     "glorot_normal": _scaled("avg", "normal", 1.0),
-    # He et al. (2015): variance gain^2 / fan_in, 2 / fan_in for ReLU
+    # He et al. (2015): variance 2 / fan_in, right for ReLU
     "he_uniform": _scaled("in", "uniform", 2.0),
     "he_normal": _scaled("in", "normal", 2.0),
     "lecun_uniform": _scaled("in", "uniform", 1.0),
@@ -115,7 +118,7 @@ def automatic(activation: str) -> str:
     return "glorot_uniform" if activation in saturating else "he_normal"
 
 
-def draw(spec: ParamSpec, seed: int, index: int, gain: float = 1.0) -> np.ndarray:
+def draw(spec: ParamSpec, seed: int, index: int) -> np.ndarray:
     """Draw one tensor of one model in float64.
 
     Parameters
@@ -126,8 +129,6 @@ def draw(spec: ParamSpec, seed: int, index: int, gain: float = 1.0) -> np.ndarra
         The model's seed.
     index : int
         Position of the tensor in the model, so that tensors differ.
-    gain : float
-        The activation's gain; only ``"orthogonal"`` uses it.
 
     Examples
     --------
@@ -135,4 +136,4 @@ def draw(spec: ParamSpec, seed: int, index: int, gain: float = 1.0) -> np.ndarra
     (2, 3)
     """
     name, parameter = parse(spec.init)
-    return _TABLE[name](generator(seed, stream(INIT, index)), spec, gain, parameter)
+    return _TABLE[name](generator(seed, stream(INIT, index)), spec, parameter)
