@@ -1,0 +1,456 @@
+"""From the JSON of `benchmarks.compare`, or of pytest-benchmark, to a Markdown table and a chart.
+
+scripts/bench_report out.json                                    # the table, on standard output
+scripts/bench_report out.json --chart docs/figures/speed.png --rows small 784-500-10 --threads 1
+scripts/bench_report out.json --append benchmarks/RESULTS.md     # keep it in the history
+scripts/bench_report out.json --into README.md                   # between the two marks
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import metadata as packages
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .grid import PEERS, Goal
+from .statistics import Ratio, quartiles, ratio, verdict
+
+BASE = "xpnet"
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+_PACKAGES = ("xpnet", "numpy", "torch", "jax", "jaxlib", "scikit-learn", "keras", "cupy", "numba")
+# Okabe and Ito's colours, told apart by all kinds of colour vision; hatches help where there is no colour
+_COLOURS = {
+    "torch": ("#D55E00", ""), "torch.compile": ("#E69F00", "//"), "jax.jit": ("#0072B2", ""),
+    "jax.scan": ("#56B4E9", "\\\\"), "sklearn": ("#009E73", ""), "keras": ("#CC79A7", ""), "floor": ("#555555", "xx"),
+    "reference": ("#F0E442", ".."),
+}  # fmt: skip
+
+
+# --- where it ran -----------------------------------------------------------------------------------
+def metadata() -> dict[str, Any]:
+    """Date, commit, hardware and versions."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = packages.version(name)
+        except packages.PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "commit": _commit(), "cpu": _cpu(),
+        "cpus": os.cpu_count(), "memory_gib": _memory(), "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(), "versions": versions, "blas": _blas(),
+    }  # fmt: skip
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        root = Path(__file__).parent.parent
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "xpnet", "benchmarks")
+        return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _blas() -> str:
+    import numpy  # noqa: F401  (loads it)
+
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return "unknown"
+    found = [i for i in threadpool_info() if i["user_api"] == "blas" and "numpy" in i["filepath"]]
+    return (
+        " ".join(str(found[0][k]) for k in ("internal_api", "version", "architecture"))
+        if found
+        else "unknown"
+    )
+
+
+# --- what the samples say ---------------------------------------------------------------------------
+def ratios(result: dict[str, Any], over: str, under: str) -> Ratio | None:
+    """The ratio of two sides of a result, or None where one is absent.
+
+    ``"peers"``, which can only be `over`, is the fastest peer: by the median for the ratio of medians, and by the
+    shortest time, which may be another one's, for the ratio of minima.
+    """
+    sides = result["sides"]
+    if "peers" in (over, under):
+        peers = [name for name in sides if name in PEERS]
+        each = [ratios(result, *(p if n == "peers" else n for n in (over, under))) for p in peers]
+        found = [r for r in each if r is not None]
+        if not found:
+            return None
+        fastest = min(found, key=lambda r: r.medians)
+        return replace(fastest, minima=min(r.minima for r in found))
+    if over not in sides or under not in sides:
+        return None
+    return ratio(sides[over]["samples"], sides[under]["samples"])
+
+
+def judged(result: dict[str, Any]) -> list[tuple[Goal, Ratio, str]]:
+    """Goals of a result that can be judged, with the ratio and the verdict."""
+    rows = []
+    for entry in result["goals"]:
+        goal = Goal(**entry)
+        r = ratios(result, goal.over, goal.under)
+        if r is not None:
+            rows.append((goal, r, verdict(goal.met(r.medians), goal.met(r.minima))))
+    return rows
+
+
+def seconds(value: float) -> str:
+    """A time in a unit that suits it.
+
+    Examples
+    --------
+    >>> seconds(0.00123), seconds(12e-6)
+    ('1.23 ms', '12 µs')
+    """
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
+        if value * factor >= 1.0:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns"
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """A result for people who watch: each side's time and its ratio to xpnet, then the goals."""
+    out = [f"\n{result['row']}  [{result['kind']}, threads: {result['threads']}]"]
+    for name, data in result["sides"].items():
+        low, high = quartiles(data["samples"])
+        line = f"  {name:14} {seconds(median(data['samples'])):>9}  (min {seconds(min(data['samples']))}, "
+        line += f"quartiles {seconds(low)} to {seconds(high)}, {len(data['samples'])} x {data['per_sample']})"
+        if BASE in result["sides"] and name != BASE:
+            line += f"  / xpnet: {ratios(result, name, BASE)}"
+        out.append(line)
+    if "flops" in result and BASE in result["sides"]:
+        out.append(f"  xpnet: {result['flops'] / median(result['sides'][BASE]['samples']) / 1e9:.1f} GFLOP/s")
+    for name in result.get("disagree", ()):
+        loss = result["loss_after_20"]
+        out.append(
+            f"  {name}: NOT TIMED, its loss after 20 steps is {loss[name]:.6g}, {BASE}'s {loss[BASE]:.6g}"
+        )
+    for side, runs in result.get("runs", {}).items():
+        missed = [r["accuracy"] for r in runs if r["seconds"] is None]
+        epochs = [r["epochs"] for r in runs]
+        out.append(f"  {side}: {epochs} epochs" + (f"; target missed at {missed}" if missed else ""))
+    out += [f"  {text}" for text in extra(result)]
+    out += [f"  goal {goal.text}: {r}: {word}" for goal, r, word in judged(result)]
+    out += [f"  {name} skipped: {reason}" for name, reason in result["skipped"].items()]
+    return out
+
+
+def extra(result: dict[str, Any]) -> list[str]:
+    """What start-up, memory and accuracy results have to say besides ratios."""
+    sides, out = result["sides"], []
+    for command, limit in result.get("beyond_numpy", {}).items():
+        base = sides["import numpy"]["samples"]
+        by_median = median(sides[command]["samples"]) - median(base)
+        by_minimum = min(sides[command]["samples"]) - min(base)
+        word = verdict(by_median <= limit, by_minimum <= limit)
+        out.append(
+            f"{command}: {by_median:.3f} s beyond NumPy (min {by_minimum:.3f}), goal <= {limit} s: {word}"
+        )
+    if "needed" in result:
+        need = result["needed"]
+        total = sum(need.values())
+        share = result["traced"] / total
+        bare = result["traced"] / (total - need["gradients"])
+        out.append("needed: " + ", ".join(f"{k} {v / 2**20:.1f}" for k, v in need.items()) + " MiB")
+        out.append(
+            f"xpnet asks for {result['traced'] / 2**20:.1f} MiB: {share:.2f} x that, {bare:.2f} x without the "
+            f"gradients; goal <= {result['limit']}: {'met' if share <= result['limit'] else 'missed'}"
+        )
+        out += [f"{side}: the process grows by {b / 2**20:.0f} MiB" for side, b in result["grown"].items()]
+    if "limit_seconds" in result and BASE in sides and "sklearn" not in sides:
+        middle = median(sides[BASE]["samples"])
+        word = "met" if middle <= result["limit_seconds"] else "missed"
+        out.append(f"xpnet: median {middle:.2f} s, goal <= {result['limit_seconds']:g} s: {word}")
+    return out
+
+
+# --- Markdown ---------------------------------------------------------------------------------------
+def heading(meta: dict[str, Any]) -> str:
+    """Hardware, versions, date and commit, in one paragraph."""
+    versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
+    memory = f", {meta['memory_gib']} GiB" if meta.get("memory_gib") else ""
+    return (
+        f"{meta['date']}, commit {meta['commit']}. {meta['cpu']}, {meta['cpus']} processors{memory}, {meta['system']}. "
+        f"Python {meta['python']}, {versions}; NumPy's BLAS: {meta['blas']}."
+    )
+
+
+def markdown(document: dict[str, Any], *, rows: list[str] | None = None, setting: str | None = None) -> str:
+    """The tables of a document, with the paragraph that says where it ran."""
+    if "benchmarks" in document:
+        return _pytest_markdown(document)
+    parts = [heading(document["meta"])]
+    for threads in dict.fromkeys(r["threads"] for r in document["results"]):
+        for kind in dict.fromkeys(r["kind"] for r in document["results"]):
+            chosen = [r for r in select(document, rows, threads) if r["kind"] == kind]
+            if chosen and setting in (None, threads):
+                parts.append(_table(chosen, kind, threads))
+    goals = _goals(select(document, rows, setting))
+    return "\n\n".join(parts + ([goals] if goals else [])) + "\n"
+
+
+def select(document: dict[str, Any], words: list[str] | None, setting: str | None) -> list[dict[str, Any]]:
+    """Results of a thread setting whose row or group has one of the words."""
+    return [
+        r for r in document["results"]
+        if setting in (None, r["threads"])
+        and (not words or any(w in r["row"] or w == r.get("group") for w in words))
+    ]  # fmt: skip
+
+
+def _table(results: list[dict[str, Any]], kind: str, threads: str) -> str:
+    title = f"**{kind}**, {'one thread' if threads == '1' else 'all threads'}"
+    if kind in ("memory", "start"):
+        body = [f"- {r['row']}: {text}" for r in results for text in extra(r)]
+        if kind == "start":
+            body += [
+                f"- {n}: {seconds(median(d['samples']))}" for r in results for n, d in r["sides"].items()
+            ]
+        return f"{title}\n\n" + "\n".join(body)
+    others = [n for n in (*PEERS, "reference", "bare steps") if any(n in r["sides"] for r in results)]
+    floor = any("floor" in r["sides"] for r in results)
+    head = ["row", "xpnet", *(["step / floor"] if floor else []), *(f"{n} / xpnet" for n in others)]
+    table = [head, ["---"] * len(head)]
+    for r in results:
+        if BASE not in r["sides"]:
+            continue
+        cells = [r["row"], seconds(median(r["sides"][BASE]["samples"]))]
+        cells += [_cell(ratios(r, BASE, "floor"))] if floor else []
+        cells += [_cell(ratios(r, n, BASE)) for n in others]
+        table.append(cells)
+    note = (
+        "Time divided by xpnet's: ratio of medians (ratio of minima; quartiles of the rounds). "
+        "Above 1, xpnet is faster."
+    )
+    extras = [f"- {text}" for r in results for text in extra(r)]
+    return "\n".join(
+        [
+            f"{title}. {note}",
+            "",
+            *("| " + " | ".join(c) + " |" for c in table),
+            *(["", *extras] if extras else []),
+        ]
+    )
+
+
+def _cell(r: Ratio | None) -> str:
+    return "" if r is None else f"{r.medians:.2f} ({r.minima:.2f}; {r.low:.2f}–{r.high:.2f})"
+
+
+def _goals(results: list[dict[str, Any]]) -> str:
+    rows = [
+        f"| {r['row']} | {r['threads']} | {goal.text} | {value.medians:.2f} ({value.minima:.2f}) | {word} |"
+        for r in results
+        for goal, value, word in judged(r)
+    ]
+    if not rows:
+        return ""
+    head = ["| row | threads | goal | medians (minima) | |", "|---|---|---|---|---|"]
+    return "\n".join(["Goals: met or missed where medians and minima agree, else unclear.", "", *head, *rows])
+
+
+def _pytest_markdown(document: dict[str, Any]) -> str:
+    machine = document["machine_info"]
+    cpu = machine.get("cpu", {})
+    name = cpu.get("brand_raw") if isinstance(cpu, dict) else cpu
+    out = [
+        f"{document['datetime'][:16]}, commit {document['commit_info']['id'][:7]}. {name or machine['processor']}, "
+        f"{machine['system']} {machine['machine']}. Python {machine['python_version']}.",
+        "",
+        "pytest-benchmark times each row by itself: rows are not interleaved, so no ratios are made of them.",
+        "",
+        "| benchmark | median | min | interquartile range | rounds |",
+        "|---|---|---|---|---|",
+    ]
+    for b in document["benchmarks"]:
+        s = b["stats"]
+        times = " | ".join(seconds(s[k]) for k in ("median", "min", "iqr"))
+        out.append(f"| {b['name']} | {times} | {s['rounds']} |")
+    return "\n".join(out) + "\n"
+
+
+# --- the chart --------------------------------------------------------------------------------------
+def chart(document: dict[str, Any], path: str | Path, *, rows: list[str] | None = None, setting: str) -> None:
+    """Draw bars of each side's time divided by xpnet's, row by row, 800 pixels wide.
+
+    Raises
+    ------
+    ValueError
+        Nothing is left to draw.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    results = [
+        r
+        for r in select(document, rows, setting)
+        if BASE in r["sides"] and r["kind"] in ("step", "epoch", "predict", "accuracy")
+    ]
+    names = [n for n in _COLOURS if n != "reference" and any(n in r["sides"] for r in results)]
+    if not names:
+        raise ValueError("no result has xpnet and another side to draw")
+    heights = [sum(n in r["sides"] for n in names) for r in results]
+    figure, axes = plt.subplots(figsize=(8, 1.6 + 0.17 * sum(heights) + 0.22 * len(results)), dpi=100)
+    y, ticks = 0.0, []
+    for r, count in zip(results, heights, strict=True):
+        ticks.append(y + (count - 1) / 2)
+        for name in (n for n in names if n in r["sides"]):
+            value = ratios(r, name, BASE)
+            assert value is not None
+            colour, hatch = _COLOURS[name]
+            axes.barh(
+                y, value.medians, height=0.9, color=colour, hatch=hatch, edgecolor="white", linewidth=0.3
+            )
+            axes.plot([value.low, value.high], [y, y], color="black", linewidth=1)
+            axes.annotate(f"{value.medians:.2g}", (max(value.medians, value.high), y), xytext=(3, 0),
+                          textcoords="offset points", va="center", fontsize=7)  # fmt: skip
+            y += 1
+        y += 1.3
+    axes.set_yticks(ticks, [r["row"] for r in results], fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    axes.set_xticks(
+        [v for v in (0.25, 0.5, 1, 2, 5, 10, 20, 50) if axes.get_xlim()[0] <= v <= axes.get_xlim()[1]]
+    )
+    axes.axvline(1.0, color="black", linewidth=1.2)
+    label = "one thread" if setting == "1" else "all threads"
+    axes.set_xlabel(
+        f"time / xpnet's time, {label}; right of 1: slower than xpnet (line: quartiles)", fontsize=9
+    )
+    handles = [
+        plt.Rectangle((0, 0), 1, 1, facecolor=_COLOURS[n][0], hatch=_COLOURS[n][1], edgecolor="white")
+        for n in names
+    ]
+    labels = [n if n != "floor" else "bare matmuls" for n in names]
+    figure.legend(handles, labels, loc="upper center", ncol=min(len(names), 7), fontsize=8, frameon=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    meta = document["meta"]
+    axes.set_title(
+        f"{meta['cpu']}, {meta['date'][:10]}, commit {meta['commit']}",
+        fontsize=8,
+        color="#444444",
+        loc="right",
+    )
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))
+    figure.savefig(path)
+    plt.close(figure)
+
+
+# --- the command ------------------------------------------------------------------------------------
+def load(paths: list[str]) -> dict[str, Any]:
+    """Read one document, or several of `benchmarks.compare` joined under the first one's heading.
+
+    Raises
+    ------
+    ValueError
+        A file is neither, or the documents come from different commits or machines.
+    """
+    documents = [json.loads(Path(p).read_text()) for p in paths]
+    for path, document in zip(paths, documents, strict=True):
+        if "benchmarks" not in document and document.get("schema") != 1:
+            raise ValueError(f"{path} is neither from benchmarks.compare nor from pytest-benchmark")
+    first = documents[0]
+    for path, document in zip(paths[1:], documents[1:], strict=True):
+        for key in ("commit", "cpu", "versions", "blas"):
+            if document["meta"][key] != first["meta"][key]:
+                raise ValueError(f"{path} has another {key} than {paths[0]}; report it by itself")
+        first["results"] += document["results"]
+    return first
+
+
+def insert(path: Path, text: str) -> None:
+    """Replace what stands between the two marks in a file.
+
+    Raises
+    ------
+    ValueError
+        The file lacks them.
+    """
+    old = path.read_text()
+    if BEGIN not in old or END not in old:
+        raise ValueError(f"{path} has no place for the table: put {BEGIN} and {END} on lines of their own")
+    head, _, rest = old.partition(BEGIN)
+    path.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the table and the chart that the command line asks for."""
+    parser = argparse.ArgumentParser(prog="scripts/bench_report", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "json", nargs="+", help="from `python -m benchmarks.compare --json` or `pytest --benchmark-json`"
+    )
+    parser.add_argument(
+        "--rows", nargs="+", metavar="WORD", help="only groups, or rows whose name has this part"
+    )
+    parser.add_argument("--threads", choices=("1", "all"), help="only this setting (chart: 1 by default)")
+    parser.add_argument("--chart", metavar="PNG", help="draw the ratios there")
+    parser.add_argument("--out", metavar="FILE", help="write the table there instead of standard output")
+    parser.add_argument("--append", metavar="FILE", help="add the table to a history, under its date")
+    parser.add_argument("--into", metavar="FILE", help=f"put the table between {BEGIN} and {END}")
+    options = parser.parse_args(arguments)
+    try:
+        document = load(options.json)
+        text = markdown(document, rows=options.rows, setting=options.threads)
+        if options.chart:
+            chart(document, options.chart, rows=options.rows, setting=options.threads or "1")
+        if options.into:
+            insert(Path(options.into), text)
+    except (OSError, ValueError) as error:
+        print(f"bench_report: {error}", file=sys.stderr)
+        return 1
+    if options.append:
+        meta = document.get("meta") or {
+            "date": document["datetime"][:10],
+            "commit": document["commit_info"]["id"][:7],
+        }
+        with open(options.append, "a") as file:
+            file.write(f"\n## {meta['date'][:10]}, commit {meta['commit']}\n\n{text}")
+    if options.out:
+        Path(options.out).write_text(text)
+    elif not (options.append or options.into):
+        print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
