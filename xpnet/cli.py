@@ -247,7 +247,7 @@ def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--data-dir", type=click.Path(), help="Folder that holds the named data set."),
         click.option("--labels", type=click.Path(), help="File of labels, where the data file has none."),
         click.option("--target", help="Key (NPZ) or column (CSV) that holds the labels."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or auto."),
+        click.option("--device", default="cpu", show_default=True, help="cpu, numba, cuda, cuda:N or auto."),
     )):  # fmt: skip
         command = option(command)
     return command
@@ -281,7 +281,7 @@ def evaluate(run: str, as_json: bool, **options: Any) -> None:
 )
 @click.option("--invert", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
               help="Swap light and dark of pictures.")  # fmt: skip
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or auto.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, numba, cuda, cuda:N or auto.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per sample.")
 def predict(run: str, files: tuple[str, ...], top: int, invert: str, device: str, as_json: bool) -> None:
     """Predict images, NPY, NPZ, IDX or CSV files, or folders of images.
@@ -347,7 +347,7 @@ def doctor_command(as_json: bool) -> None:
 @click.option("--out", type=click.Path(), default="runs/experiments", show_default=True,
               help="Folder for figures (PNG and SVG) and result.json, one folder per experiment.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="A small version that takes seconds, on the embedded digits.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or auto.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, numba, cuda, cuda:N or auto.")
 @click.option("--data-dir", type=click.Path(), help="Folder that holds MNIST.")
 @click.option("--download", is_flag=True, help="MNIST may be downloaded.")
 @click.option(

@@ -21,6 +21,7 @@ To plug in another array library, pass its Array-API namespace to `get_backend`,
 
 from __future__ import annotations
 
+import importlib.util
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ import numpy as np
 from ..errors import ConfigError, DeviceError
 
 Array = Any  # an array of whichever library the back end speaks
-DEVICES = "cpu, cuda, cuda:N, auto"
+DEVICES = "cpu, numba, cuda, cuda:N, auto"
 
 
 class Backend(ABC):
@@ -167,7 +168,8 @@ def get_backend(device: str | Backend | types.ModuleType = "cpu") -> Backend:
     Parameters
     ----------
     device : str, Backend or module, default "cpu"
-        ``"cpu"`` (NumPy); ``"cuda"``, ``"cuda:N"`` (CuPy); ``"auto"`` (CUDA where it works, else CPU);
+        ``"cpu"`` (NumPy); ``"numba"`` (the CPU with compiled formulas, extra ``numba``); ``"cuda"``,
+        ``"cuda:N"`` (CuPy); ``"auto"`` (CUDA where it works, else Numba where it is installed, else NumPy);
         a `Backend`, returned as it is; or an Array-API namespace such as `array_api_strict`, which gets
         the reference implementation.
 
@@ -190,10 +192,16 @@ def get_backend(device: str | Backend | types.ModuleType = "cpu") -> Backend:
         from .reference import ReferenceBackend
 
         return ReferenceBackend(device)
-    if device in ("cpu", "auto"):  # "auto" tries CUDA first once xpnet has a CUDA back end
+    if device == "auto":  # tries CUDA first once xpnet has a CUDA back end
+        device = "numba" if importlib.util.find_spec("numba") else "cpu"
+    if device == "cpu":
         from .cpu import CpuBackend
 
         return CpuBackend()
+    if device == "numba":
+        from .compiled import CompiledBackend
+
+        return CompiledBackend()
     if isinstance(device, str) and (device == "cuda" or device.startswith("cuda:")):
         raise DeviceError(
             f"device {device!r} is not available: this version of xpnet has no CUDA back end yet. "

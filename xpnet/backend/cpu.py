@@ -78,15 +78,19 @@ class CpuBackend(ReferenceBackend):
 
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
         outs = out if isinstance(out, tuple) else (out,)
-        # by address range: columns of one buffer may count as shared, which costs a register and no more
-        alias = tuple(tuple(i for i, a in enumerate(args) if np.may_share_memory(a, o)) or None for o in outs)
-        by_signature = self._programs.setdefault(fn, {})
-        program = by_signature.get((len(args), alias))
-        if program is None:
-            program = by_signature[len(args), alias] = trace(fn, len(args), alias)
+        program = self._program(fn, args, outs)
         for block_args, block_outs in _blocks(args, outs):
             self._run_block(program, block_args, block_outs)
         return out
+
+    def _program(self, fn: Callable[..., Any], args: Sequence[Array], outs: Sequence[Array]) -> Program:
+        """Trace `fn`, once for each way its outputs share memory with its arguments."""
+        # by address range: columns of one buffer may count as shared, which costs a register and no more
+        alias = tuple(tuple(i for i, a in enumerate(args) if np.may_share_memory(a, o)) or None for o in outs)
+        by_signature = self._programs.setdefault(fn, {})
+        if (len(args), alias) not in by_signature:
+            by_signature[len(args), alias] = trace(fn, len(args), alias)
+        return by_signature[len(args), alias]
 
     def _run_block(self, program: Program, args: Sequence[Array], outs: Sequence[Array]) -> None:
         places: dict[tuple[str, Any], Any] = {("arg", i): a for i, a in enumerate(args)}

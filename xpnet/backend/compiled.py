@@ -1,0 +1,227 @@
+"""NumPy with compiled formulas: `map` and the loss head as Numba loops, one pass over memory each.
+
+The programs that `map` traces become plain nested loops, compiled once and kept on disk. What NumPy does better
+stays with NumPy: products, gathers, and formulas with transcendental functions, which it vectorises and Numba
+does not. Needs the extra ``numba``; chosen by ``device="numba"``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DeviceError
+from . import Array
+from .cpu import CpuBackend
+from .program import Program, Ref
+
+_SLOW = frozenset({"exp", "expm1", "log", "log1p", "tanh", "sin", "cos", "erf", "pow"})
+_INFIX = {
+    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<=",
+    "greater": ">", "greater_equal": ">=", "equal": "==", "not_equal": "!=", "logical_and": "&",
+    "logical_or": "|",
+}  # fmt: skip
+_CALLS = {
+    "abs": "abs({0})", "sqrt": "np.sqrt({0})", "square": "{0} * {0}", "floor": "np.floor({0})",
+    "sign": "np.sign({0})", "negative": "-{0}", "positive": "{0}", "logical_not": "not {0}",
+    # like NumPy, and unlike Python's max and min, these hand a NaN on
+    "maximum": "({0} if ({0} >= {1} or {0} != {0}) else {1})",
+    "minimum": "({0} if ({0} <= {1} or {0} != {0}) else {1})",
+    "where": "({1} if {0} else {2})", "copy": "{0}",
+}  # fmt: skip
+_KINDS = {"f": "np.float32", "d": "np.float64"}
+
+# One row of the head at a time: its logits stay in the first-level cache.
+_HEAD = """
+import numpy as np
+from numba import njit
+
+@njit(error_model="numpy", cache=True)
+def kernel(z, t, w, loss, out):
+    for i in range(z.shape[0]):
+        top = z[i, 0]
+        for j in range(1, z.shape[1]):
+            top = z[i, j] if (z[i, j] >= top or z[i, j] != z[i, j]) else top
+        total, share, cost = {kind}(0.0), {kind}(0.0), {kind}(0.0)
+        for j in range(z.shape[1]):
+            shifted = z[i, j] - top
+            total += np.exp(shifted)
+            share += t[i, j]
+            cost -= t[i, j] * shifted if t[i, j] != {kind}(0.0) else {kind}(0.0)
+        loss[i] = cost + share * np.log(total)
+        factor = share / total
+        for j in range(z.shape[1]):
+            out[i, j] = w[i] * (np.exp(z[i, j] - top) * factor - t[i, j])
+"""
+_HEAD_WIDTH = 64  # beyond, NumPy's vectorised exponential wins
+
+
+class CompiledBackend(CpuBackend):
+    """`CpuBackend` with Numba loops. Results agree with it to rounding.
+
+    Raises
+    ------
+    DeviceError
+        Numba is not installed.
+    """
+
+    def __init__(self) -> None:
+        if importlib.util.find_spec("numba") is None:
+            raise DeviceError(
+                "device 'numba' needs Numba, which is not installed: pip install \"xpnet[numba]\", "
+                "or use device 'cpu'"
+            )
+        super().__init__()
+        self.name = "numpy+numba"
+
+    def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
+        outs = out if isinstance(out, tuple) else (out,)
+        program = self._program(fn, args, outs)
+        plan = _layout(args, outs) if not any(i.op in _SLOW for i in program.instructions) else None
+        if plan is None:
+            return super().map(fn, *args, out=out)
+        axes, views, indices = plan
+        names, distinct = _names(views, len(args))
+        self._do(_kernel(_source(program, axes, names, indices, outs[0].dtype.char)), *distinct)
+        return out
+
+    def softmax_cross_entropy(self, z: Array, t: Array, w: Array, *, loss: Array, out: Array) -> Array:
+        flat = z.ndim == t.ndim == 2 and w.ndim == 1
+        if not flat or z.shape[-1] > _HEAD_WIDTH or not all(_plain(a) for a in (z, t, w, loss, out)):
+            return super().softmax_cross_entropy(z, t, w, loss=loss, out=out)
+        self._do(_kernel(_HEAD.format(kind=_KINDS[z.dtype.char])), z, t, w, loss, out)
+        return out
+
+
+def _plain(a: Array) -> bool:
+    return isinstance(a, np.ndarray) and a.flags.c_contiguous and a.dtype.char in _KINDS
+
+
+def _layout(
+    args: Sequence[Array], outs: Sequence[Array]
+) -> tuple[int, list[Array], list[tuple[int, ...]]] | None:
+    """Reduce a call to loops over as few axes as possible.
+
+    Returns the number of loops, a view of each array with only the axes it varies along, and which loops those
+    are; None where an array is not contiguous or has another type than loops are made for.
+    """
+    shape = outs[0].shape
+    arrays = [np.asarray(a) for a in (*args, *outs)]
+    if any(o.shape != shape or o.dtype != outs[0].dtype for o in outs):
+        return None
+    if outs[0].dtype.char not in _KINDS or not all(a.flags.c_contiguous for a in arrays):
+        return None
+    if any(a.ndim > len(shape) or a.dtype.char not in "fdl?" for a in arrays):
+        return None
+    full = [(1,) * (len(shape) - a.ndim) + a.shape for a in arrays]
+    groups: list[tuple[tuple[bool, ...], int]] = []  # who varies along an axis, and its length
+    for axis, length in enumerate(shape):
+        if length == 1:
+            continue
+        who = tuple(f[axis] != 1 for f in full)
+        if groups and groups[-1][0] == who:
+            groups[-1] = (who, groups[-1][1] * length)
+        else:
+            groups.append((who, length))
+    views, indices = [], []
+    for k, a in enumerate(arrays):
+        mine = tuple(g for g, (who, _) in enumerate(groups) if who[k])
+        dims = tuple(groups[g][1] for g in mine) or (1,)
+        if prod(dims) != a.size:
+            return None
+        views.append(a.reshape(dims))
+        indices.append(mine)
+    return len(groups), views, indices
+
+
+def _names(views: Sequence[Array], n_args: int) -> tuple[list[str], list[Array]]:
+    """Name the arrays; those that are one and the same memory get one name.
+
+    Only so can the compiler see that an update in place is one, and work on several elements at a time.
+    """
+    names: list[str] = []
+    known: dict[tuple[int, tuple[int, ...]], str] = {}
+    distinct = []
+    for k, view in enumerate(views):
+        key = (view.__array_interface__["data"][0], view.shape)
+        if key not in known:
+            known[key] = f"a{k}" if k < n_args else f"o{k - n_args}"
+            distinct.append(view)
+        names.append(known[key])
+    return names, distinct
+
+
+def _source(
+    program: Program, axes: int, names: Sequence[str], indices: Sequence[tuple[int, ...]], char: str
+) -> str:
+    """Write the program as nested loops over `axes` axes."""
+
+    def element(name: str, mine: tuple[int, ...]) -> str:
+        return f"{name}[{', '.join(f'i{g}' for g in mine) or '0'}]"
+
+    place = [element(name, mine) for name, mine in zip(names, indices, strict=True)]
+    first = names[program.n_args]  # an output varies along every axis
+
+    def show(ref: Ref) -> str:
+        kind, value = ref
+        if kind == "const":
+            text = (
+                "np.nan"
+                if value != value
+                else repr(value)
+                if abs(value) != np.inf
+                else f"{'-' * (value < 0)}np.inf"
+            )
+            return f"kind({text})"
+        return {"arg": f"x{value}", "reg": f"r{value}", "breg": f"b{value}", "out": f"y{value}"}[kind]
+
+    # Every argument is read before anything is written: an output may be an input.
+    body = [f"x{i} = {place[i]}" for i in range(program.n_args)]
+    for step in program.instructions:
+        operands = [show(r) for r in step.operands]
+        infix = _INFIX.get(step.op)
+        value = f"{operands[0]} {infix} {operands[1]}" if infix else _CALLS[step.op].format(*operands)
+        body.append(f"{show(step.target)} = {value}")
+    body += [f"{place[program.n_args + k]} = y{k}" for k in range(program.n_out)]
+    lines = ["import numpy as np", "from numba import njit", f"kind = {_KINDS[char]}", ""]
+    lines += ['@njit(error_model="numpy", cache=True)', f"def kernel({', '.join(dict.fromkeys(names))}):"]
+    lines += ["    " * (g + 1) + f"for i{g} in range({first}.shape[{g}]):" for g in range(axes)]
+    lines += ["    " * (axes + 1) + line for line in body]
+    return "\n".join(lines) + "\n"
+
+
+_kernels: dict[str, Callable[..., None]] = {}
+
+
+def _kernel(source: str) -> Callable[..., None]:
+    """Compile `source`; the machine code is kept on disk beside a copy of the source."""
+    if source not in _kernels:
+        name = f"xpnet_kernel_{hashlib.sha256(source.encode()).hexdigest()[:24]}"
+        path = _folder() / f"{name}.py"
+        if not path.exists():
+            temporary = path.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(source, encoding="utf-8")
+            os.replace(temporary, path)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # Numba looks the module up when it loads machine code from disk
+        spec.loader.exec_module(module)
+        _kernels[source] = module.kernel
+    return _kernels[source]
+
+
+def _folder() -> Path:
+    import pooch
+
+    folder = Path(os.environ.get("XPNET_CACHE") or pooch.os_cache("xpnet")) / "kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
