@@ -50,7 +50,7 @@ def environment() -> dict[str, Any]:
 
 def blas() -> list[dict[str, Any]]:
     """The matrix libraries in this process, with their kernels and threads."""
-    from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_info
 
     keys = ("internal_api", "version", "architecture", "num_threads")
     found = [{k: pool.get(k) for k in keys} for pool in threadpool_info() if pool.get("user_api") == "blas"]
