@@ -63,6 +63,42 @@ def kernel(z, t, w, loss, out):
 """
 _HEAD_WIDTH = 64  # beyond, NumPy's vectorised exponential wins
 
+_ARGMAX = """
+from numba import njit
+
+@njit(error_model="numpy", cache=True)
+def kernel(x, out):
+    for i in range(x.shape[0]):
+        best = 0
+        for j in range(1, x.shape[1]):
+            # the first NaN counts as the largest, as it does for NumPy
+            if x[i, j] > x[i, best] or (x[i, j] != x[i, j] and x[i, best] == x[i, best]):
+                best = j
+        out[i] = best
+"""
+
+_TOTAL = """
+from numba import njit
+
+@njit(error_model="numpy", cache=True)
+def kernel(x, out):
+    total = out.dtype.type(0)
+    for i in range(x.shape[0]):
+        total += x[i]
+    out[...] = total
+"""
+
+_GATHER = """
+from numba import njit
+
+@njit(error_model="numpy", cache=True)
+def kernel(x, index, out):
+    for i in range(index.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] = x[index[i], j]
+"""
+_SMALL = 65536  # elements up to which a loop of ours starts sooner than NumPy's machinery
+
 
 class CompiledBackend(CpuBackend):
     """`CpuBackend` with Numba loops. Results agree with it to rounding.
@@ -99,6 +135,29 @@ class CompiledBackend(CpuBackend):
             return super().softmax_cross_entropy(z, t, w, loss=loss, out=out)
         self._do(_kernel(_HEAD.format(kind=_KINDS[z.dtype.char])), z, t, w, loss, out)
         return out
+
+    def sum(self, x: Array, *, axis: int, out: Array) -> Array:
+        # one accumulator: good for a batch, not for a million numbers
+        if x.ndim == 1 and out.ndim == 0 and x.size <= 4096 and _plain(x) and x.dtype == out.dtype:
+            self._do(_kernel(_TOTAL), x, out)
+            return out
+        return super().sum(x, axis=axis, out=out)
+
+    def argmax(self, x: Array, *, out: Array) -> Array:
+        if x.ndim == 2 and x.size <= _SMALL and _plain(x):
+            self._do(_kernel(_ARGMAX), x, out)
+            return out
+        return super().argmax(x, out=out)
+
+    def gather(
+        self, x: Array, index: Array, *, out: Array, scale: Array | float = 1.0, shift: Array | float = 0.0
+    ) -> Array:
+        as_it_is = np.isscalar(scale) and scale == 1.0 and np.isscalar(shift) and shift == 0.0
+        if as_it_is and x.ndim == 2 and index.ndim == 1 and x.dtype == out.dtype and out.size <= _SMALL:
+            if _plain(x) and _plain(out):
+                self._do(_kernel(_GATHER), x, index, out)
+                return out
+        return super().gather(x, index, out=out, scale=scale, shift=shift)
 
 
 def _plain(a: Array) -> bool:
