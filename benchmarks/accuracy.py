@@ -35,10 +35,11 @@ ROWS: dict[str, dict] = {
         "hidden": [16, 16], "activation": "sigmoid", "output_activation": "sigmoid", "loss": "squared_error",
         "epochs": 20, "batch_size": 16, "optimizer": "sgd", "momentum": 0.9, "lr": 0.5, "schedule": "linear",
     },
-    # dropout and max-norm, after Srivastava et al. (2014), with a shorter schedule
+    # dropout, input noise and smoothed labels; chosen among five such recipes on 10,000 held-out training digits
     "dropout-1024-1024": {
-        "hidden": [1024, 1024], "dropout": [0.5], "input_dropout": 0.2, "max_norm": 3.0, "epochs": 40,
-        "batch_size": 128, "optimizer": "adam", "lr": 2e-3, "schedule": "one_cycle",
+        "hidden": [1024, 1024], "dropout": [0.3], "input_dropout": 0.1, "input_noise": 0.15,
+        "label_smoothing": 0.1, "epochs": 50, "batch_size": 256, "optimizer": "adam", "lr": 3e-3,
+        "schedule": "one_cycle",
     },
 }  # fmt: skip
 

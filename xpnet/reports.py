@@ -175,7 +175,7 @@ def plot_run(run: str | Path, out: str | Path | None, *, device: str = "cpu", **
     paths = []
     history = folder.metrics() if folder is not None else []
     if history:
-        plots.curves(history, target / "curves.png")
+        plots.curves(history, target / "curves.png", loss=model.loss)
         paths.append("curves.png")
     paths += _plot_weights(model, target)
     if (
