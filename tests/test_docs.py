@@ -38,9 +38,8 @@ def test_links_lead_somewhere(page):
 def _commands(page):
     for block in re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M):
         for line in block.splitlines():
-            words = shlex.split(line.removeprefix("$ "), comments=True)
-            if words[:1] == ["xpnet"] and len(words) > 1:
-                yield words[1:]
+            if line.removeprefix("$ ").startswith("xpnet "):
+                yield shlex.split(line.removeprefix("$ "), comments=True)[1:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
