@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from . import accuracy_time as at
+from .grid import VARIANTS
 from .peers import SIDES
 
 
@@ -20,9 +21,11 @@ def data(request):
 
 @pytest.mark.parametrize(
     ("name", "target"),
-    [*((n, at.TARGET) for n in at.SIDES_HERE if n != "sklearn"), ("xpnet", at.SKLEARN_TARGET),
-     ("sklearn", at.SKLEARN_TARGET)],
-)  # fmt: skip
+    [
+        *((n, at.TARGET) for n in at.SIDES_HERE if n != "sklearn"),
+        *((n, at.SKLEARN_TARGET) for n in at.SIDES_HERE if n == "sklearn" or n in VARIANTS),
+    ],
+)
 def bench_time_to_accuracy(name, target, data, benchmark):
     reason = SIDES[name].missing()
     if reason is not None:

@@ -8,15 +8,16 @@ import pytest
 
 from .grid import EPOCH_ROWS, EPOCH_STEPS
 
-SIDES_HERE = ("xpnet", "torch", "jax.scan", "sklearn", "keras")
+SIDES_HERE = ("xpnet", "xpnet.numba", "torch", "jax.scan", "sklearn", "keras")
 
 
 @pytest.mark.parametrize("row", EPOCH_ROWS, ids=lambda r: r.name)
-@pytest.mark.parametrize("name", [*SIDES_HERE, "bare steps"])
+@pytest.mark.parametrize("name", [*SIDES_HERE, "xpnet, bare steps", "xpnet.numba, bare steps"])
 def bench_epoch(name, row, side, benchmark, measure):
     benchmark.group = f"epoch, {row.name}"
-    if name == "bare steps":
-        one = side("xpnet", row, n_batches=EPOCH_STEPS)
+    name, _, bare = name.partition(", ")
+    if bare:
+        one = side(name, row, n_batches=EPOCH_STEPS)
         measure(lambda n: one.run(n * EPOCH_STEPS), reset=one.reset)
         return
     one = side(name, row, n_batches=EPOCH_STEPS)

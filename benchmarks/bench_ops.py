@@ -8,7 +8,7 @@ from .ops import OPS, backends, make
 
 
 @pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("backend", ["xpnet", "reference", "cupy"])
+@pytest.mark.parametrize("backend", ["xpnet", "xpnet.numba", "reference", "cupy"])
 def bench_op(op, backend, benchmark, measure):
     be, reason = backends()[backend]
     if reason is not None:

@@ -193,10 +193,12 @@ def epoch_contests(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 continue
             side = kind(problem)
             entrants.append(Entrant(side.name, _repeat(side.epoch), side.reset))
-            if side.name == "xpnet":
+            if side.name in grid.VARIANTS:
                 bare = kind(problem)
                 entrants.append(
-                    Entrant("bare steps", lambda n, s=bare: s.run(n * grid.EPOCH_STEPS), bare.reset)
+                    Entrant(
+                        f"{side.name}, bare steps", lambda n, s=bare: s.run(n * grid.EPOCH_STEPS), bare.reset
+                    )
                 )
         goals = [grid.within("bare steps", 1.05), grid.times_faster("peers", 1.0)]
         yield {
@@ -261,7 +263,7 @@ def accuracy_contests(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     wanted = [k.name for k in at.contestants() if not options.sides or k.name in options.sides]
     for target, names in (
         (at.TARGET, [n for n in wanted if n != "sklearn"]),
-        (at.SKLEARN_TARGET, [n for n in wanted if n in ("xpnet", "sklearn")]),
+        (at.SKLEARN_TARGET, [n for n in wanted if n in (*grid.VARIANTS, "sklearn")]),
     ):
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for seed in at.SEEDS[: options.seeds]:

@@ -19,10 +19,11 @@ def backends() -> dict[str, tuple[Any, str | None]]:
         "xpnet": (xpnet.get_backend("cpu"), None),
         "reference": (ReferenceBackend(np), None),
     }
-    try:
-        found["cupy"] = (xpnet.get_backend("cuda"), None)
-    except xpnet.XpnetError as error:
-        found["cupy"] = (None, str(error))
+    for name, device in (("xpnet.numba", "numba"), ("cupy", "cuda")):
+        try:
+            found[name] = (xpnet.get_backend(device), None)
+        except xpnet.XpnetError as error:
+            found[name] = (None, str(error))
     return found
 
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .grid import BETA1, BETA2, EPS, LEARNING_RATE, MOMENTUM
+from .grid import BETA1, BETA2, EPS, MOMENTUM
 from .problem import Problem
 
 
@@ -45,7 +45,7 @@ class Side:
 
     def __init__(self, problem: Problem):
         self.problem, self.row = problem, problem.row
-        self.lr = LEARNING_RATE[self.row.optimizer]
+        self.lr = self.row.lr
 
     @classmethod
     def missing(cls) -> str | None:
@@ -123,6 +123,17 @@ class Xpnet(Side):
     def epoch(self) -> float:
         self.trainer.epochs += 1
         return self.trainer.run()[-1]["train_loss"]
+
+
+class XpnetNumba(Xpnet):
+    """xpnet on NumPy with formulas compiled by Numba."""
+
+    name = "xpnet.numba"
+    needs = ("numba",)
+
+    @staticmethod
+    def device() -> Any:
+        return "numba"
 
 
 class XpnetReference(Xpnet):
@@ -599,6 +610,7 @@ SIDES: dict[str, type[Side]] = {
     side.name: side
     for side in (
         Xpnet,
+        XpnetNumba,
         XpnetReference,
         XpnetCuda,
         Floor,

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .grid import PEERS, Goal
+from .grid import PEERS, VARIANTS, Goal
 from .statistics import Ratio, quartiles, ratio, verdict
 
 BASE = "xpnet"
@@ -118,14 +118,21 @@ def ratios(result: dict[str, Any], over: str, under: str) -> Ratio | None:
     return ratio(sides[over]["samples"], sides[under]["samples"])
 
 
-def judged(result: dict[str, Any]) -> list[tuple[Goal, Ratio, str]]:
-    """Goals of a result that can be judged, with the ratio and the verdict."""
+def variants(result: dict[str, Any]) -> list[str]:
+    """The variants of xpnet that a result has."""
+    return [name for name in VARIANTS if name in result["sides"]]
+
+
+def judged(result: dict[str, Any]) -> list[tuple[str, Goal, Ratio, str]]:
+    """Goals of a result that can be judged: the variant of xpnet, the goal, the ratio and the verdict."""
     rows = []
-    for entry in result["goals"]:
-        goal = Goal(**entry)
-        r = ratios(result, goal.over, goal.under)
-        if r is not None:
-            rows.append((goal, r, verdict(goal.met(r.medians), goal.met(r.minima))))
+    for variant in variants(result):
+        stands_for = {BASE: variant, "bare steps": f"{variant}, bare steps"}
+        for entry in result["goals"]:
+            goal = Goal(**entry)
+            r = ratios(result, stands_for.get(goal.over, goal.over), stands_for.get(goal.under, goal.under))
+            if r is not None:
+                rows.append((variant, goal, r, verdict(goal.met(r.medians), goal.met(r.minima))))
     return rows
 
 
@@ -150,22 +157,26 @@ def lines(result: dict[str, Any]) -> list[str]:
         low, high = quartiles(data["samples"])
         line = f"  {name:14} {seconds(median(data['samples'])):>9}  (min {seconds(min(data['samples']))}, "
         line += f"quartiles {seconds(low)} to {seconds(high)}, {len(data['samples'])} x {data['per_sample']})"
-        if BASE in result["sides"] and name != BASE:
-            line += f"  / xpnet: {ratios(result, name, BASE)}"
+        for variant in variants(result):
+            if name not in (*VARIANTS, *(f"{v}, bare steps" for v in VARIANTS)):
+                line += f"  / {variant}: {ratios(result, name, variant)}"
         out.append(line)
-    if "flops" in result and BASE in result["sides"]:
-        out.append(f"  xpnet: {result['flops'] / median(result['sides'][BASE]['samples']) / 1e9:.1f} GFLOP/s")
+    if "flops" in result:
+        for name in (*variants(result), *(n for n in ("floor",) if n in result["sides"])):
+            speed = result["flops"] / median(result["sides"][name]["samples"]) / 1e9
+            out.append(f"  {name}: {speed:.1f} GFLOP/s")
     for name in result.get("disagree", ()):
         loss = result["loss_after_20"]
+        first = next(iter(loss))
         out.append(
-            f"  {name}: NOT TIMED, its loss after 20 steps is {loss[name]:.6g}, {BASE}'s {loss[BASE]:.6g}"
+            f"  {name}: NOT TIMED, its loss after 20 steps is {loss[name]:.6g}, {first}'s {loss[first]:.6g}"
         )
     for side, runs in result.get("runs", {}).items():
         missed = [r["accuracy"] for r in runs if r["seconds"] is None]
         epochs = [r["epochs"] for r in runs]
         out.append(f"  {side}: {epochs} epochs" + (f"; target missed at {missed}" if missed else ""))
     out += [f"  {text}" for text in extra(result)]
-    out += [f"  goal {goal.text}: {r}: {word}" for goal, r, word in judged(result)]
+    out += [f"  {variant}: goal {goal.text}: {r}: {word}" for variant, goal, r, word in judged(result)]
     out += [f"  {name} skipped: {reason}" for name, reason in result["skipped"].items()]
     return out
 
@@ -192,10 +203,11 @@ def extra(result: dict[str, Any]) -> list[str]:
             f"gradients; goal <= {result['limit']}: {'met' if share <= result['limit'] else 'missed'}"
         )
         out += [f"{side}: the process grows by {b / 2**20:.0f} MiB" for side, b in result["grown"].items()]
-    if "limit_seconds" in result and BASE in sides and "sklearn" not in sides:
-        middle = median(sides[BASE]["samples"])
-        word = "met" if middle <= result["limit_seconds"] else "missed"
-        out.append(f"xpnet: median {middle:.2f} s, goal <= {result['limit_seconds']:g} s: {word}")
+    if "limit_seconds" in result and "sklearn" not in sides:
+        for name in variants(result):
+            middle = median(sides[name]["samples"])
+            word = "met" if middle <= result["limit_seconds"] else "missed"
+            out.append(f"{name}: median {middle:.2f} s, goal <= {result['limit_seconds']:g} s: {word}")
     return out
 
 
@@ -242,30 +254,37 @@ def _table(results: list[dict[str, Any]], kind: str, threads: str) -> str:
                 f"- {n}: {seconds(median(d['samples']))}" for r in results for n, d in r["sides"].items()
             ]
         return f"{title}\n\n" + "\n".join(body)
-    others = [n for n in (*PEERS, "reference", "bare steps") if any(n in r["sides"] for r in results)]
+    found = [v for v in VARIANTS if any(v in r["sides"] for r in results)]
+    tables = [_ratio_table(results, variant) for variant in found]
+    extras = [f"- {text}" for r in results for text in extra(r)]
+    note = (
+        "Times divided by that of xpnet in the second column: ratio of medians (ratio of minima; quartiles of the "
+        "rounds). Above 1, xpnet is faster."
+    )
+    return "\n\n".join([f"{title}. {note}", *tables, *(["\n".join(extras)] if extras else [])])
+
+
+def _ratio_table(results: list[dict[str, Any]], base: str) -> str:
+    others = [n for n in (*PEERS, "reference") if any(n in r["sides"] for r in results)]
+    bare = any(f"{base}, bare steps" in r["sides"] for r in results)
     floor = any("floor" in r["sides"] for r in results)
-    head = ["row", "xpnet", *(["step / floor"] if floor else []), *(f"{n} / xpnet" for n in others)]
+    head = [
+        "row",
+        base,
+        *(["step / floor"] if floor else []),
+        *(["epoch / bare steps"] if bare else []),
+        *others,
+    ]
     table = [head, ["---"] * len(head)]
     for r in results:
-        if BASE not in r["sides"]:
+        if base not in r["sides"]:
             continue
-        cells = [r["row"], seconds(median(r["sides"][BASE]["samples"]))]
-        cells += [_cell(ratios(r, BASE, "floor"))] if floor else []
-        cells += [_cell(ratios(r, n, BASE)) for n in others]
+        cells = [r["row"], seconds(median(r["sides"][base]["samples"]))]
+        cells += [_cell(ratios(r, base, "floor"))] if floor else []
+        cells += [_cell(ratios(r, base, f"{base}, bare steps"))] if bare else []
+        cells += [_cell(ratios(r, n, base)) for n in others]
         table.append(cells)
-    note = (
-        "Time divided by xpnet's: ratio of medians (ratio of minima; quartiles of the rounds). "
-        "Above 1, xpnet is faster."
-    )
-    extras = [f"- {text}" for r in results for text in extra(r)]
-    return "\n".join(
-        [
-            f"{title}. {note}",
-            "",
-            *("| " + " | ".join(c) + " |" for c in table),
-            *(["", *extras] if extras else []),
-        ]
-    )
+    return "\n".join("| " + " | ".join(c) + " |" for c in table)
 
 
 def _cell(r: Ratio | None) -> str:
@@ -274,13 +293,13 @@ def _cell(r: Ratio | None) -> str:
 
 def _goals(results: list[dict[str, Any]]) -> str:
     rows = [
-        f"| {r['row']} | {r['threads']} | {goal.text} | {value.medians:.2f} ({value.minima:.2f}) | {word} |"
+        f"| {r['row']} | {r['threads']} | {v} | {goal.text} | {value.medians:.2f} ({value.minima:.2f}) | {word} |"
         for r in results
-        for goal, value, word in judged(r)
+        for v, goal, value, word in judged(r)
     ]
     if not rows:
         return ""
-    head = ["| row | threads | goal | medians (minima) | |", "|---|---|---|---|---|"]
+    head = ["| row | threads | side | goal | medians (minima) | |", "|---|---|---|---|---|---|"]
     return "\n".join(["Goals: met or missed where medians and minima agree, else unclear.", "", *head, *rows])
 
 
@@ -305,7 +324,14 @@ def _pytest_markdown(document: dict[str, Any]) -> str:
 
 
 # --- the chart --------------------------------------------------------------------------------------
-def chart(document: dict[str, Any], path: str | Path, *, rows: list[str] | None = None, setting: str) -> None:
+def chart(
+    document: dict[str, Any],
+    path: str | Path,
+    *,
+    rows: list[str] | None = None,
+    setting: str,
+    base: str = BASE,
+) -> None:
     """Draw bars of each side's time divided by xpnet's, row by row, 800 pixels wide.
 
     Raises
@@ -321,7 +347,7 @@ def chart(document: dict[str, Any], path: str | Path, *, rows: list[str] | None 
     results = [
         r
         for r in select(document, rows, setting)
-        if BASE in r["sides"] and r["kind"] in ("step", "epoch", "predict", "accuracy")
+        if base in r["sides"] and r["kind"] in ("step", "epoch", "predict", "accuracy")
     ]
     names = [n for n in _COLOURS if n != "reference" and any(n in r["sides"] for r in results)]
     if not names:
@@ -332,7 +358,7 @@ def chart(document: dict[str, Any], path: str | Path, *, rows: list[str] | None 
     for r, count in zip(results, heights, strict=True):
         ticks.append(y + (count - 1) / 2)
         for name in (n for n in names if n in r["sides"]):
-            value = ratios(r, name, BASE)
+            value = ratios(r, name, base)
             assert value is not None
             colour, hatch = _COLOURS[name]
             axes.barh(
@@ -354,7 +380,7 @@ def chart(document: dict[str, Any], path: str | Path, *, rows: list[str] | None 
     axes.axvline(1.0, color="black", linewidth=1.2)
     label = "one thread" if setting == "1" else "all threads"
     axes.set_xlabel(
-        f"time / xpnet's time, {label}; right of 1: slower than xpnet (line: quartiles)", fontsize=9
+        f"time / {base}'s time, {label}; right of 1: slower than {base} (line: quartiles)", fontsize=9
     )
     handles = [
         plt.Rectangle((0, 0), 1, 1, facecolor=_COLOURS[n][0], hatch=_COLOURS[n][1], edgecolor="white")
@@ -424,6 +450,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--threads", choices=("1", "all"), help="only this setting (chart: 1 by default)")
     parser.add_argument("--chart", metavar="PNG", help="draw the ratios there")
+    parser.add_argument("--base", choices=VARIANTS, default=BASE, help="the chart's 1 (default: xpnet)")
     parser.add_argument("--out", metavar="FILE", help="write the table there instead of standard output")
     parser.add_argument("--append", metavar="FILE", help="add the table to a history, under its date")
     parser.add_argument("--into", metavar="FILE", help=f"put the table between {BEGIN} and {END}")
@@ -432,7 +459,9 @@ def main(arguments: list[str] | None = None) -> int:
         document = load(options.json)
         text = markdown(document, rows=options.rows, setting=options.threads)
         if options.chart:
-            chart(document, options.chart, rows=options.rows, setting=options.threads or "1")
+            chart(
+                document, options.chart, rows=options.rows, setting=options.threads or "1", base=options.base
+            )
         if options.into:
             insert(Path(options.into), text)
     except (OSError, ValueError) as error:
