@@ -31,7 +31,7 @@ LEVELS = [
     {"step"},
     {"callbacks", "diagnostics", "conformance", "testing"},
     {"train"},
-    {"plots", "estimators", "config", "runs", "reports", "doctor"},  # applications
+    {"plots", "estimators", "exchange", "config", "runs", "reports", "doctor"},  # applications
     {"experiments", "playground"},
     {"cli", "__main__"},
 ]

@@ -1,5 +1,7 @@
 """xpnet: multilayer perceptrons with one set of layer code on NumPy (CPU) and CuPy (CUDA)."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from .backend import Backend, get_backend
 from .callbacks import Callback
 from .errors import (
@@ -14,6 +16,9 @@ from .errors import (
 from .mlp import MLP, load
 from .optim import SGD, AdaGrad, Adam, AdamW, RMSProp
 from .train import History, Trainer, evaluate, fit
+
+if _TYPE_CHECKING:
+    from .estimators import MLPClassifier, MLPRegressor
 
 __version__ = "0.1.0"
 
@@ -31,6 +36,8 @@ __all__ = [
     "DivergedError",
     "FileFormatError",
     "History",
+    "MLPClassifier",
+    "MLPRegressor",
     "OutOfMemoryError",
     "RMSProp",
     "Trainer",
@@ -41,3 +48,16 @@ __all__ = [
     "get_backend",
     "load",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # the estimators need scikit-learn, which takes a second to import
+    if name in ("MLPClassifier", "MLPRegressor"):
+        from . import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,402 @@
+"""What classifier and regressor share: from settings and samples to a trained network and its records."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..callbacks import Callback
+from ..data.checks import check_weights
+from ..errors import ConfigError, DataError, DeviceError, unknown_name
+from ..losses import get_loss
+from ..mlp import DTYPES, MLP
+from ..optim import Optimizer, get_optimizer
+from ..schedules import ReduceOnPlateau, Schedule, get_schedule
+from ..train import History, Trainer
+from .rows import CHUNK, as_examples, hold_out, scaled
+from .scaling import FeatureScaler
+
+SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad")
+INPUT_TYPES = (np.float64, np.float32, np.uint8)
+_SMALL = 1000  # up to so many samples float64 costs nothing worth saving
+
+Part = tuple[Any, np.ndarray, np.ndarray | None]  # samples, targets, weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverseScaling(Schedule):
+    """scikit-learn's "invscaling": 1 / (t + 1)^power with t the samples seen."""
+
+    power: float = 0.5
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.power >= 0.0:
+            raise ConfigError(f"power_t must be a number >= 0, found {self.power!r}")
+
+    @property
+    def name(self) -> str:
+        return "invscaling"
+
+    def __call__(self, step: int, total: int, per_epoch: int) -> float:
+        return (step * self.batch + 1.0) ** -self.power
+
+
+class _StopAtFloor(Callback):
+    """End training when an adaptive rate has reached the least one."""
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        if record["lr"] <= 1e-6:
+            trainer.stop("learning_rate")
+
+
+class BaseMLP(BaseEstimator):
+    """Base of `MLPClassifier` and `MLPRegressor`; not to be used itself.
+
+    A subclass says what its targets are (`_task`), which network they need (`_width`, `_loss_name`) and how one
+    epoch is scored.
+    """
+
+    # parameters, for type checkers; each subclass lists them in __init__, as scikit-learn requires
+    hidden_layer_sizes: Any
+    activation: Any
+    solver: Any
+    alpha: Any
+    l1: Any
+    batch_size: Any
+    learning_rate: Any
+    learning_rate_init: Any
+    power_t: Any
+    max_iter: Any
+    loss: Any
+    dropout: Any
+    input_dropout: Any
+    input_noise: Any
+    max_norm: Any
+    clip_norm: Any
+    clip_value: Any
+    weight_decay: Any
+    init: Any
+    shuffle: Any
+    random_state: Any
+    tol: Any
+    verbose: Any
+    warm_start: Any
+    momentum: Any
+    nesterovs_momentum: Any
+    early_stopping: Any
+    validation_fraction: Any
+    beta_1: Any
+    beta_2: Any
+    epsilon: Any
+    n_iter_no_change: Any
+    standardize: Any
+    dtype: Any
+    device: Any
+    callbacks: Any
+
+    n_features_in_: int
+    model_: MLP
+    scaler_: FeatureScaler | None
+
+    # --- what subclasses say ----------------------------------------------------------------------
+    _task: str
+
+    def _width(self) -> int:
+        raise NotImplementedError
+
+    def _loss_name(self) -> str:
+        raise NotImplementedError
+
+    def _auto_alpha(self, n: int) -> float:
+        raise NotImplementedError
+
+    def _auto_noise(self, n: int, batch: int) -> float:
+        return 0.0
+
+    def _options(self) -> dict[str, Any]:
+        """More arguments of `Trainer`."""
+        return {}
+
+    def _score_callback(self, validation: Part) -> Callback | None:
+        """What adds "valid_score" to the records, where they do not have it."""
+        return None
+
+    # --- fitting ----------------------------------------------------------------------------------
+    def _check(self, x: Any, y: Any, reset: bool) -> tuple[Any, np.ndarray]:
+        x, y = validate_data(
+            self, x, y, reset=reset, accept_sparse="csr", multi_output=True, dtype=INPUT_TYPES,
+            y_numeric=self._y_numeric,
+        )  # fmt: skip
+        return x, y
+
+    _y_numeric = False
+
+    def _train(self, part: Part, given: Part | None, *, partial: bool = False) -> None:
+        """Train on checked samples, encoded targets and weights; `given` is a validation set of the user's."""
+        if not isinstance(self.max_iter, (int, np.integer)) or self.max_iter < 1:
+            raise ConfigError(f"max_iter must be a whole number >= 1, found {self.max_iter!r}")
+        goes_on = hasattr(self, "model_") and (partial or self.warm_start)
+        random = check_random_state(self.random_state)
+        seed = int(random.randint(2**31 - 1))
+        part = _weighed(part)
+        validation = None if given is None else _weighed(given)
+        if self.early_stopping and given is None and not partial:
+            if not 0.0 < self.validation_fraction < 1.0:
+                raise ConfigError(
+                    f"validation_fraction must be in (0, 1), found {self.validation_fraction!r}"
+                )
+            part, validation = hold_out(*part, self.validation_fraction, seed, self._task == "classification")
+        x, t, w = part
+        n = int(x.shape[0])
+        batch = self._batch(n)
+        if not goes_on:
+            self._start(x, w, n, batch, seed)
+        t_scaled = self._scale_targets(t, w, fit=not goes_on)
+        data = (as_examples(x, self.scaler_, self.dtype_), t_scaled)
+        options = self._options() | {"sample_weight": w}
+        callbacks = list(self.callbacks or ())
+        if validation is not None:
+            xv, tv, wv = validation
+            held = as_examples(xv, self.scaler_, self.dtype_), self._scale_targets(tv, wv, fit=False), wv
+            options["validation"] = held
+            scorer = self._score_callback(validation)
+            callbacks += [scorer] if scorer is not None else []
+        schedule = get_schedule("constant") if partial else self._schedule(batch)
+        planned = type(schedule) is not Schedule and not isinstance(
+            schedule, (InverseScaling, ReduceOnPlateau)
+        )
+        if isinstance(schedule, ReduceOnPlateau):
+            callbacks.append(_StopAtFloor())
+        # under a schedule that is planned to the end, a loss that rests for a while is no reason to stop
+        stops = self.early_stopping or not (planned or isinstance(schedule, ReduceOnPlateau))
+        trainer = Trainer(
+            self.model_, data, loss=self._loss_name(), task=self._task, optimizer=self._optimizer(),
+            schedule=schedule, l1=self.l1, l2=self.alpha_, max_norm=self.max_norm, clip_norm=self.clip_norm,
+            clip_value=self.clip_value, epochs=1 if partial else int(self.max_iter), batch_size=batch,
+            shuffle=bool(self.shuffle), seed=seed + (self.t_ if partial else 0),
+            patience=self.n_iter_no_change if stops and not partial else None, min_delta=self.tol,
+            callbacks=callbacks, verbose=bool(self.verbose), **options,
+        )  # fmt: skip
+        if partial and goes_on:
+            self._restore_moments(trainer)
+        history = trainer.run()
+        self._record(history, n, validation is not None, partial)
+        self._moments = self._kept_moments(trainer) if partial else None
+        if stops and not partial and not self.early_stopping and history.stopped == "epochs":
+            warnings.warn(
+                f"training ended at max_iter={self.max_iter} epochs while the loss still fell by more than "
+                f"tol={self.tol}; raise max_iter, or use learning_rate='cosine', which ends by plan",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _start(self, x: Any, w: np.ndarray | None, n: int, batch: int, seed: int) -> None:
+        self.dtype_ = self._dtype(x, n)
+        self.scaler_ = FeatureScaler().fit(x, w) if self.standardize else None
+        self.alpha_ = float(self._auto_alpha(n)) if isinstance(self.alpha, str) else self.alpha
+        if isinstance(self.alpha, str) and self.alpha != "auto":
+            raise ConfigError(f"alpha must be a number >= 0 or 'auto', found {self.alpha!r}")
+        noise = self.input_noise
+        if isinstance(noise, str):
+            if noise != "auto":
+                raise ConfigError(f"input_noise must be a number >= 0 or 'auto', found {noise!r}")
+            noise = self._auto_noise(n, batch) if self.standardize else 0.0
+        self.input_noise_ = noise
+        hidden = self.hidden_layer_sizes
+        hidden = list(hidden) if np.iterable(hidden) else [hidden]
+        self.n_outputs_ = self._width()
+        activation = self.activation if isinstance(self.activation, str) else _plain(self.activation)
+        self.model_ = MLP(
+            [self.n_features_in_, *hidden, self.n_outputs_], activation=activation,
+            dropout=_plain(self.dropout), input_dropout=self.input_dropout, input_noise=noise, init=self.init,
+            seed=seed, dtype=self.dtype_, device="cpu" if self.device is None else self.device,
+        )  # fmt: skip
+        self.n_layers_ = len(hidden) + 2
+        link = get_loss(self._loss_name()).link
+        self.out_activation_ = {"sigmoid": "logistic", None: "identity"}.get(link, link)
+        self.loss_curve_: list[float] = []
+        self.validation_loss_curve_: list[float] | None = None
+        self.validation_scores_: list[float] | None = None
+        self.t_ = self.n_iter_ = 0
+        self._moments = None
+
+    def _record(self, history: History, n: int, validated: bool, partial: bool) -> None:
+        self.history_ = history
+        self.n_iter_ = len(history) + (self.n_iter_ if partial else 0)
+        self.t_ += n * len(history)
+        self.loss_curve_ = [*self.loss_curve_, *history.column("train_loss")]
+        self.loss_ = self.loss_curve_[-1]
+        self.best_loss_ = None if self.early_stopping else min(self.loss_curve_)
+        self.best_validation_score_ = None
+        if validated:
+            name = "valid_accuracy" if self._task != "regression" else "valid_score"
+            self.validation_loss_curve_ = [
+                *(self.validation_loss_curve_ or ()),
+                *history.column("valid_loss"),
+            ]
+            self.validation_scores_ = [*(self.validation_scores_ or ()), *history.column(name)]
+            self.best_validation_score_ = history[(history.best_epoch or 1) - 1][name]
+
+    def _scale_targets(self, t: np.ndarray, w: np.ndarray | None, *, fit: bool) -> np.ndarray:
+        return t
+
+    # --- settings ---------------------------------------------------------------------------------
+    def _batch(self, n: int) -> int:
+        if isinstance(self.batch_size, str):
+            if self.batch_size != "auto":
+                raise ConfigError(
+                    f"batch_size must be a whole number >= 1 or 'auto', found {self.batch_size!r}"
+                )
+            return min(n, max(64, min(256, n // 128)))
+        if not isinstance(self.batch_size, (int, np.integer)) or self.batch_size < 1:
+            raise ConfigError(f"batch_size must be a whole number >= 1 or 'auto', found {self.batch_size!r}")
+        return min(int(self.batch_size), n)
+
+    def _dtype(self, x: Any, n: int) -> str:
+        if self.dtype == "auto":
+            return "float64" if x.dtype == np.float64 and n <= _SMALL else "float32"
+        name = str(np.dtype(self.dtype)) if self.dtype is not None else None
+        if name not in DTYPES:
+            raise ConfigError(f"dtype must be 'auto', 'float32' or 'float64', found {self.dtype!r}")
+        return name
+
+    def _optimizer(self) -> Optimizer:
+        if isinstance(self.solver, Optimizer):
+            return self.solver
+        name = str(self.solver).lower()
+        lr = self.learning_rate_init
+        if name in ("adam", "adamw"):
+            more = {"weight_decay": self.weight_decay} if name == "adamw" else {}
+            return get_optimizer(name, lr=lr, beta1=self.beta_1, beta2=self.beta_2, eps=self.epsilon, **more)
+        if name == "sgd":
+            nesterov = bool(self.nesterovs_momentum) and self.momentum > 0
+            return get_optimizer("sgd", lr=lr, momentum=self.momentum, nesterov=nesterov)
+        if name in ("rmsprop", "adagrad"):
+            return get_optimizer(name, lr=lr, eps=self.epsilon)
+        if name == "lbfgs":
+            raise ConfigError(f"solver 'lbfgs' is not part of xpnet; choose one of {', '.join(SOLVERS)}")
+        raise unknown_name("solver", self.solver, SOLVERS)
+
+    def _schedule(self, batch: int) -> Schedule:
+        if isinstance(self.learning_rate, Schedule):
+            return self.learning_rate
+        if self.learning_rate == "invscaling":
+            return InverseScaling(power=self.power_t, batch=batch)
+        if self.learning_rate == "adaptive":
+            return ReduceOnPlateau(factor=0.2, patience=self.n_iter_no_change, min_factor=1e-9)
+        return get_schedule(self.learning_rate)
+
+    # --- predicting -------------------------------------------------------------------------------
+    def _through(self, method: Callable[[np.ndarray], np.ndarray], x: Any) -> np.ndarray:
+        """Apply a method of the model to samples, chunk by chunk."""
+        check_is_fitted(self)
+        x = validate_data(self, x, reset=False, accept_sparse="csr", dtype=INPUT_TYPES)
+        parts = []
+        for start in range(0, x.shape[0], CHUNK):
+            chunk = x[start : start + CHUNK]
+            dense = chunk if isinstance(chunk, np.ndarray) else chunk.toarray()
+            parts.append(method(scaled(dense, self.scaler_, self.dtype_)))
+        return np.concatenate(parts)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "loss_")
+
+    # --- fitted attributes ------------------------------------------------------------------------
+    def _tensors(self, kind: str) -> list[np.ndarray]:
+        if "model_" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} has no weights before it is fitted")
+        return [v for k, v in self.model_.get_weights().items() if k.endswith(f".{kind}")]
+
+    @property
+    def coefs_(self) -> list[np.ndarray]:
+        """Copies of the weights of each layer, as scikit-learn shapes them: (in, out)."""
+        return [w.T for w in self._tensors("weight")]
+
+    @property
+    def intercepts_(self) -> list[np.ndarray]:
+        """Copies of the biases of each layer (out,)."""
+        return self._tensors("bias")
+
+    # --- partial_fit and pickles ------------------------------------------------------------------
+    def _kept_moments(self, trainer: Trainer) -> dict[str, Any]:
+        be = trainer.model.be
+        tensors = {k: np.array(be.to_numpy(v)) for k, v in trainer.step.update.moments.items()}
+        return {"tensors": tensors, "n_updates": trainer.step.n_updates}
+
+    def _restore_moments(self, trainer: Trainer) -> None:
+        update = trainer.step.update
+        if self._moments is None or set(self._moments["tensors"]) != set(update.moments):
+            return  # the first call after fit, or another solver
+        for name, values in self._moments["tensors"].items():
+            update.moments[name][...] = trainer.model.be.asarray(values)
+        trainer.step.n_updates = self._moments["n_updates"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(cast(Any, super()).__getstate__())
+        if "model_" in state:  # NumPy arrays and plain values only, so that any machine can read it
+            model: MLP = state["model_"]
+            state["model_"] = {
+                "architecture": model.architecture, "seed": model.seeds[0], "dtype": model.dtype,
+                "task": model.task, "loss": model.loss, "weights": model.get_weights(),
+                "device": self.device if isinstance(self.device, str) else "cpu",
+            }  # fmt: skip
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        packed = state.get("model_")
+        if packed is not None:
+            settings = {**packed["architecture"], "seed": packed["seed"], "dtype": packed["dtype"]}
+            try:
+                model = MLP(**settings, device=packed["device"])
+            except DeviceError as error:
+                warnings.warn(f"the estimator now computes on the CPU: {error}", stacklevel=2)
+                model = MLP(**settings)
+            model.set_weights(packed["weights"])
+            model.task, model.loss = packed["task"], packed["loss"]
+            state["model_"] = model
+        cast(Any, super()).__setstate__(state)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = cast(Any, super()).__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def checked_weights(w: Any, n: int, name: str = "sample_weight") -> np.ndarray | None:
+    """Return weights (N,) of mean 1 over the samples that have any, or None."""
+    if w is None:
+        return None
+    w = check_weights(w, n, name=name).astype(np.float64)
+    return w / w[w > 0.0].mean()
+
+
+def _weighed(part: Part) -> Part:
+    """Without the samples of weight zero, which count as absent."""
+    x, t, w = part
+    if w is None or w.all():
+        return part
+    keep = np.flatnonzero(w)
+    return x[keep], t[keep], w[keep]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (Sequence, np.ndarray)) else value
+
+
+def validation_pair(x: Any, y: Any, w: Any) -> bool:
+    """Say whether a validation set was given; half of one is an error."""
+    if (x is None) != (y is None):
+        raise DataError("X_val and y_val belong together; found only one of them")
+    if x is None and w is not None:
+        raise DataError("sample_weight_val needs X_val and y_val")
+    return x is not None

@@ -1,0 +1,426 @@
+"""MLPClassifier: classes, yes-or-no labels, any label type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import column_or_1d
+
+from ..callbacks import Callback
+from ..errors import ConfigError, DataError
+from ..losses import get_loss
+from ..optim import Optimizer
+from ..schedules import Schedule
+from .base import BaseMLP, checked_weights, validation_pair
+
+_NOISE = 0.3
+
+
+def _knows_probabilities(self: MLPClassifier) -> bool:
+    return self._loss_known().link is not None
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    """Multilayer perceptron classifier with scikit-learn's contract.
+
+    The defaults are meant to be good without any argument; `docs/estimators.md` says how they were chosen and how
+    they differ from scikit-learn's.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int, default (256,)
+        Widths of the hidden layers; ``()`` is the linear model.
+    activation : str or list of str, default "relu"
+        Of the hidden layers, one for all or one each: any name of `xpnet.activations.NAMES` (with scikit-learn's
+        "logistic"), "prelu", "maxout" or "maxout:k".
+    solver : str or Optimizer, default "adam"
+        "adam", "adamw", "sgd", "rmsprop" or "adagrad"; or one that is built, with a rate of its own.
+    alpha : float or "auto", default "auto"
+        The penalty (alpha / 2) sum w^2 on the *mean* loss, weights only; not divided by the size of the batch as in
+        scikit-learn. "auto" is 0.001. Found in `alpha_`.
+    l1 : float, default 0
+        The penalty l1 sum |w|, likewise.
+    batch_size : int or "auto", default "auto"
+        "auto" is N / 128, at least 64 and at most 256; all samples where there are fewer.
+    learning_rate : str or Schedule, default "cosine"
+        "constant", "invscaling", "adaptive" as in scikit-learn; "cosine", "linear", "one_cycle", "step",
+        "exponential", "plateau" of `xpnet.schedules`.
+    learning_rate_init : float, default 0.003
+    power_t : float, default 0.5
+        Exponent of "invscaling".
+    max_iter : int, default 200
+        Epochs. Schedules are planned for so many.
+    loss : str, default "auto"
+        "auto" (or "log_loss") is the cross-entropy: binary for two classes and for multi-label y, softmax for more
+        classes. Also "hinge", "squared_error", and the names of `xpnet.losses`.
+    label_smoothing : float, default 0.1
+        Share of each label that is spread over all classes; only for cross-entropy of classes, ignored elsewhere.
+        Lower it towards 0 where extreme probabilities matter.
+    class_weight : dict, "balanced" or None
+    dropout : float or list of float, default 0
+        Share of units dropped after each hidden layer while training.
+    input_dropout : float, default 0
+        Share of features dropped while training.
+    input_noise : float or "auto", default "auto"
+        Standard deviation of Gaussian noise added to the (scaled) features while training. "auto" is 0.3 where
+        features are standardized and an epoch has more than one batch, else 0.
+    max_norm : float, optional
+        Largest norm of the weights into a unit.
+    clip_norm, clip_value : float, optional
+        Largest norm, or largest entry, of the gradient.
+    weight_decay : float, default 0.01
+        Of "adamw" only: decoupled from the gradient.
+    init : str, default "auto"
+        Initial weights: a name of `xpnet.init`.
+    shuffle : bool, default True
+    random_state : int, RandomState or None, default None
+    tol : float, default 1e-4
+        The least improvement that counts for `n_iter_no_change`.
+    verbose : bool, default False
+        Print a line per epoch.
+    warm_start : bool, default False
+        Go on from the weights of the last `fit`; scaling stays as it was.
+    momentum : float, default 0.9
+    nesterovs_momentum : bool, default True
+        Of "sgd".
+    early_stopping : bool, default False
+        Hold out `validation_fraction` (or take X_val, y_val), stop when the score on it has not improved by `tol`
+        for `n_iter_no_change` epochs, and keep the weights of the best epoch.
+    validation_fraction : float, default 0.1
+    beta_1, beta_2, epsilon : float, default 0.9, 0.999, 1e-8
+        Of Adam; epsilon also of "rmsprop" and "adagrad".
+    n_iter_no_change : int, default 10
+        Patience in epochs. Without early stopping it watches the training loss, and only where the learning rate is
+        "constant" or "invscaling" ("adaptive": lowers the rate); a planned schedule runs to its end.
+    standardize : bool, default True
+        Scale the features inside (`FeatureScaler`, in `scaler_`).
+    dtype : {"auto", "float32", "float64"}, default "auto"
+        Of the network. "auto" is float64 for up to 1000 samples of float64, else float32; found in `dtype_`.
+    device : str, optional
+        Where to compute: None and "cpu" are the CPU; else see `xpnet.get_backend`.
+    callbacks : sequence of Callback, optional
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of numpy.ndarray
+        Copies of the weights (in, out) and biases (out,) per layer.
+    loss_curve_, validation_loss_curve_ : list of float
+        Mean loss per epoch, without penalties; the second None without validation.
+    validation_scores_, best_validation_score_ : list of float, float
+        Accuracy on the validation set; None without one.
+    loss_, best_loss_ : float
+        The last and the least of `loss_curve_` (None with early stopping).
+    n_iter_, t_ : int
+        Epochs of the last fit; samples seen in all.
+    n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_
+        As in scikit-learn.
+    scaler_ : FeatureScaler or None
+    classes_ : numpy.ndarray (C,)
+    alpha_, input_noise_, dtype_
+        What "auto" became.
+    model_ : MLP
+        The network, on scaled features.
+    history_ : History
+        One record per epoch of the last fit.
+
+    Examples
+    --------
+    >>> X = [[0.0], [1.0], [2.0], [3.0]]
+    >>> clf = MLPClassifier(random_state=0).fit(X, ["low", "low", "high", "high"])
+    >>> clf.predict([[0.5], [2.5]]).tolist()
+    ['low', 'high']
+    >>> [w.shape for w in clf.coefs_]
+    [(1, 256), (256, 1)]
+    """
+
+    classes_: np.ndarray
+    label_smoothing: float
+    class_weight: Any
+    _multilabel: bool
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (256,),
+        activation: str | Sequence[str] = "relu",
+        *,
+        solver: str | Optimizer = "adam",
+        alpha: float | str = "auto",
+        l1: float = 0.0,
+        batch_size: int | str = "auto",
+        learning_rate: str | Schedule = "cosine",
+        learning_rate_init: float = 0.003,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        loss: str = "auto",
+        label_smoothing: float = 0.1,
+        class_weight: Mapping[Any, float] | str | None = None,
+        dropout: float | Sequence[float] = 0.0,
+        input_dropout: float = 0.0,
+        input_noise: float | str = "auto",
+        max_norm: float | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        weight_decay: float = 0.01,
+        init: str = "auto",
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        standardize: bool = True,
+        dtype: str = "auto",
+        device: Any = None,
+        callbacks: Sequence[Callback] | None = None,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.l1 = l1
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.loss = loss
+        self.label_smoothing = label_smoothing
+        self.class_weight = class_weight
+        self.dropout = dropout
+        self.input_dropout = input_dropout
+        self.input_noise = input_noise
+        self.max_norm = max_norm
+        self.clip_norm = clip_norm
+        self.clip_value = clip_value
+        self.weight_decay = weight_decay
+        self.init = init
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.standardize = standardize
+        self.dtype = dtype
+        self.device = device
+        self.callbacks = callbacks
+
+    # --- what the targets are ---------------------------------------------------------------------
+    @property
+    def _task(self) -> str:  # type: ignore[override]
+        return "multilabel" if self._multilabel else "classification"
+
+    def _loss_known(self) -> Any:
+        binary = self._multilabel or len(self.classes_) == 2 if hasattr(self, "classes_") else True
+        if self.loss in ("auto", "log_loss"):
+            return get_loss("binary_cross_entropy" if binary else "softmax_cross_entropy")
+        return get_loss(self.loss)
+
+    def _loss_name(self) -> str:
+        loss = self._loss_known()
+        if self.loss == "binary_cross_entropy" and not self._multilabel and len(self.classes_) > 2:
+            raise ConfigError(
+                "binary_cross_entropy takes two classes or multi-label y; use loss='auto' for more classes"
+            )
+        return loss.name
+
+    def _width(self) -> int:
+        if self._multilabel:
+            return len(self.classes_)
+        two = len(self.classes_) == 2 and self._loss_known().link != "softmax"
+        return 1 if two else len(self.classes_)
+
+    def _auto_alpha(self, n: int) -> float:
+        return 1e-3
+
+    def _auto_noise(self, n: int, batch: int) -> float:
+        return _NOISE if batch < n else 0.0
+
+    def _options(self) -> dict[str, Any]:
+        smooths = self._loss_name() in ("softmax_cross_entropy", "binary_cross_entropy")
+        if not smooths or self._multilabel:
+            return {}
+        return {"label_smoothing": self.label_smoothing}
+
+    # --- fitting ----------------------------------------------------------------------------------
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> MLPClassifier:
+        """Train.
+
+        Parameters
+        ----------
+        X : array_like or CSR matrix (N, I)
+            A sparse X stays sparse; only the batch at hand is made dense.
+        y : array_like (N,) or (N, O)
+            Labels of any type; or one column of 0 and 1 per label (multi-label).
+        sample_weight : array_like (N,), optional
+            A sample of weight 0 counts as absent.
+        X_val, y_val, sample_weight_val : optional
+            Judged after each epoch; the weights of the best epoch are kept. Not transformed by a `Pipeline`.
+
+        Returns
+        -------
+        MLPClassifier
+
+        Raises
+        ------
+        ValueError
+            Data or settings that cannot be used (`DataError`, `ConfigError`).
+        DivergedError
+            Loss or weights are no longer finite.
+        """
+        goes_on = self.warm_start and hasattr(self, "model_")
+        x, y = self._check(X, y, reset=not goes_on)
+        return self._fit_checked(x, y, sample_weight, (X_val, y_val, sample_weight_val), goes_on)
+
+    def _fit_checked(self, x: Any, y: Any, weight: Any, given: tuple[Any, Any, Any], goes_on: bool) -> Any:
+        y = self._labels(y)
+        w = checked_weights(weight, x.shape[0])
+        seen = y if w is None else y[w > 0]
+        if goes_on:
+            found = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(seen)
+            if not np.isin(found, self.classes_).all() or (y.ndim == 2) != self._multilabel:
+                raise DataError(
+                    f"warm_start: y has other classes than before: {found} against {self.classes_}"
+                )
+        else:
+            self._multilabel = y.ndim == 2
+            self.classes_ = np.arange(y.shape[1]) if self._multilabel else np.unique(seen)
+        if not self._multilabel and len(self.classes_) < 2:
+            raise DataError(
+                f"y needs at least two classes, found one class: {self.classes_[0]!r} (n_samples = {len(seen)})"
+            )
+        validation = None
+        if validation_pair(*given):
+            xv, yv = self._check(*given[:2], reset=False)
+            wv = checked_weights(given[2], xv.shape[0], "sample_weight_val")
+            validation = (xv, self._encode(self._labels(yv), "y_val"), wv)
+        if not self._multilabel and w is not None and not w.all():
+            keep = np.flatnonzero(w)
+            x, y, w = x[keep], y[keep], w[keep]
+        t = self._encode(y, "y")
+        self._train((x, t, self._with_class_weight(t, w)), validation)
+        return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> MLPClassifier:
+        """Train one epoch on more samples, keeping the optimizer's moments.
+
+        The first call needs `classes`, all labels that will occur, and decides the scaling of the features.
+        """
+        first = not hasattr(self, "model_")
+        if self.class_weight == "balanced":
+            raise ConfigError(
+                "partial_fit cannot balance classes it has not seen: pass class_weight as a dict"
+            )
+        if first and classes is None:
+            raise DataError("the first call of partial_fit needs classes, all labels that will occur")
+        x, y = self._check(X, y, reset=first)
+        y = self._labels(y)
+        if first:
+            self._multilabel = y.ndim == 2
+            self.classes_ = np.unique(classes)
+            if len(self.classes_) < 2 and not self._multilabel:
+                raise DataError("classes must name at least two classes")
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise DataError(f"classes are not those of the first call: {classes} against {self.classes_}")
+        t = self._encode(y, "y")
+        w = self._with_class_weight(t, checked_weights(sample_weight, x.shape[0]))
+        self._train((x, t, w), None, partial=True)
+        return self
+
+    def _labels(self, y: Any) -> np.ndarray:
+        check_classification_targets(y)
+        kind = type_of_target(y)
+        if kind == "multilabel-indicator":
+            return y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+        if kind.startswith("multiclass-multioutput"):
+            raise DataError(
+                "y has several columns with more than two values each; fit one classifier per column"
+            )
+        return column_or_1d(y, warn=True)
+
+    def _encode(self, y: np.ndarray, name: str) -> np.ndarray:
+        if self._multilabel:
+            if y.ndim != 2 or y.shape[1] != len(self.classes_):
+                raise DataError(
+                    f"{name} has shape {y.shape}, expected {len(self.classes_)} columns of 0 and 1"
+                )
+            return y.astype(np.float64)
+        unknown = ~np.isin(y, self.classes_)
+        if unknown.any():
+            raise DataError(f"{name} holds {y[unknown][0]!r}, which is none of the classes {self.classes_}")
+        return np.searchsorted(self.classes_, y)
+
+    def _with_class_weight(self, t: np.ndarray, w: np.ndarray | None) -> np.ndarray | None:
+        spec = self.class_weight
+        if spec is None:
+            return w
+        if self._multilabel:
+            raise ConfigError("class_weight needs one label per sample; weigh multi-label samples yourself")
+        table = np.ones(len(self.classes_))
+        if isinstance(spec, str):
+            if spec != "balanced":
+                raise ConfigError(f"class_weight must be a dict or 'balanced', found {spec!r}")
+            mass = np.bincount(t, weights=w, minlength=len(table))
+            table = mass.sum() / (np.count_nonzero(mass) * np.where(mass > 0, mass, 1.0))
+        else:
+            for label, weight in dict(spec).items():
+                if label not in self.classes_:
+                    raise ConfigError(f"class_weight names {label!r}, which is none of {self.classes_}")
+                table[np.flatnonzero(self.classes_ == label)[0]] = weight
+        return checked_weights(table[t] if w is None else w * table[t], len(t), "class_weight")
+
+    # --- predicting -------------------------------------------------------------------------------
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the label of each sample (N,), or 0 and 1 per label (N, O)."""
+        result = self._through(lambda rows: self.model_.predict(rows), X)
+        return result if self._multilabel else self.classes_[result]
+
+    @available_if(_knows_probabilities)
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of each class (N, C), or of each label (N, O); not with the hinge loss."""
+        return self._through(lambda rows: self.model_.predict_proba(rows), X)
+
+    @available_if(_knows_probabilities)
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithm of `predict_proba`."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the scores before softmax or sigmoid: (N, C), (N, O), or (N,) for two classes."""
+        h = self._through(lambda rows: self.model_.outputs(rows), X)
+        if self._multilabel or len(self.classes_) > 2:
+            return h
+        return h[:, 1] - h[:, 0] if h.shape[1] == 2 else h[:, 0] - self._loss_known().threshold
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,339 @@
+"""MLPRegressor: one target or several, for every loss that takes numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+
+from ..callbacks import Callback
+from ..errors import DataError
+from ..losses import get_loss
+from ..optim import Optimizer
+from ..schedules import Schedule
+from ..train import Trainer
+from .base import BaseMLP, Part, checked_weights, validation_pair
+from .rows import CHUNK, scaled
+
+
+class MLPRegressor(RegressorMixin, BaseMLP):
+    """Multilayer perceptron regressor with scikit-learn's contract.
+
+    The defaults are meant to be good without any argument; `docs/estimators.md` says how they were chosen and how
+    they differ from scikit-learn's.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int, default (256, 128)
+        Widths of the hidden layers; ``()`` is the linear model.
+    activation : str or list of str, default "relu"
+        Of the hidden layers, one for all or one each: any name of `xpnet.activations.NAMES` (with scikit-learn's
+        "logistic"), "prelu", "maxout" or "maxout:k".
+    solver : str or Optimizer, default "adam"
+        "adam", "adamw", "sgd", "rmsprop" or "adagrad"; or one that is built, with a rate of its own.
+    alpha : float or "auto", default "auto"
+        The penalty (alpha / 2) sum w^2 on the *mean* loss, weights only; not divided by the size of the batch as in
+        scikit-learn. "auto" is min(0.1, 12000 / N^2), at least 1e-4. Found in `alpha_`.
+    l1 : float, default 0
+        The penalty l1 sum |w|, likewise.
+    batch_size : int or "auto", default "auto"
+        "auto" is N / 128, at least 64 and at most 256; all samples where there are fewer.
+    learning_rate : str or Schedule, default "cosine"
+        "constant", "invscaling", "adaptive" as in scikit-learn; "cosine", "linear", "one_cycle", "step",
+        "exponential", "plateau" of `xpnet.schedules`.
+    learning_rate_init : float, default 0.003
+    power_t : float, default 0.5
+        Exponent of "invscaling".
+    max_iter : int, default 200
+        Epochs. Schedules are planned for so many.
+    loss : str, default "auto"
+        "auto" is "squared_error". Also "absolute_error", "huber", "huber:2", "poisson", "quantile:0.9" and the other
+        names of `xpnet.losses`. Huber's width is in units of the scaled targets.
+    dropout : float or list of float, default 0
+        Share of units dropped after each hidden layer while training.
+    input_dropout : float, default 0
+        Share of features dropped while training.
+    input_noise : float, default 0
+        Standard deviation of Gaussian noise added to the (scaled) features while training.
+    max_norm : float, optional
+        Largest norm of the weights into a unit.
+    clip_norm, clip_value : float, optional
+        Largest norm, or largest entry, of the gradient.
+    weight_decay : float, default 0.01
+        Of "adamw" only: decoupled from the gradient.
+    init : str, default "auto"
+        Initial weights: a name of `xpnet.init`.
+    shuffle : bool, default True
+    random_state : int, RandomState or None, default None
+    tol : float, default 1e-4
+        The least improvement that counts for `n_iter_no_change`.
+    verbose : bool, default False
+        Print a line per epoch.
+    warm_start : bool, default False
+        Go on from the weights of the last `fit`; scaling stays as it was.
+    momentum : float, default 0.9
+    nesterovs_momentum : bool, default True
+        Of "sgd".
+    early_stopping : bool, default False
+        Hold out `validation_fraction` (or take X_val, y_val), stop when the score on it has not improved by `tol`
+        for `n_iter_no_change` epochs, and keep the weights of the best epoch.
+    validation_fraction : float, default 0.1
+    beta_1, beta_2, epsilon : float, default 0.9, 0.999, 1e-8
+        Of Adam; epsilon also of "rmsprop" and "adagrad".
+    n_iter_no_change : int, default 10
+        Patience in epochs. Without early stopping it watches the training loss, and only where the learning rate is
+        "constant" or "invscaling" ("adaptive": lowers the rate); a planned schedule runs to its end.
+    standardize : bool, default True
+        Scale the features inside (`FeatureScaler`, in `scaler_`).
+    scale_target : bool, default True
+        Scale each target to mean 0 and standard deviation 1 while training; the Poisson loss only divides by the
+        mean. Losses are then in these units.
+    dtype : {"auto", "float32", "float64"}, default "auto"
+        Of the network. "auto" is float64 for up to 1000 samples of float64, else float32; found in `dtype_`.
+    device : str, optional
+        Where to compute: None and "cpu" are the CPU; else see `xpnet.get_backend`.
+    callbacks : sequence of Callback, optional
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of numpy.ndarray
+        Copies of the weights (in, out) and biases (out,) per layer.
+    loss_curve_, validation_loss_curve_ : list of float
+        Mean loss per epoch, without penalties; the second None without validation.
+    validation_scores_, best_validation_score_ : list of float, float
+        R2 on the validation set; None without one.
+    loss_, best_loss_ : float
+        The last and the least of `loss_curve_` (None with early stopping).
+    n_iter_, t_ : int
+        Epochs of the last fit; samples seen in all.
+    n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_
+        As in scikit-learn.
+    scaler_ : FeatureScaler or None
+    target_mean_, target_scale_ : numpy.ndarray (O,)
+    alpha_, input_noise_, dtype_
+        What "auto" became.
+    model_ : MLP
+        The network, on scaled features.
+    history_ : History
+        One record per epoch of the last fit.
+
+    Examples
+    --------
+    >>> X = np.linspace(0.0, 1.0, 50)[:, None]
+    >>> reg = MLPRegressor(random_state=0).fit(X, 1e6 * X[:, 0])
+    >>> reg.predict([[0.25]]).round(-4).tolist()
+    [250000.0]
+    """
+
+    target_mean_: np.ndarray
+    target_scale_: np.ndarray
+    scale_target: bool
+    _task = "regression"
+    _y_numeric = True
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (256, 128),
+        activation: str | Sequence[str] = "relu",
+        *,
+        solver: str | Optimizer = "adam",
+        alpha: float | str = "auto",
+        l1: float = 0.0,
+        batch_size: int | str = "auto",
+        learning_rate: str | Schedule = "cosine",
+        learning_rate_init: float = 0.003,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        loss: str = "auto",
+        dropout: float | Sequence[float] = 0.0,
+        input_dropout: float = 0.0,
+        input_noise: float = 0.0,
+        max_norm: float | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        weight_decay: float = 0.01,
+        init: str = "auto",
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        standardize: bool = True,
+        scale_target: bool = True,
+        dtype: str = "auto",
+        device: Any = None,
+        callbacks: Sequence[Callback] | None = None,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.l1 = l1
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.loss = loss
+        self.dropout = dropout
+        self.input_dropout = input_dropout
+        self.input_noise = input_noise
+        self.max_norm = max_norm
+        self.clip_norm = clip_norm
+        self.clip_value = clip_value
+        self.weight_decay = weight_decay
+        self.init = init
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.standardize = standardize
+        self.scale_target = scale_target
+        self.dtype = dtype
+        self.device = device
+        self.callbacks = callbacks
+
+    # --- what the targets are ---------------------------------------------------------------------
+    def _loss_name(self) -> str:
+        return get_loss("squared_error" if self.loss == "auto" else self.loss).name
+
+    def _width(self) -> int:
+        return self._n_targets
+
+    def _auto_alpha(self, n: int) -> float:
+        return max(min(0.1, 12_000.0 / n**2), 1e-4)
+
+    def _scale_targets(self, t: np.ndarray, w: np.ndarray | None, *, fit: bool) -> np.ndarray:
+        if fit:
+            self.target_mean_, self.target_scale_ = np.zeros(t.shape[1]), np.ones(t.shape[1])
+            if self.scale_target:
+                mean = np.average(t, axis=0, weights=w)
+                if self._log_link:
+                    scale = mean
+                else:
+                    self.target_mean_ = mean
+                    scale = np.sqrt(np.average(np.square(t - mean), axis=0, weights=w))
+                varies = scale > 10.0 * np.finfo(np.float64).eps * np.abs(mean)
+                self.target_scale_ = np.where(varies, scale, 1.0)
+        return (t - self.target_mean_) / self.target_scale_
+
+    @property
+    def _log_link(self) -> bool:
+        return get_loss(self._loss_name()).link == "exp"
+
+    def _score_callback(self, validation: Part) -> Callback | None:
+        return _R2(self, validation)
+
+    # --- fitting ----------------------------------------------------------------------------------
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> MLPRegressor:
+        """Train.
+
+        Parameters
+        ----------
+        X : array_like or CSR matrix (N, I)
+            A sparse X stays sparse; only the batch at hand is made dense.
+        y : array_like (N,) or (N, O)
+        sample_weight : array_like (N,), optional
+            A sample of weight 0 counts as absent.
+        X_val, y_val, sample_weight_val : optional
+            Judged after each epoch; the weights of the best epoch are kept. Not transformed by a `Pipeline`.
+
+        Returns
+        -------
+        MLPRegressor
+
+        Raises
+        ------
+        ValueError
+            Data or settings that cannot be used (`DataError`, `ConfigError`).
+        DivergedError
+            Loss or weights are no longer finite.
+        """
+        goes_on = self.warm_start and hasattr(self, "model_")
+        part = self._part(X, y, sample_weight, first=not goes_on)
+        validation = None
+        if validation_pair(X_val, y_val, sample_weight_val):
+            xv, yv = self._check(X_val, y_val, reset=False)
+            tv = self._columns(yv, "y_val")
+            validation = (xv, tv, checked_weights(sample_weight_val, len(tv), "sample_weight_val"))
+        self._train(part, validation)
+        return self
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
+        """Train one epoch on more samples, keeping the optimizer's moments.
+
+        The first call decides the scaling of features and targets.
+        """
+        self._train(self._part(X, y, sample_weight, first=not hasattr(self, "model_")), None, partial=True)
+        return self
+
+    def _part(self, x: Any, y: Any, weight: Any, *, first: bool) -> Part:
+        x, y = self._check(x, y, reset=first)
+        if first:
+            self._flat = y.ndim == 1
+            self._n_targets = 1 if y.ndim == 1 else y.shape[1]
+        return x, self._columns(y, "y"), checked_weights(weight, x.shape[0])
+
+    def _columns(self, y: np.ndarray, name: str) -> np.ndarray:
+        t = y.reshape(len(y), -1).astype(np.float64)
+        if t.shape[1] != self._n_targets:
+            raise DataError(f"{name} has {t.shape[1]} columns, expected {self._n_targets}")
+        return t
+
+    # --- predicting -------------------------------------------------------------------------------
+    def predict(self, X: Any) -> np.ndarray:
+        """Return predictions (N,) where y was one-dimensional, else (N, O)."""
+        values = self._through(lambda rows: self.model_.predict(rows), X)
+        result = (values * self.target_scale_ + self.target_mean_).astype(values.dtype)
+        return result[:, 0] if self._flat else result
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class _R2(Callback):
+    """Add the R2 on the validation set to each record, as "valid_score"."""
+
+    def __init__(self, estimator: MLPRegressor, validation: Part):
+        self._estimator, (self._x, self._t, self._w) = estimator, validation
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        e, n = self._estimator, len(self._t)
+        parts = []
+        for start in range(0, n, CHUNK):
+            chunk = self._x[start : start + CHUNK]
+            dense = chunk if isinstance(chunk, np.ndarray) else chunk.toarray()
+            parts.append(e.model_.predict(scaled(dense, e.scaler_, e.dtype_)))
+        predicted = np.concatenate(parts) * e.target_scale_ + e.target_mean_
+        finite = n > 1 and bool(np.isfinite(predicted).all())
+        record["valid_score"] = float(r2_score(self._t, predicted, sample_weight=self._w)) if finite else None
