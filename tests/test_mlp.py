@@ -56,7 +56,7 @@ X = np.random.default_rng(0).normal(size=(9, 4))
         ([4, 3, 2], {"seed": 2**64 - 1, "n_models": 2}, "from 0 to 2**64 - 1"),
         ([4, 3, 2], {"dtype": "float16"}, "dtype must be one of 'float32', 'float64', found 'float16'"),
         ([4, 3, 2], {"dtype": np.float32}, "dtype must be one of"),
-        ([4, 3, 2], {"device": "gpu"}, "expected one of cpu, cuda"),
+        ([4, 3, 2], {"device": "gpu"}, "expected one of cpu, numba, cuda"),
         ([4, 3, 2], {"device": 3}, "unknown device 3"),
     ],
 )

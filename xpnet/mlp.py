@@ -15,7 +15,7 @@ from .data.dataset import Preprocessing
 from .errors import ConfigError, DataError, FileFormatError
 from .init import draw
 from .layers import Context, Dense, Dropout, InputNoise, Layer, hidden_layer
-from .losses import get_loss
+from .losses import Loss, get_loss
 from .params import ParameterLayout, ParamSpec
 from .workspace import Workspace
 
@@ -120,7 +120,8 @@ class MLP:
         self.task: str | None = None
         #: Name of the loss it was trained with, which says how outputs become probabilities; set by `fit`.
         self.loss: str | None = None
-        self._inference: dict[int, list[Context]] = {}
+        self._inference: dict[int, _Inference] = {}
+        self._known_loss: tuple[str | None, Loss] | None = None
 
     def _build(self) -> list[Layer]:
         a = self.architecture
@@ -287,17 +288,12 @@ class MLP:
         result = np.empty((*self.lead, len(rows), self.sizes[-1]), self.dtype)
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            h = self.forward(self.be.asarray(chunk), self._inference_contexts(len(chunk)))
-            result[..., start : start + len(chunk), :] = self.be.to_numpy(h)
+            if len(chunk) not in self._inference:
+                if len(self._inference) >= 4:  # full chunks, a rest, single samples
+                    self._inference.clear()
+                self._inference[len(chunk)] = _Inference(self, len(chunk))
+            result[..., start : start + len(chunk), :] = self._inference[len(chunk)](chunk)
         return result
-
-    def _inference_contexts(self, batch: int) -> list[Context]:
-        if batch not in self._inference:
-            if len(self._inference) >= 4:  # full chunks, a rest, single samples
-                self._inference.clear()
-            make = Workspace(self.be, self.dtype).array
-            self._inference[batch] = self.contexts(batch, make, train=False)
-        return self._inference[batch]
 
     def predict_proba(self, x: Any) -> np.ndarray:
         """Return class probabilities (B, C), or (M, B, C) for a population.
@@ -311,7 +307,7 @@ class MLP:
             The model has not been trained, or its loss (hinge, a regression) knows no probabilities.
         """
         self._need_task()
-        loss = get_loss(self.loss or "")
+        loss = self._loss()
         if self.task == "regression" or loss.link is None:
             raise ConfigError(
                 f"the {loss.name} loss gives scores, not probabilities; use outputs() or predict()"
@@ -333,7 +329,7 @@ class MLP:
         A population adds its axis M in front.
         """
         self._need_task()
-        h, loss = self.outputs(x), get_loss(self.loss or "")
+        h, loss = self.outputs(x), self._loss()
         if self.task == "regression":
             return np.exp(h) if loss.link == "exp" else h
         if self.task == "multilabel":
@@ -341,6 +337,11 @@ class MLP:
         if h.shape[-1] == 1:
             return (h[..., 0] > loss.threshold).astype(np.int64)
         return h.argmax(axis=-1)
+
+    def _loss(self) -> Loss:
+        if self._known_loss is None or self._known_loss[0] != self.loss:
+            self._known_loss = (self.loss, get_loss(self.loss or ""))
+        return self._known_loss[1]
 
     def _need_task(self) -> None:
         if self.task is None:
@@ -364,6 +365,30 @@ class MLP:
             "extra": extra or {},
         }  # fmt: skip
         checkpoint.save_tensors(path, self.get_weights(), metadata)
+
+
+class _Inference:
+    """The forward pass for one number of samples: its buffers, and the captured work on them."""
+
+    def __init__(self, model: MLP, batch: int):
+        make = Workspace(model.be, model.dtype).array
+        self._be, self._x = model.be, make("x", (batch, model.sizes[0]))
+        contexts = model.contexts(batch, make, train=False)
+        self._h: Array = None
+
+        def run() -> None:
+            self._h = model.forward(self._x, contexts)
+
+        self._run = run
+        self._replay: Callable[[], None] | None = None
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        self._x[...] = self._be.asarray(rows)
+        if self._replay is None:
+            self._replay = self._be.capture(self._run)
+        else:
+            self._replay()
+        return self._be.to_numpy(self._h)
 
 
 def load(path: str | PathLike[str], *, device: str | Backend | Any = "cpu") -> MLP:
