@@ -28,6 +28,8 @@ class Optimizer:
 
     lr: Number = 0.01
     moments: ClassVar[tuple[str, ...]] = ()
+    #: Whether `numbers` depends on the number of the update.
+    counts_steps: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -186,6 +188,7 @@ class Adam(Optimizer):
     beta2: Number = 0.999
     eps: Number = 1e-8
     moments: ClassVar[tuple[str, ...]] = ("mean", "square")
+    counts_steps: ClassVar[bool] = True
 
     def numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
         beta1: Any = self.beta1

@@ -7,6 +7,7 @@ capture a step once and repeat it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -258,6 +259,11 @@ class Pass:
     def last_loss(self) -> np.ndarray:
         """Mean loss of the last batch, per model. Waits for the device."""
         return np.asarray(self.be.to_numpy(self._batch_loss) / self._batch_weight)
+
+    def is_finite(self) -> bool:
+        """Whether the loss of the last batch is finite, for every model. Waits for the device."""
+        values = self.be.to_numpy(self._batch_loss)
+        return math.isfinite(values) if values.ndim == 0 else bool(np.isfinite(values).all())
 
     def run(self, rows: np.ndarray, batch_size: int) -> np.ndarray:
         """Process all `rows` and return the totals."""

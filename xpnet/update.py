@@ -86,6 +86,8 @@ class Update:
         self._shape = (members, 1) if per_member else (1,)
         self._table = be.empty((len(first), *self._shape), dtype)
         self._written: tuple[Any, ...] = ()
+        self._multiplier = 1.0
+        self._lr = float(np.ravel(self._hyper.lr)[0])
         self._h = [self._table[i, ...] for i in range(len(first))]
         by_member = per_member or (members > 1 and regularization.clip_norm is not None)
         penalized = any(np.any(np.asarray(p) > 0) for p in (regularization.l1, regularization.l2))
@@ -111,8 +113,11 @@ class Update:
 
     def set_numbers(self, step: int, multiplier: float) -> None:
         """Write the hyper-parameters of update number `step` (from 1) where `apply` reads them."""
-        if len(self._shape) == 1 and np.ndim(multiplier) == 0:  # plain numbers: this runs at every step
-            values = self._numbers(step, float(np.ravel(self._hyper.lr)[0]) * multiplier)
+        if len(self._shape) == 1 and isinstance(multiplier, float):  # plain numbers: this runs at every step
+            if self._written and multiplier == self._multiplier and not self.optimizer.counts_steps:
+                return
+            self._multiplier = multiplier
+            values = self._numbers(step, self._lr * multiplier)
             if values != self._written:
                 self._table[:, 0] = self.be.asarray([float(v) for v in values], self._dtype)
                 self._written = values
