@@ -5,10 +5,12 @@ python -m benchmarks.memory SIDE ROW        # the growth of one process, as JSON
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 from .grid import ROWS, Row
@@ -63,8 +65,8 @@ def traced(row: Row) -> int:
 def grown(side: str, row: Row) -> int:
     """Bytes by which the peak of a process grows when `side` is built and trains for 20 steps.
 
-    The data set, the prepared batches and the library's own start count for no side: the peak is compared with
-    that of the same process before, after the library trained a tiny network.
+    The data set and the library's own start count for no side: it has trained a tiny network before. Batches
+    that a side keeps in arrays of its own count.
     """
     command = [sys.executable, "-m", "benchmarks.memory", side, row.name]
     return json.loads(
@@ -83,24 +85,37 @@ def _measure(side: str, name: str) -> int:
     problem = make_problem(row)
     kind: Any = SIDES[side]
     before = _resident()
+    _forget_peak()
     built = kind(problem)
     built.run(20)
-    grown = _peak() - before
-    # every side holds the batches in arrays of its own, unless it can share the caller's memory
-    return grown
+    return _peak() - before
+
+
+def _status(field: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
 
 
 def _resident() -> int:
-    with open("/proc/self/statm") as file:
-        import resource
+    return _status("VmRSS") or _peak()
 
-        return int(file.read().split()[1]) * resource.getpagesize()
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak() -> int:
-    import resource
+    # not ru_maxrss where there is a choice: Linux hands that of the parent process down
+    peak = _status("VmHWM")
+    if peak is None:
+        import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak
 
 
 if __name__ == "__main__":
