@@ -144,7 +144,7 @@ def from_sklearn(source: Any, *, dtype: str = "float64", device: Any = None) -> 
         result.feature_names_in_ = source.feature_names_in_
     result.out_activation_ = link
     result.loss_curve_ = [float(loss) for loss in getattr(source, "loss_curve_", ())]
-    result.loss_, result.best_loss_ = float(source.loss_), source.best_loss_
+    result.loss_, result.best_loss_ = float(source.loss_), getattr(source, "best_loss_", None)
     result.n_iter_, result.t_ = source.n_iter_, source.t_
     result.validation_loss_curve_ = result.validation_scores_ = result.best_validation_score_ = None
     return result
