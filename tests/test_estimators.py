@@ -314,6 +314,14 @@ class TestTraining:
         many = np.tile(X, (7, 1)), np.tile(Y, 7)
         assert classifier(max_iter=1).fit(*many).dtype_ == "float32"
 
+    def test_automatic_dropout(self):
+        x = np.linspace(0.0, 1.0, 2000)[:, None]
+        settings = {"dropout": "auto", "max_iter": 1, "batch_size": 500}
+        assert regressor(**settings).fit(x, x[:, 0]).dropout_ == 0.1
+        assert regressor(**settings).fit(x[1:], x[1:, 0]).dropout_ == 0.0
+        with pytest.raises(ConfigError, match="dropout must be"):
+            regressor(dropout="some").fit(x, x[:, 0])
+
     def test_seeds(self):
         a, b, c = (classifier(random_state=s).fit(X, Y).coefs_[0] for s in (1, 1, 2))
         assert np.array_equal(a, b) and not np.array_equal(a, c)

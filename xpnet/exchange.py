@@ -119,7 +119,7 @@ def from_sklearn(source: Any, *, dtype: str = "float64", device: Any = None) -> 
         "hidden_layer_sizes": tuple(sizes[1:-1]), "activation": source.activation, "alpha": source.alpha,
         "max_iter": source.max_iter, "learning_rate_init": source.learning_rate_init,
         "learning_rate": source.learning_rate, "solver": "adam" if source.solver == "lbfgs" else source.solver,
-        "standardize": False, "dtype": dtype, "device": device,
+        "dropout": 0.0, "standardize": False, "dtype": dtype, "device": device,
     }  # fmt: skip
     result: Any
     link = source.out_activation_
@@ -138,7 +138,8 @@ def from_sklearn(source: Any, *, dtype: str = "float64", device: Any = None) -> 
     model.task, model.loss = task, loss
     _fill(model, [(w.T, b) for w, b in zip(source.coefs_, source.intercepts_, strict=True)])
     result.model_, result.scaler_, result._moments = model, None, None
-    result.dtype_, result.alpha_, result.input_noise_ = dtype, source.alpha, 0.0
+    result.dtype_, result.alpha_ = dtype, source.alpha
+    result.input_noise_ = result.dropout_ = 0.0
     result.n_features_in_, result.n_outputs_, result.n_layers_ = sizes[0], sizes[-1], len(sizes)
     if hasattr(source, "feature_names_in_"):
         result.feature_names_in_ = source.feature_names_in_

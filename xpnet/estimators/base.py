@@ -122,6 +122,9 @@ class BaseMLP(BaseEstimator):
     def _auto_noise(self, n: int, batch: int) -> float:
         return 0.0
 
+    def _auto_dropout(self, n: int) -> float:
+        return 0.0
+
     def _options(self) -> dict[str, Any]:
         """More arguments of `Trainer`."""
         return {}
@@ -211,13 +214,21 @@ class BaseMLP(BaseEstimator):
                 raise ConfigError(f"input_noise must be a number >= 0 or 'auto', found {noise!r}")
             noise = self._auto_noise(n, batch) if self.standardize else 0.0
         self.input_noise_ = noise
+        dropout = _plain(self.dropout)
+        if isinstance(dropout, str):
+            if dropout != "auto":
+                raise ConfigError(
+                    f"dropout must be in [0, 1), one such number per layer, or 'auto', found {dropout!r}"
+                )
+            dropout = self._auto_dropout(n)
+        self.dropout_ = dropout
         hidden = self.hidden_layer_sizes
         hidden = list(hidden) if np.iterable(hidden) else [hidden]
         self.n_outputs_ = self._width()
-        activation = self.activation if isinstance(self.activation, str) else _plain(self.activation)
+        activation = _plain(self.activation)
         self.model_ = MLP(
             [self.n_features_in_, *hidden, self.n_outputs_], activation=activation,
-            dropout=_plain(self.dropout), input_dropout=self.input_dropout, input_noise=noise, init=self.init,
+            dropout=dropout, input_dropout=self.input_dropout, input_noise=noise, init=self.init,
             seed=seed, dtype=self.dtype_, device="cpu" if self.device is None else self.device,
         )  # fmt: skip
         self.n_layers_ = len(hidden) + 2
@@ -390,7 +401,8 @@ def _weighed(part: Part) -> Part:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, (Sequence, np.ndarray)) else value
+    many = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
+    return list(value) if many else value
 
 
 def validation_pair(x: Any, y: Any, w: Any) -> bool:

@@ -121,7 +121,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         As in scikit-learn.
     scaler_ : FeatureScaler or None
     classes_ : numpy.ndarray (C,)
-    alpha_, input_noise_, dtype_
+    alpha_, input_noise_, dropout_, dtype_
         What "auto" became.
     model_ : MLP
         The network, on scaled features.

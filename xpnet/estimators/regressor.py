@@ -52,8 +52,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     loss : str, default "auto"
         "auto" is "squared_error". Also "absolute_error", "huber", "huber:2", "poisson", "quantile:0.9" and the other
         names of `xpnet.losses`. Huber's width is in units of the scaled targets.
-    dropout : float or list of float, default 0
-        Share of units dropped after each hidden layer while training.
+    dropout : float, list of float or "auto", default "auto"
+        Share of units dropped after each hidden layer while training. "auto" is 0.1 from 2000 samples on, else 0.
     input_dropout : float, default 0
         Share of features dropped while training.
     input_noise : float, default 0
@@ -113,7 +113,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         As in scikit-learn.
     scaler_ : FeatureScaler or None
     target_mean_, target_scale_ : numpy.ndarray (O,)
-    alpha_, input_noise_, dtype_
+    alpha_, input_noise_, dropout_, dtype_
         What "auto" became.
     model_ : MLP
         The network, on scaled features.
@@ -148,7 +148,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         power_t: float = 0.5,
         max_iter: int = 200,
         loss: str = "auto",
-        dropout: float | Sequence[float] = 0.0,
+        dropout: float | Sequence[float] | str = "auto",
         input_dropout: float = 0.0,
         input_noise: float = 0.0,
         max_norm: float | None = None,
@@ -222,6 +222,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _auto_alpha(self, n: int) -> float:
         return max(min(0.1, 12_000.0 / n**2), 1e-4)
+
+    def _auto_dropout(self, n: int) -> float:
+        return 0.1 if n >= 2000 else 0.0
 
     def _scale_targets(self, t: np.ndarray, w: np.ndarray | None, *, fit: bool) -> np.ndarray:
         if fit:
