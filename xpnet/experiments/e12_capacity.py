@@ -16,9 +16,9 @@ WIDTHS = (3, 6, 20)
 
 
 def run(lab: Lab) -> None:
-    members, epochs = (5, 300) if lab.quick else (25, 1500)
-    x, y = two_moons(120, noise=0.4, seed=1)
-    xt, yt = two_moons(2000, noise=0.4, seed=2)
+    members, epochs = (5, 400) if lab.quick else (25, 1500)
+    x, y = two_moons(120, noise=0.6, seed=1)
+    xt, yt = two_moons(2000, noise=0.6, seed=2)
     figure, axes = lab.figure(1, 3, height=2.9, sharey=True)
     loss, accuracy, test, length = {}, {}, {}, {}
     lab.say(f"  medians over {members} starts of each width")

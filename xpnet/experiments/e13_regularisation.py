@@ -11,13 +11,13 @@ from .lab import Lab, boundary_length, scorer, show_boundary, two_moons
 
 CLAIM = "The decision boundary becomes smoother, that is shorter, as lambda grows."
 
-STRENGTHS = (0.0001, 0.001, 0.01)
+STRENGTHS = (0.001, 0.01, 0.1)
 
 
 def run(lab: Lab) -> None:
     starts, epochs = (4, 400) if lab.quick else (20, 2000)
-    x, y = two_moons(120, noise=0.4, seed=1)
-    xt, yt = two_moons(2000, noise=0.4, seed=2)
+    x, y = two_moons(120, noise=0.6, seed=1)
+    xt, yt = two_moons(2000, noise=0.6, seed=2)
     nets = xpnet.MLP(
         [2, 20, 2], activation="tanh", n_models=3 * starts, seed=[*range(starts)] * 3, device=lab.device
     )

@@ -89,8 +89,8 @@ class Lab:
         self.say(f"  [{'shown' if holds else 'NOT SHOWN'}] {sentence}")
 
     # --- pictures to learn from -----------------------------------------------------------------
-    def pictures(self) -> data.Dataset:
-        """Return MNIST where it is there (never with `quick`), else the embedded digits, and say which."""
+    def pictures(self) -> Any:
+        """Return (as a `xpnet.data.Dataset`) MNIST where it is there (never with `quick`), else the embedded digits, and say which."""
         found, why = None, "as --quick always does"
         if not self.quick:
             try:
@@ -142,6 +142,37 @@ class Lab:
             (self.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         self.say(f"  {result['seconds']:.1f} s")
         return result
+
+
+class Watch(xpnet.Callback):
+    """Note training and test loss and test accuracy every so many updates; `rows` has one tuple per look.
+
+    Each is (updates, mean training loss since the last look, test loss, test accuracy).
+    """
+
+    def __init__(self, test: tuple[Any, Any], every: int):
+        self.rows: list[tuple[int, float, float, float]] = []
+        self._test, self._every = test, every
+        self._losses: list[float] = []
+
+    def on_step_end(self, trainer: xpnet.Trainer) -> None:
+        self._losses.append(float(trainer.step.last_loss()))
+        if trainer.step.n_updates % self._every == 0:
+            scores = xpnet.evaluate(trainer.model, self._test)
+            mean = sum(self._losses) / len(self._losses)
+            self.rows.append((trainer.step.n_updates, mean, scores["loss"], scores["accuracy"]))
+            self._losses.clear()
+
+    def column(self, i: int) -> np.ndarray:
+        """One of the four numbers over all looks."""
+        return np.array([row[i] for row in self.rows])
+
+
+def classifier(pictures: data.Dataset, *hidden: int, **options: Any) -> xpnet.MLP:
+    """Return a net from raw pictures to their classes with the given hidden widths."""
+    net = xpnet.MLP([pictures.n_features, *hidden, pictures.n_classes], **options)
+    net.preprocessing, net.classes = pictures.preprocessing, pictures.classes
+    return net
 
 
 def scorer(net: xpnet.MLP) -> Callable[[np.ndarray], np.ndarray]:
@@ -211,5 +242,7 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, (np.generic, float)):
         value = value.item() if isinstance(value, np.generic) else value
-        return float(f"{value:.6g}") if isinstance(value, float) else value
+        if isinstance(value, float):
+            return float(f"{value:.6g}") if np.isfinite(value) else str(value)  # JSON has no infinity
+        return value
     return value
