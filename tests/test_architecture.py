@@ -22,14 +22,14 @@ SEAMLESS = ("layers", "losses", "optim", "metrics", "activations")
 
 #: From the ground up; a module imports its own level or lower ones. What is not named is an application.
 LEVELS = [
-    {"errors", "rng"},
+    {"errors", "rng", "signals"},
     {"backend"},
     {"activations", "params", "init", "workspace", "metrics", "schedules", "data"},
     {"strictjson", "atomic", "checkpoint"},
     {"layers", "losses", "optim"},
     {"mlp", "examples", "update"},
     {"step"},
-    {"callbacks", "diagnostics", "conformance", "testing"},
+    {"callbacks", "diagnostics", "judge", "resume", "conformance", "testing"},
     {"train"},
     {"plots", "estimators", "exchange", "config", "runs", "reports", "doctor"},  # applications
     {"experiments", "playground"},

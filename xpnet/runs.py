@@ -23,8 +23,9 @@ from .data import Dataset, Preprocessing, stratified_split
 from .data import load as load_data
 from .errors import ConfigError, DataError, DivergedError, FileFormatError, OutOfMemoryError, XpnetError
 from .mlp import MLP, load
+from .resume import fingerprint
 from .strictjson import dumps_json, loads_json
-from .train import Interrupted, Trainer, _fingerprint, evaluate
+from .train import Interrupted, Trainer, evaluate
 
 MODEL, CONFIG, ENVIRONMENT = "model.safetensors", "config.toml", "environment.json"
 METRICS, RESULT, STATE = "metrics.jsonl", "result.json", "last/state.safetensors"
@@ -379,7 +380,7 @@ def _resolved(config: TrainConfig, trainer: Trainer) -> TrainConfig:
 def _fixed(config: TrainConfig, validation: tuple[Any, Any] | None) -> dict[str, Any]:
     free = (*RESUMABLE, *_FILES)
     fixed = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in free}
-    return fixed | {"the validation data": validation and _fingerprint(*validation)}
+    return fixed | {"the validation data": validation and fingerprint(*validation)}
 
 
 def _run(folder: RunFolder, trainer: Trainer, data: Dataset, config: TrainConfig) -> dict[str, Any]:

@@ -1,53 +1,38 @@
 """Training: `fit` for a model and its data, `Trainer` for the state behind it.
 
-Everything that decides what happens next lives in a few counters, because the order of examples and the
-random masks are functions of (seed, epoch) and (seed, step). So a saved trainer continues bit for bit, from
-any step.
+The best weights and patience are the matter of `xpnet.judge`, signals that of `xpnet.signals`, saving and
+continuing that of `xpnet.resume`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from . import rng
+from . import resume, rng
 from .callbacks import Callback, EpochTable, LayerStatistics
-from .errors import ConfigError, DataError, DivergedError, FileFormatError
-from .examples import TASKS, RowSource, default_loss, infer_task, prepare
+from .errors import ConfigError, DataError, DivergedError
+from .examples import TASKS, default_loss, infer_task, prepare
+from .judge import Judge
 from .losses import Loss, get_loss
 from .mlp import MLP
 from .optim import Optimizer, get_optimizer
 from .schedules import ReduceOnPlateau, Schedule, get_schedule
+from .signals import Interrupted, Signals
 from .step import Pass, Targets, TrainingStep
 from .update import Regularization
+
+__all__ = ["EVALUATION_BATCH", "History", "Interrupted", "Trainer", "evaluate", "fit"]
 
 EVALUATION_BATCH = 1000  # rows per forward pass of an evaluation
 
 Record = dict[str, Any]
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop by a signal.
-
-    Attributes
-    ----------
-    signum : int
-    finished : bool
-        Whether the step was finished first, so that the state can be saved. False after a second signal.
-    """
-
-    def __init__(self, signum: int, *, finished: bool = True):
-        super().__init__(f"interrupted by {signal.Signals(signum).name}")
-        self.signum, self.finished = signum, finished
 
 
 class History(list[Record]):
@@ -92,9 +77,13 @@ class Trainer:
         Epochs finished, and batches finished within the current one.
     step : TrainingStep
     history : History
+    judge : Judge
+        What it remembers of each member: the best weights, patience, divergence.
     best_epoch : int or None
     order : (N,) int64
         The order of examples in the current epoch.
+    elapsed : float
+        Seconds spent in the current epoch.
     """
 
     def __init__(
@@ -125,8 +114,8 @@ class Trainer:
             self.optimizer = replace(self.optimizer, lr=rates.tolist())
         self.epochs = _whole("epochs", epochs, 0)
         self.batch_size = _whole("batch_size", batch_size, 1)
-        self.patience = None if patience is None else _whole("patience", patience, 1)
-        self.min_delta = _least_change(min_delta)
+        patience = None if patience is None else _whole("patience", patience, 1)
+        min_delta = _least_change(min_delta)
         self.shuffle, self.restore_best = bool(shuffle), bool(restore_best)
         self.seed = rng.check_seed(model.seeds[0] if seed is None else seed)
         regularization = Regularization(
@@ -137,7 +126,7 @@ class Trainer:
             model, x, y, loss=self.loss, task=self.task, sample_weight=sample_weight,
             class_weight=class_weight,
         )  # fmt: skip
-        self.fingerprint = _fingerprint(x, y)
+        self.fingerprint = resume.fingerprint(x, y)
         model.task, model.loss = self.task, self.loss.name
         self.step = TrainingStep(model, self.loss, examples, self.optimizer, regularization, targets)
         self._validation: Pass | None = None
@@ -162,21 +151,15 @@ class Trainer:
         self.epoch = self.batch = 0
         self.history = History()
         self.order = np.arange(examples.n)
-        self._stop_reason: str | None = None
-        #: What the plateau schedule remembers, per member.
-        self._plateau: list[dict[str, float]] = [{} for _ in range(model.n_models or 1)]
-        self._bad_epochs = np.zeros(model.lead, dtype=np.int64)
-        self._reference = np.full(model.lead, -np.inf)  # what patience compares with
-        self._best_score = np.full(model.lead, -np.inf)
-        self._best_at = np.zeros(model.lead, dtype=np.int64)
-        self._best = np.array(model.be.to_numpy(model.weights))
-        self._last_good = self._best.copy()
+        self.elapsed = 0.0
+        self.judge = Judge(
+            model.layout, model.be.to_numpy(model.weights), self.monitor, schedule=self.schedule,
+            patience=patience, min_delta=min_delta,
+        )  # fmt: skip
         #: The weights to go on from, while the model has the best ones.
         self._latest: np.ndarray | None = None
-        self._elapsed = 0.0
-        self._signal: int | None = None
-        #: Members of a population whose loss is no longer finite.
-        self.diverged = np.zeros(model.lead, dtype=bool)
+        self._signals = Signals()
+        self._stop_reason: str | None = None
 
     def _check_monitor(self, monitor: str | None) -> str:
         part = "train" if self._validation is None else "valid"
@@ -198,12 +181,22 @@ class Trainer:
     @property
     def best_epoch(self) -> int | None:
         """Epoch of the best monitored value (of a population's first member); None before the first."""
-        return int(self._best_at.flat[0]) or None
+        return int(self.judge.best_at.flat[0]) or None
 
     @property
     def best_epochs(self) -> list[int]:
         """Epoch of the best monitored value per member, 0 before the first; one entry for a single model."""
-        return self._best_at.reshape(-1).tolist()
+        return self.judge.best_at.reshape(-1).tolist()
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """Members whose loss or weights are no longer finite; bool (M,), or () for a single model."""
+        return self.judge.diverged
+
+    def latest_weights(self) -> np.ndarray:
+        """The flat weights to go on from, on the host; after training the model may have better ones."""
+        weights = self.model.be.to_numpy(self.model.weights) if self._latest is None else self._latest
+        return np.asarray(weights)
 
     def stop(self, reason: str) -> None:
         """End training after the current batch, or after the epoch when called at its end."""
@@ -228,15 +221,14 @@ class Trainer:
             self._set_weights(self._latest)
             self._latest = None
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-        with self._signals(), quiet, contextlib.ExitStack() as ends:
+        with self._signals.waiting(), quiet, contextlib.ExitStack() as ends:
             for callback in reversed(self.callbacks):  # every end is called, though another one fails
                 ends.callback(callback.on_train_end, self)
             for callback in self.callbacks:
                 callback.on_train_start(self)
             while self.epoch < self.epochs and self._stop_reason is None:
                 self._epoch()
-        if self._signal is not None:  # it came outside a step
-            raise Interrupted(self._signal)
+        self._signals.check()  # one that came outside a step
         self.history.stopped = self._stop_reason or "epochs"
         self.finish()
         return self.history
@@ -248,17 +240,15 @@ class Trainer:
         """
         self.history.diverged = np.flatnonzero(self.diverged).tolist()
         if self._restores:
-            self._latest = np.array(self.model.be.to_numpy(self.model.weights))
-            self._set_weights(self._best)
+            self._latest = np.array(self.latest_weights())
+            self._set_weights(self.judge.best)
             self.history.best_epoch, self.history.best_epochs = self.best_epoch, self.best_epochs
         elif self.history.diverged:
-            weights = np.array(self.model.be.to_numpy(self.model.weights))
-            self._copy(self._last_good, weights, self.diverged)
-            self._set_weights(weights)
+            self._set_weights(self.judge.rescued(self.latest_weights()))
 
     @property
     def _restores(self) -> bool:
-        return bool(self.restore_best and self._validation is not None and self._best_at.any())
+        return bool(self.restore_best and self._validation is not None and self.judge.best_at.any())
 
     def _epoch(self) -> None:
         n, size = self.step.examples.n, self.batch_size
@@ -266,27 +256,25 @@ class Trainer:
             self.order = rng.permutation(n, self.seed, self.epoch)
         if self.batch == 0:
             self.step.reset()
-            self._elapsed = 0.0
-        started, done_before = time.perf_counter(), self._elapsed
+            self.elapsed = 0.0
+        started, done_before = time.perf_counter(), self.elapsed
         while self.batch < self.steps_per_epoch:
             rows = self.order[self.batch * size : (self.batch + 1) * size]
             self.step.multiplier = self._multiplier()
             self.step(rows)
             self._check_finite(rows)
             self.batch += 1
-            self._elapsed = done_before + time.perf_counter() - started
+            self.elapsed = done_before + time.perf_counter() - started
             for callback in self.callbacks:
                 callback.on_step_end(self)
-            if self._signal is not None:
-                raise Interrupted(self._signal)
+            self._signals.check()
             if self._stop_reason is not None:
                 return
         self._end_epoch()
 
     def _multiplier(self) -> Any:
         if isinstance(self.schedule, ReduceOnPlateau):
-            each = [state.get("multiplier", 1.0) for state in self._plateau]
-            return each[0] if self.model.n_models is None else np.asarray(each)
+            return self.judge.multiplier
         total = self.epochs * self.steps_per_epoch
         return self.schedule(self.step.n_updates, total, self.steps_per_epoch)
 
@@ -301,61 +289,19 @@ class Trainer:
             record |= _means("valid", self._validation.run(np.arange(n), EVALUATION_BATCH), self.task, n)
         lr = np.asarray(self.optimizer.lr) * self.step.multiplier
         record["lr"] = lr.tolist() if lr.ndim else float(lr)
-        record["seconds"] = self._elapsed
-        record["samples_per_second"] = self.step.examples.n / max(self._elapsed, 1e-9)
+        record["seconds"] = self.elapsed
+        record["samples_per_second"] = self.step.examples.n / max(self.elapsed, 1e-9)
         self._check_weights()
-        self._judge(record)
+        self.judge.judge(self.epoch, record, self.latest_weights())
+        self._check_patience()
         self.history.append(record)
         for callback in self.callbacks:
             callback.on_epoch_end(self, record)
-        if self._signal is not None:
-            raise Interrupted(self._signal)
-
-    def _judge(self, record: Record) -> None:
-        """Remember the best weights, count epochs without improvement, feed the plateau schedule."""
-        value = np.asarray(record[self.monitor], dtype=np.float64)
-        if self.monitor.endswith("accuracy"):
-            # equal accuracies are told apart by their losses, which are far smaller than one example
-            loss = np.asarray(record[self.monitor.replace("accuracy", "loss")], dtype=np.float64)
-            score = value - 1e-9 * np.minimum(loss, 1e3)
-        else:
-            value = score = -value
-        score = np.where(np.isfinite(score) & ~self.diverged, score, -np.inf)
-        value = np.where(np.isfinite(score), value, -np.inf)
-        running = self._bad_epochs < (np.inf if self.patience is None else self.patience)
-        # a member whose patience is over has stopped, though the others take it along
-        better = running & (score > self._best_score)
-        self._best_score = np.where(better, score, self._best_score)
-        self._best_at = np.where(better, self.epoch, self._best_at)
-        self._copy(np.asarray(self.model.be.to_numpy(self.model.weights)), self._best, better)
-        improved = running & (value > self._reference + self.min_delta)
-        self._reference = np.where(improved, value, self._reference)
-        self._bad_epochs = np.where(improved, 0, self._bad_epochs + 1)
-        self._check_patience()
-        if isinstance(self.schedule, ReduceOnPlateau):
-            watched = record["valid_loss"] if self._validation is not None else record["train_loss"]
-            self._plateau = [
-                self.schedule.observe(state, float(loss))
-                for state, loss in zip(self._plateau, np.ravel(watched), strict=True)
-            ]
+        self._signals.check()
 
     def _check_patience(self) -> None:
-        if self.patience is not None and (self._bad_epochs >= self.patience).all():
+        if self.judge.exhausted:
             self.stop("early_stopping")
-
-    def _copy(self, source: np.ndarray, target: np.ndarray, which: np.ndarray) -> None:
-        """Copy the weights of the members in `which` (M,) from one flat host buffer to another.
-
-        For a single model `which` is one truth value.
-        """
-        if not which.ndim:
-            if which:
-                target[...] = source
-            return
-        host = _host_views(self.model)
-        old, new = host(target), host(source)
-        for name in old:
-            old[name][which] = new[name][which]
 
     # --- trouble --------------------------------------------------------------------------------
     def _check_finite(self, rows: np.ndarray) -> None:
@@ -363,7 +309,7 @@ class Trainer:
         finite = np.isfinite(loss)
         if finite.all():
             return
-        self.diverged = self.diverged | ~finite
+        self.judge.exclude(~finite)
         if self.diverged.all():
             from .diagnostics import locate_nonfinite
 
@@ -371,12 +317,7 @@ class Trainer:
             self._raise_diverged(self.epoch + 1, locate_nonfinite(self.step, rows), why)
 
     def _check_weights(self) -> None:
-        weights = np.asarray(self.model.be.to_numpy(self.model.weights))
-        finite = np.ones(self.model.lead, dtype=bool)
-        for view in _host_views(self.model)(weights).values():
-            finite &= np.isfinite(view).reshape(*self.model.lead, -1).all(axis=-1)
-        self.diverged = self.diverged | ~finite
-        self._copy(weights, self._last_good, ~self.diverged)
+        self.judge.keep_good(self.latest_weights())
         if self.diverged.all():
             from .diagnostics import nonfinite_parameters
 
@@ -384,7 +325,7 @@ class Trainer:
             self._raise_diverged(self.epoch, where, "the last update made them so")
 
     def _raise_diverged(self, epoch: int, where: str, why: str) -> None:
-        self._set_weights(self._best if self._restores else self._last_good)
+        self._set_weights(self.judge.best if self._restores else self.judge.last_good)
         raise DivergedError(
             f"training diverged at epoch {epoch}, step {self.step.n_updates}: {where}; {why}. "
             "The model keeps its last good weights. "
@@ -394,105 +335,21 @@ class Trainer:
     def _set_weights(self, flat: np.ndarray) -> None:
         self.model.weights[...] = self.model.be.asarray(flat, self.model.dtype)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM wait for the end of the step; a second one interrupts at once."""
-        self._signal = None
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def note(signum: int, frame: Any) -> None:
-            if self._signal is not None:
-                raise Interrupted(signum, finished=False)
-            self._signal = signum
-
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for signum, handler in before.items():
-                # None: it was installed by a program around Python, which signal() cannot put back
-                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
-
     # --- saving and continuing ------------------------------------------------------------------
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return everything needed to continue, as host tensors and JSON-serialisable metadata."""
-        be, host = self.model.be, _host_views(self.model)
-        latest = be.to_numpy(self.model.weights) if self._latest is None else self._latest
-        tensors = {f"weights.{k}": v.copy() for k, v in host(latest).items()}
-        tensors |= {f"best.{k}": v.copy() for k, v in host(self._best).items()}
-        if self.diverged.any():  # else a member that diverged would have no good weights to come back to
-            tensors |= {f"last_good.{k}": v.copy() for k, v in host(self._last_good).items()}
-        for moment, flat in self.step.update.moments.items():
-            tensors |= {f"{moment}.{k}": v.copy() for k, v in host(be.to_numpy(flat)).items()}
-        tensors["totals"] = self.step.totals()
-        metadata = {
-            "architecture": self.model.architecture, "dtype": self.model.dtype,
-            "n_models": self.model.n_models, "seeds": list(self.model.seeds), "loss": self.loss.name,
-            "task": self.task,
-            "optimizer": {"name": self.optimizer.name, **asdict(self.optimizer)},
-            "data": self.fingerprint, "batch_size": self.batch_size, "seed": self.seed,
-            "epoch": self.epoch, "batch": self.batch, "n_updates": self.step.n_updates,
-            "multiplier": np.asarray(self.step.multiplier).tolist(), "elapsed": self._elapsed,
-            "plateau": self._plateau, "bad_epochs": self._bad_epochs.tolist(),
-            "reference": self._reference.tolist(), "best_score": self._best_score.tolist(),
-            "best_at": self._best_at.tolist(), "diverged": self.diverged.tolist(),
-            "history": list(self.history),
-        }  # fmt: skip
-        return tensors, metadata
+        return resume.state(self)
 
     def load_state(self, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
-        """Continue from what `state` returned.
+        """Continue from what `state` returned, bit for bit.
 
         Raises
         ------
         FileFormatError
-            It belongs to another architecture, optimizer or data set; the message names the difference.
+            It belongs to other settings or another data set; the message names the difference.
         """
-        self._check_same_run(metadata)
+        resume.load_state(self, tensors, metadata)
         self._latest = None
-        model, be, host = self.model, self.model.be, _host_views(self.model)
-        model.set_weights(_part(tensors, "weights"))
-        for name, view in host(self._best).items():
-            view[...] = tensors[f"best.{name}"]
-        for moment, flat in self.step.update.moments.items():
-            values = np.array(be.to_numpy(flat))
-            for name, view in host(values).items():
-                view[...] = tensors[f"{moment}.{name}"]
-            flat[...] = be.asarray(values)
-        self.step.set_totals(tensors["totals"])
-        multiplier: Any = metadata["multiplier"]
-        self.step.n_updates = metadata["n_updates"]
-        multiplier = np.asarray(multiplier) if isinstance(multiplier, list) else multiplier
-        self.step.multiplier = multiplier
-        self.epoch, self.batch, self._elapsed = metadata["epoch"], metadata["batch"], metadata["elapsed"]
-        self._plateau = metadata["plateau"]
-        self._bad_epochs = np.asarray(metadata["bad_epochs"], dtype=np.int64)
-        self._reference = np.asarray(metadata["reference"], dtype=np.float64)
-        self._best_score = np.asarray(metadata["best_score"], dtype=np.float64)
-        self._best_at = np.asarray(metadata["best_at"], dtype=np.int64)
-        self.diverged = np.asarray(metadata["diverged"], dtype=bool)
-        self.history = History(metadata["history"])
-        self._last_good = np.array(be.to_numpy(model.weights))
-        for name, values in _part(tensors, "last_good").items():
-            host(self._last_good)[name][self.diverged] = values[self.diverged]
-
-    def _check_same_run(self, metadata: dict[str, Any]) -> None:
-        _, mine = self.state()
-        same = (
-            "architecture", "dtype", "n_models", "seeds", "loss", "task", "optimizer", "data", "batch_size",
-            "seed",
-        )  # fmt: skip
-        for key in mine:
-            if key not in metadata:
-                raise FileFormatError(f"the checkpoint has no {key!r}: it is not the state of a training run")
-        for key in same:
-            if _normal(metadata[key]) != _normal(mine[key]):
-                raise FileFormatError(
-                    f"cannot continue: the {key} of the checkpoint is {metadata[key]!r}, but this run has "
-                    f"{mine[key]!r}. Resume with the settings and data of the first run."
-                )
 
 
 def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
@@ -605,35 +462,6 @@ def _pair(name: str, data: Any) -> tuple[Any, Any]:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise DataError(f"{name} must be a pair (X, y), found {type(data).__name__}")
     return data[0], data[1]
-
-
-def _host_views(model: MLP) -> Any:
-    from .backend import get_backend
-
-    host = get_backend("cpu")
-    return lambda flat: model.layout.views(host, flat)
-
-
-def _part(tensors: dict[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
-    return {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
-
-
-def _normal(value: Any) -> Any:
-    """What JSON makes of a value: tuples become lists, numbers of NumPy plain ones."""
-    if isinstance(value, Mapping):
-        return {k: _normal(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_normal(v) for v in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _fingerprint(x: Any, y: Any) -> dict[str, Any]:
-    """Enough to notice that a run is resumed on other data."""
-    y = np.ascontiguousarray(y)
-    if isinstance(x, RowSource):
-        return {"shape": list(x.shape), "dtype": "rows", "crc32": x.checksum() ^ zlib.crc32(y)}
-    x = np.ascontiguousarray(x)
-    return {"shape": list(x.shape), "dtype": str(x.dtype), "crc32": zlib.crc32(x) ^ zlib.crc32(y)}
 
 
 def _whole(name: str, value: Any, least: int) -> int:
