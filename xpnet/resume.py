@@ -16,29 +16,53 @@ import numpy as np
 from .errors import FileFormatError
 from .examples import RowSource
 from .judge import host_views
+from .schedules import Schedule
 
 if TYPE_CHECKING:
     from .train import Trainer
 
 
-def fingerprint(x: Any, y: Any) -> dict[str, Any]:
-    """Enough to notice that a run is resumed on other data."""
-    y = np.ascontiguousarray(y)
+#: How a setting is called in messages, where not by its name.
+_WORDS = {"validation": "validation data", "sample_weight": "sample_weight (times class_weight)"}
+
+
+def fingerprint(x: Any, *more: Any) -> dict[str, Any]:
+    """Enough to notice that a run is resumed on other data: one CRC over `x` and what belongs to it."""
     if isinstance(x, RowSource):
-        return {"shape": list(x.shape), "dtype": "rows", "crc32": x.checksum() ^ zlib.crc32(y)}
-    x = np.ascontiguousarray(x)
-    return {"shape": list(x.shape), "dtype": str(x.dtype), "crc32": zlib.crc32(x) ^ zlib.crc32(y)}
+        dtype, crc = "rows", x.checksum() & 0xFFFFFFFF
+    else:
+        x = np.asarray(x)
+        dtype, crc = str(x.dtype), zlib.crc32(np.ascontiguousarray(x).data)
+    for part in more:
+        if part is not None:
+            crc = zlib.crc32(np.ascontiguousarray(part).data, crc)
+    return {"shape": list(x.shape), "dtype": dtype, "crc32": crc}
 
 
 def _settings(trainer: Trainer) -> dict[str, Any]:
-    """What decides, beside the counters, how a run goes on."""
-    model = trainer.model
-    return {
+    """What decides, beside the counters, how a run goes on; not the number of epochs, so that it may grow."""
+    model, step, examples = trainer.model, trainer.step, trainer.step.examples
+    weights = None if examples.weights is None else fingerprint(model.be.to_numpy(examples.weights))
+    infogain = step.targets.infogain
+    settings = {
         "architecture": model.architecture, "dtype": model.dtype, "n_models": model.n_models,
         "seeds": list(model.seeds), "loss": trainer.loss.name, "task": trainer.task,
+        "data": trainer.fingerprint, "validation": trainer.validation_fingerprint, "sample_weight": weights,
+        "batch_size": trainer.batch_size, "shuffle": trainer.shuffle, "seed": trainer.seed,
         "optimizer": {"name": trainer.optimizer.name, **asdict(trainer.optimizer)},
-        "data": trainer.fingerprint, "batch_size": trainer.batch_size, "seed": trainer.seed,
+        "schedule": {"name": _name(trainer.schedule), **asdict(trainer.schedule)},
+        **asdict(step.update.regularization),
+        "label_smoothing": step.targets.label_smoothing,
+        "infogain": None if infogain is None else fingerprint(infogain),
     }  # fmt: skip
+    return _normal(settings)
+
+
+def _name(schedule: Schedule) -> str:
+    try:
+        return schedule.name
+    except StopIteration:  # one of the user's own has no name in the table
+        return type(schedule).__name__
 
 
 def state(trainer: Trainer) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -90,12 +114,15 @@ def _check_same_run(trainer: Trainer, metadata: dict[str, Any]) -> None:
     _, mine = state(trainer)
     for key in mine:
         if key not in metadata:
-            raise FileFormatError(f"the checkpoint has no {key!r}: it is not the state of a training run")
-    for key, value in _settings(trainer).items():
-        if _normal(metadata[key]) != _normal(value):
             raise FileFormatError(
-                f"cannot continue: the {key} of the checkpoint is {metadata[key]!r}, but this run has "
-                f"{value!r}. Resume with the settings and data of the first run."
+                f"the checkpoint has no {key!r}: it is not the state of a training run, or an older xpnet "
+                "wrote it. Start the run again."
+            )
+    for key, value in _settings(trainer).items():
+        if _normal(metadata[key]) != value:
+            raise FileFormatError(
+                f"cannot continue: the {_WORDS.get(key, key)} of the checkpoint is {metadata[key]!r}, but "
+                f"this run has {value!r}. Resume with the settings and data of the first run."
             )
 
 
@@ -103,6 +130,8 @@ def _normal(value: Any) -> Any:
     """What JSON makes of a value: tuples become lists, numbers of NumPy plain ones."""
     if isinstance(value, Mapping):
         return {k: _normal(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
         return [_normal(v) for v in value]
     return value.item() if isinstance(value, np.generic) else value

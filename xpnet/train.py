@@ -142,6 +142,7 @@ class Trainer:
                 training=False,
             )
             self._validation = Pass(model, self.loss, held_out)
+        self.validation_fingerprint = None if validation is None else resume.fingerprint(*validation)
         self.monitor = self._check_monitor(monitor)
         self.callbacks: list[Callback] = [*callbacks]
         if statistics:
