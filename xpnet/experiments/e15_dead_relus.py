@@ -66,8 +66,10 @@ def run(lab: Lab) -> None:
         for j, ((title, stages), colour, hatch) in enumerate(
             zip(shares.items(), COLOURS, ("", "//", ".."), strict=False)
         ):
-            ax.bar(np.arange(3) + 0.26 * (j - 1), [100 * s[k] for s in stages], width=0.24, color=colour, hatch=hatch,
-                   edgecolor="white", label=title)  # fmt: skip
+            heights = [100 * stage[k] for stage in stages]
+            bars = ax.bar(np.arange(3) + 0.28 * (j - 1), heights, width=0.24, color=colour, hatch=hatch, label=title,
+                          edgecolor="white")  # fmt: skip
+            ax.bar_label(bars, fmt="%.0f", fontsize=8)
         ax.set_xticks(range(3), ["before", "after the shock", "after training"])
         ax.set(title=f"hidden layer {k + 1}", ylim=(0, 105))
     axes[0, 0].set_ylabel("dead units (%)")

@@ -72,6 +72,7 @@ def run(lab: Lab) -> None:
         widths, list(trained.values()), color=BLUE, marker="o", markersize=4, label="trained (median)"
     )
     right.set_xticks(widths, widths)
+    right.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5, 1.0], ["0.02", "0.05", "0.1", "0.2", "0.5", "1"])
     right.minorticks_off()
     right.set(xlabel="hidden units", ylabel="root mean square error", title="error")
     right.legend()

@@ -43,25 +43,28 @@ def run(lab: Lab) -> None:
 
     passes = 20
     paths, straight, first = {}, {}, {}
-    lab.say(f"  {len(x)} pictures, {passes} passes, learning rate 0.05")
-    lab.say("  batch size   updates   straightness   loss after 1 pass   after all")
+    lab.say(f"  {len(x)} pictures, {passes} passes, learning rate 0.1")
+    lab.say("  batch size   updates   cosine of next step   loss after 1 pass   after all")
     for name, batch in {"full batch": len(x), "mini-batch of 20": 20, "single samples": 1}.items():
         neuron = xpnet.MLP([1, 1], dtype="float64", device=lab.device)
         neuron.set_weights({"layers.0.weight": np.array([[-1.5]]), "layers.0.bias": np.array([1.5])})
         path = Path()
-        xpnet.fit(neuron, (x, y), loss="squared_error", optimizer=xpnet.SGD(lr=0.05), epochs=passes,
+        xpnet.fit(neuron, (x, y), loss="squared_error", optimizer=xpnet.SGD(lr=0.1), epochs=passes,
                   batch_size=batch, callbacks=[path])  # fmt: skip
         p = np.array(path.points)
         per_pass = len(x) // batch
-        steps = np.linalg.norm(np.diff(p, axis=0), axis=1)
-        straight[name] = np.linalg.norm(p[-1] - p[0]) / steps.sum()  # 1: a straight line
+        steps = np.diff(p, axis=0)
+        unit = steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-300)
+        straight[name] = float(np.mean(np.sum(unit[1:] * unit[:-1], axis=1)))  # 1: straight on, 0: at random
         paths[name] = p
         first[name] = float(loss(*p[per_pass]))
-        lab.say(f"  {batch:10d}   {len(steps):7d}   {straight[name]:12.2f}   {first[name]:17.4f}"
+        lab.say(f"  {batch:10d}   {len(steps):7d}   {straight[name]:19.2f}   {first[name]:17.4f}"
                 f"   {float(loss(*p[-1])):9.4f}")  # fmt: skip
     full, mini, single = straight.values()
-    lab.record(straightness=straight, loss_after_one_pass=first)
-    lab.claim("straightness: full batch > mini-batch > single samples", full > mini > single)
+    lab.record(cosine_of_successive_steps=straight, loss_after_one_pass=first)
+    lab.claim(
+        "the cosine between successive steps: full batch > mini-batch > single samples", full > mini > single
+    )
     lab.claim(
         "after one pass single samples are lower than the full batch",
         first["single samples"] < first["full batch"],

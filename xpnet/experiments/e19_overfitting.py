@@ -64,12 +64,14 @@ def run(lab: Lab) -> None:
         ax.axhline(
             lowest["nothing"], color="black", linewidth=0.8, linestyle=":", label="lowest without help"
         )
-        ax.set(title=name, ylim=(1e-3, 3))
+        ax.set(title=name)
+    bottom = 0.8 * min(float(of_train.min()) for of_train, _ in curves.values())
     for ax in (*axes[1, :2], axes[0, 2]):
         ax.set_xlabel("epoch")
     axes[0, 2].tick_params(labelbottom=True)
     for ax in axes[:, 0]:
         ax.set_ylabel("loss (nats)")
+    axes[0, 0].set_ylim(bottom, 3)
     axes[1, 2].set_axis_off()
     axes[1, 2].legend(*axes[0, 0].get_legend_handles_labels(), loc="center")
     lab.save(figure, "overfitting")

@@ -90,7 +90,10 @@ class Lab:
 
     # --- pictures to learn from -----------------------------------------------------------------
     def pictures(self) -> Any:
-        """Return (as a `xpnet.data.Dataset`) MNIST where it is there (never with `quick`), else the embedded digits, and say which."""
+        """Return MNIST where it is there (never with `quick`), else the embedded digits, and say which.
+
+        A `xpnet.data.Dataset` with a test part.
+        """
         found, why = None, "as --quick always does"
         if not self.quick:
             try:
@@ -118,6 +121,11 @@ class Lab:
 
     def save(self, figure: Figure, name: str) -> None:
         """Write a figure as PNG and SVG into the experiment's folder."""
+        from matplotlib.ticker import MaxNLocator
+
+        for axes in figure.axes:  # there is no epoch 2.5
+            if axes.get_xlabel().startswith(("epoch", "passes")):
+                axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         self.figures.append(name)
         if self.folder is None:
             return
