@@ -48,7 +48,8 @@ def metadata() -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "commit": _commit(), "cpu": _cpu(),
         "cpus": os.cpu_count(), "memory_gib": _memory(), "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None, "versions": versions, "blas": _blas(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "versions": versions, "blas": _blas(),
     }  # fmt: skip
 
 
@@ -217,10 +218,10 @@ def heading(meta: dict[str, Any]) -> str:
     """Hardware, versions, date and commit, in one paragraph."""
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
     memory = f", {meta['memory_gib']} GiB" if meta.get("memory_gib") else ""
-    busy = f", {meta['load']} of them busy at the start" if meta.get("load") is not None else ""
+    busy = f" (load {meta['load']} at the start)" if meta.get("load") is not None else ""
     return (
-        f"{meta['date']}, commit {meta['commit']}. {meta['cpu']}, {meta['cpus']} processors{busy}{memory}, {meta['system']}. "
-        f"Python {meta['python']}, {versions}; NumPy's BLAS: {meta['blas']}."
+        f"{meta['date']}, commit {meta['commit']}. {meta['cpu']}, {meta['cpus']} processors{busy}{memory}, "
+        f"{meta['system']}. Python {meta['python']}, {versions}; NumPy's BLAS: {meta['blas']}."
     )
 
 
