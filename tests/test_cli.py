@@ -17,9 +17,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import xpnet
-from xpnet import atomic, checkpoint, plots, runs
+from xpnet import atomic, checkpoint, doctor, plots, runs
 from xpnet.cli import main
 from xpnet.config import TrainConfig, read_toml
+from xpnet.train import Trainer
 
 ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(0)
@@ -91,6 +92,25 @@ def test_the_run_folder_is_complete_and_nothing_is_outside_it() -> None:
     assert "64-6-10 relu, 460 parameters, float32, numpy on cpu, seed 0 -> runs/digits-1" in shown
     assert f"test accuracy {result['test_accuracy']:.2%}" in shown
     assert "run folder runs/digits-1" in shown.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("options", "expected"), [((), 1), (("--threads", 2), 2)])
+def test_the_environment_counts_the_threads_of_training(
+    options: tuple[Any, ...], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    end_epoch = Trainer._end_epoch
+
+    def look(trainer: Trainer) -> None:
+        seen.append(doctor.blas())
+        end_epoch(trainer)
+
+    monkeypatch.setattr(Trainer, "_end_epoch", look)
+    train("--hidden", 8, *options)
+    recorded = json.loads(Path("run", "environment.json").read_text())["blas"]
+    assert seen == [recorded, recorded]
+    if recorded and recorded[0]["internal_api"] in ("openblas", "mkl"):
+        assert {pool["num_threads"] for pool in recorded} == {expected}
 
 
 def test_config_toml_holds_what_was_left_to_defaults() -> None:

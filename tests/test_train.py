@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import xpnet
 from xpnet import MLP, SGD, Adam, AdamW, Callback, ConfigError, DataError, DivergedError, FileFormatError
@@ -1019,6 +1020,63 @@ def test_handlers_come_back_after_an_error(handlers):
 
     with pytest.raises(RuntimeError, match="a user's mistake"):
         build(callbacks=[Fails()]).run()
+
+
+# --- threads --------------------------------------------------------------------------------------
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+@pytest.fixture
+def two_threads():
+    """Two threads before training, however many the machine has."""
+    with threadpool_limits(2, user_api="blas"):
+        if set(blas_threads()) != {2}:
+            pytest.skip("threadpoolctl cannot set the threads of this matrix library")
+        yield
+        assert set(blas_threads()) == {2}, "the limit outlived training"
+
+
+@pytest.mark.parametrize(
+    ("options", "small", "expected"),
+    [
+        ({}, 721, 1),  # the largest product of a step is 12 x 6 x 10
+        ({}, 720, 2),
+        ({"batch_size": 1000}, 2401, 1),  # there are but 40 examples
+        ({"batch_size": 1000}, 2400, 2),
+        ({"threads": 3}, 721, 3),
+        ({"threads": 1}, 0, 1),
+        ({"n_models": 5}, 721, 1),
+    ],
+)
+def test_threads_are_limited_while_training_runs(two_threads, monkeypatch, options, small, expected):
+    monkeypatch.setattr("xpnet.backend.cpu.SMALL_PRODUCT", small)
+    seen = []
+
+    class Look(Callback):
+        def look(self, trainer, record=None):
+            seen.extend(blas_threads())
+
+        on_train_start = on_step_end = on_epoch_end = on_train_end = look
+
+    build(callbacks=[Look()], epochs=2, **options).run()
+    assert set(seen) == {expected}
+
+
+def test_threads_come_back_after_an_error(two_threads):
+    class Fails(Callback):
+        def on_step_end(self, trainer):
+            assert set(blas_threads()) == {1}
+            raise RuntimeError("a user's mistake")
+
+    with pytest.raises(RuntimeError, match="a user's mistake"):
+        build(callbacks=[Fails()]).run()
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.0, True, "2"])
+def test_threads_must_be_a_count(threads):
+    with pytest.raises(ConfigError, match="threads must be a whole number >= 1"):
+        build(threads=threads)
 
 
 # --- other back ends ------------------------------------------------------------------------------

@@ -304,7 +304,7 @@ def build_trainer(
         max_norm=config.max_norm, clip_norm=config.clip_norm, clip_value=config.clip_value,
         label_smoothing=config.label_smoothing, class_weight=config.class_weight, epochs=config.epochs,
         batch_size=config.batch_size, patience=config.patience, min_delta=config.min_delta,
-        monitor=config.monitor, statistics=config.statistics,
+        monitor=config.monitor, statistics=config.statistics, threads=config.threads,
     )  # fmt: skip
 
 
@@ -344,18 +344,19 @@ def train(
         What result.json holds, and "run": the folder.
     """
     get_backend(config.device)  # an unusable device is an error before anything is read or written
-    with limited_threads(config.threads):
+    with limited_threads(config.threads):  # the first weights may need linear algebra too
         data = load_run_data(config, progress=not quiet and sys.stderr.isatty())
         model = build_model(config, data)
         training, validation = split(data, config)
         trainer = build_trainer(config, model, data.task, training, validation)
-        config = _resolved(config, trainer)
-        folder = RunFolder(out) if out is not None else RunFolder.numbered(data.name)
-        folder.fixed = _fixed(config, validation)
-        trainer.callbacks.append(_Writer(folder, config.save_every))
-        if not quiet:
-            trainer.callbacks.append(EpochTable())
-        try:
+    config = _resolved(config, trainer)
+    folder = RunFolder(out) if out is not None else RunFolder.numbered(data.name)
+    folder.fixed = _fixed(config, validation)
+    trainer.callbacks.append(_Writer(folder, config.save_every))
+    if not quiet:
+        trainer.callbacks.append(EpochTable())
+    try:
+        with trainer.tuned():  # also around the record of the environment, which counts threads
             if resume:
                 _continue(folder, trainer, quiet)
             else:
@@ -366,9 +367,9 @@ def train(
             if not quiet:
                 print(_headline(config, model, data, trainer, folder), flush=True)
             return _run(folder, trainer, data, config)
-        except (KeyboardInterrupt, BrokenPipeError) as error:
-            print(f"xpnet: {_farewell(folder, error)}", file=sys.stderr)
-            raise
+    except (KeyboardInterrupt, BrokenPipeError) as error:
+        print(f"xpnet: {_farewell(folder, error)}", file=sys.stderr)
+        raise
 
 
 def _resolved(config: TrainConfig, trainer: Trainer) -> TrainConfig:

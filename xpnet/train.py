@@ -6,10 +6,10 @@ continuing that of `xpnet.resume`.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -96,7 +96,7 @@ class Trainer:
         epochs: int = 10, batch_size: int = 128, shuffle: bool = True, seed: int | None = None,
         patience: int | None = None, min_delta: float = 0.0, monitor: str | None = None,
         restore_best: bool = True, callbacks: Sequence[Callback] = (), statistics: bool = False,
-        verbose: bool = False,
+        verbose: bool = False, threads: int | None = None,
     ):  # fmt: skip
         x, y = _pair("data", data)
         self.model = model
@@ -116,6 +116,7 @@ class Trainer:
         self.batch_size = _whole("batch_size", batch_size, 1)
         patience = None if patience is None else _whole("patience", patience, 1)
         min_delta = _least_change(min_delta)
+        self.threads = None if threads is None else _whole("threads", threads, 1)
         self.shuffle, self.restore_best = bool(shuffle), bool(restore_best)
         self.seed = rng.check_seed(model.seeds[0] if seed is None else seed)
         regularization = Regularization(
@@ -199,6 +200,12 @@ class Trainer:
         weights = self.model.be.to_numpy(self.model.weights) if self._latest is None else self._latest
         return np.asarray(weights)
 
+    def tuned(self) -> AbstractContextManager[Any]:
+        """Return the context that `run` trains in: as many threads of the matrix library as the network gains from."""
+        rows = min(self.batch_size, self.step.examples.n)
+        largest = max(math.prod(spec.shape) for spec in self.model.layout.specs)
+        return self.model.be.tuned(rows * largest, self.threads)
+
     def stop(self, reason: str) -> None:
         """End training after the current batch, or after the epoch when called at its end."""
         self._stop_reason = reason
@@ -222,7 +229,7 @@ class Trainer:
             self._set_weights(self._latest)
             self._latest = None
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-        with self._signals.waiting(), quiet, contextlib.ExitStack() as ends:
+        with self._signals.waiting(), self.tuned(), quiet, ExitStack() as ends:
             for callback in reversed(self.callbacks):  # every end is called, though another one fails
                 ends.callback(callback.on_train_end, self)
             for callback in self.callbacks:
@@ -403,6 +410,9 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
         Add gradient norms and dead and saturated units per layer to each record.
     verbose : bool, default False
         Print a line per epoch.
+    threads : int, optional
+        Threads of the matrix library; by default one for networks too small to gain from more, else its own
+        choice. The limit holds for the whole process while training runs.
 
     Returns
     -------
