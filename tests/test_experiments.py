@@ -17,7 +17,7 @@ from xpnet.cli import main
 from xpnet.errors import ConfigError, DataError
 from xpnet.experiments import lab as lab_module
 from xpnet.experiments.e06_forward_by_hand import B1, B2, W1, W2, network
-from xpnet.experiments.e10_small_sigmoid import neighbours_alike
+from xpnet.experiments.e10_small_sigmoid import best_match
 from xpnet.experiments.e17_universal_approximation import staircase, wiggly
 from xpnet.experiments.e20_depth import width_for
 from xpnet.testing import check_gradients, trace
@@ -195,10 +195,12 @@ def test_boundary_length_of_a_circle_and_a_line():
     )
 
 
-def test_neighbours_alike_tells_noise_from_stripes():
+def test_best_match_finds_a_copy_also_of_the_other_sign_and_scale():
     g = np.random.default_rng(0)
-    assert abs(neighbours_alike(g.normal(size=(50, 8, 8)))) < 0.05
-    assert neighbours_alike(np.repeat(g.normal(size=(50, 1, 8)), 8, axis=1)) > 0.4
+    pictures = g.normal(size=(50, 64))
+    match = best_match(np.stack([3 - 2 * pictures[7], g.normal(size=64)]), pictures)
+    assert match[0] == pytest.approx(1)
+    assert match[1] < 0.6
 
 
 @pytest.mark.parametrize("depth", [1, 3, 5])
