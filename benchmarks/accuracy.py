@@ -10,6 +10,7 @@ for: it reports the test accuracy after given numbers of updates, without choosi
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -35,11 +36,11 @@ ROWS: dict[str, dict] = {
         "hidden": [16, 16], "activation": "sigmoid", "output_activation": "sigmoid", "loss": "squared_error",
         "epochs": 20, "batch_size": 16, "optimizer": "sgd", "momentum": 0.9, "lr": 0.5, "schedule": "linear",
     },
-    # dropout, input noise and smoothed labels; chosen among five such recipes on 10,000 held-out training digits
+    # dropout and max-norm after Srivastava et al. (2014), with a shorter schedule; the best of seven recipes on
+    # 10,000 held-out training digits, then trained on all 60,000
     "dropout-1024-1024": {
-        "hidden": [1024, 1024], "dropout": [0.3], "input_dropout": 0.1, "input_noise": 0.15,
-        "label_smoothing": 0.1, "epochs": 50, "batch_size": 256, "optimizer": "adam", "lr": 3e-3,
-        "schedule": "one_cycle",
+        "hidden": [1024, 1024], "dropout": [0.5], "input_dropout": 0.2, "max_norm": 3.0, "epochs": 55,
+        "batch_size": 128, "optimizer": "adam", "lr": 1.5e-3, "schedule": "one_cycle", "valid_fraction": 0.0,
     },
 }  # fmt: skip
 
@@ -68,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", choices=["linear", *ROWS, []], help="rows to run (default: all)")
     parser.add_argument("--data-dir", help="folder that holds MNIST (default: $XPNET_DATA)")
+    parser.add_argument("--device", default="cpu", help="cpu or numba (default: cpu)")
     arguments = parser.parse_args()
     rows = arguments.rows or ["linear", *ROWS]
     print("| row | parameters | test accuracy, mean (each seed) | seconds per run |")
@@ -84,14 +86,14 @@ def main() -> None:
             continue
         scores, seconds, parameters = [], 0.0, 0
         for seed in SEEDS:
-            config = TrainConfig(
-                data="mnist", data_dir=arguments.data_dir, valid_fraction=VALID, seed=seed, **ROWS[name]
-            )
+            settings = {"valid_fraction": VALID, "device": arguments.device, **ROWS[name]}
+            config = TrainConfig(data="mnist", data_dir=arguments.data_dir, seed=seed, **settings)
             with tempfile.TemporaryDirectory() as folder:
                 started = time.perf_counter()
                 result = runs.train(config, Path(folder) / "run", quiet=True)
                 seconds += (time.perf_counter() - started) / len(SEEDS)
             scores.append(result["test_accuracy"])
+            print(f"{name}, seed {seed}: {result['test_accuracy']:.2%}", file=sys.stderr, flush=True)
             parameters = result["parameters"]
         _row(name, parameters, scores, seconds)
 
