@@ -126,3 +126,14 @@ def test_the_memory_of_a_step_counts_what_a_model_has() -> None:
     n = MLP([784, 500, 10]).n_parameters
     per_sample = 784 + 2 * (500 + 10) + 2 * 10
     assert doctor.step_bytes([784, 500, 10], 128, 2, "float32") == 4 * (4 * n + 128 * per_sample)
+
+
+def test_kernels_older_than_the_processor_are_noticed():
+    from xpnet.doctor import _too_old_kernels
+
+    new = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2"}
+    haswell = {"internal_api": "openblas", "architecture": "Haswell"}
+    assert _too_old_kernels(haswell, new)
+    assert not _too_old_kernels(haswell, {"avx2"})
+    assert not _too_old_kernels({**haswell, "architecture": "SkylakeX"}, new)
+    assert not _too_old_kernels({**haswell, "internal_api": "mkl"}, new)

@@ -34,6 +34,8 @@ EVALUATION_BATCH = 1000  # rows per forward pass of an evaluation
 
 Record = dict[str, Any]
 
+_NO_STEP = Callback.on_step_end  # what a callback has that does not watch steps
+
 
 class History(list[Record]):
     """One record per epoch: epoch, step, train_loss, train_accuracy, valid_loss, valid_accuracy, lr, ...
@@ -108,6 +110,7 @@ class Trainer:
         _check_combination(self.loss, self.task, model)
         self.optimizer = get_optimizer(optimizer)
         self.schedule = get_schedule(schedule)
+        self._constant = type(self.schedule) is Schedule and not self.schedule.warmup
         if isinstance(self.schedule, ReduceOnPlateau) and model.n_models is not None:
             # each member watches its own loss, so each needs a rate of its own
             rates = np.broadcast_to(np.asarray(self.optimizer.lr, dtype=float), model.lead)
@@ -266,14 +269,17 @@ class Trainer:
             self.step.reset()
             self.elapsed = 0.0
         started, done_before = time.perf_counter(), self.elapsed
-        while self.batch < self.steps_per_epoch:
+        batches = self.steps_per_epoch
+        # a small network's step takes as long as a few empty calls, so those are not made
+        watching = [c for c in self.callbacks if getattr(c.on_step_end, "__func__", None) is not _NO_STEP]
+        while self.batch < batches:
             rows = self.order[self.batch * size : (self.batch + 1) * size]
             self.step.multiplier = self._multiplier()
             self.step(rows)
             self._check_finite(rows)
             self.batch += 1
             self.elapsed = done_before + time.perf_counter() - started
-            for callback in self.callbacks:
+            for callback in watching:
                 callback.on_step_end(self)
             self._signals.check()
             if self._stop_reason is not None:
@@ -283,6 +289,8 @@ class Trainer:
     def _multiplier(self) -> Any:
         if isinstance(self.schedule, ReduceOnPlateau):
             return self.judge.multiplier
+        if self._constant:
+            return 1.0
         total = self.epochs * self.steps_per_epoch
         return self.schedule(self.step.n_updates, total, self.steps_per_epoch)
 
@@ -313,10 +321,10 @@ class Trainer:
 
     # --- trouble --------------------------------------------------------------------------------
     def _check_finite(self, rows: np.ndarray) -> None:
+        if self.step.is_finite():
+            return
         loss = self.step.last_loss()
         finite = np.isfinite(loss)
-        if finite.all():
-            return
         self.judge.exclude(~finite)
         if self.diverged.all():
             from .diagnostics import locate_nonfinite

@@ -153,10 +153,10 @@ class CompiledBackend(CpuBackend):
         self, x: Array, index: Array, *, out: Array, scale: Array | float = 1.0, shift: Array | float = 0.0
     ) -> Array:
         as_it_is = np.isscalar(scale) and scale == 1.0 and np.isscalar(shift) and shift == 0.0
-        if as_it_is and x.ndim == 2 and index.ndim == 1 and x.dtype == out.dtype and out.size <= _SMALL:
-            if _plain(x) and _plain(out):
-                self._do(_kernel(_GATHER), x, index, out)
-                return out
+        rows = x.ndim == 2 and index.ndim == 1 and x.dtype == out.dtype and out.size <= _SMALL
+        if as_it_is and rows and _plain(x) and _plain(out):
+            self._do(_kernel(_GATHER), x, index, out)
+            return out
         return super().gather(x, index, out=out, scale=scale, shift=shift)
 
 
