@@ -348,7 +348,7 @@ def test_get_backend_of_a_namespace():
 
 @pytest.mark.parametrize("device", ["gpu", "cpu:1", "", "CPU", "tpu", None, 3, "cud"])
 def test_unknown_device(device):
-    with pytest.raises(ConfigError, match="cpu, cuda, cuda:N, auto") as error:
+    with pytest.raises(ConfigError, match="cpu, numba, cuda, cuda:N, auto") as error:
         get_backend(device)
     assert error.value.exit_code == 2
     assert repr(device) in str(error.value)

@@ -36,7 +36,9 @@ def test_links_lead_somewhere(page):
 
 
 def _commands(page):
-    for block in re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M):
+    for block in re.findall(
+        r"^```(?:sh|bash|console)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M
+    ):
         for line in block.splitlines():
             if line.removeprefix("$ ").startswith("xpnet "):
                 yield shlex.split(line.removeprefix("$ "), comments=True)[1:]

@@ -108,7 +108,9 @@ class TrainConfig:
         False, "Record gradient norms, dead and saturated units per layer.", "training"
     )
     device: str = _option("cpu", "cpu, numba, cuda, cuda:N or auto.", "run")
-    threads: int | None = _option(None, "Threads of the matrix library (default: its own choice).", "run")
+    threads: int | None = _option(
+        None, "Threads of the matrix library (default: one for small networks, else its own choice).", "run"
+    )
     save_every: int = _option(0, "Also save the state every N updates (0: after each epoch only).", "run")
 
     def __post_init__(self) -> None:
