@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ET
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -297,3 +299,48 @@ def test_mnist_is_used_where_it_is(data_dir):
 def test_unknown_experiment():
     with pytest.raises(ConfigError, match="E99"):
         experiments.run("E99")
+
+
+# --- the tutorial --------------------------------------------------------------------------------
+TUTORIAL = Path(__file__).parent.parent / "docs" / "tutorial"
+CHAPTERS = sorted(p.name for p in (TUTORIAL / "en").glob("*.md"))
+
+
+def _blocks(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_python_of_the_tutorial_runs_and_is_the_same_in_both_languages(chapter, capsys):
+    english, chinese = (_blocks(TUTORIAL / language / chapter) for language in ("en", "zh"))
+    assert english
+    namespace: dict = {}
+    for block in english:
+        exec(compile(block, chapter, "exec"), namespace)
+    for pair in zip(english, chinese, strict=True):
+        first, second = (re.sub(r" *#.*", "", block) for block in pair)  # comments are translated
+        assert first == second
+
+
+def test_the_tutorial_is_complete_and_its_figures_small():
+    assert len(CHAPTERS) == 9
+    assert sorted(p.name for p in (TUTORIAL / "zh").glob("*.md")) == CHAPTERS
+    pages = "".join(p.read_text(encoding="utf-8") for p in TUTORIAL.rglob("*.md"))
+    for name in NAMES:
+        assert f"run {name}" in pages, name
+    figures = list((TUTORIAL / "figures").iterdir())
+    assert sum(p.stat().st_size for p in figures) < 2_000_000
+    for figure in figures:
+        assert figure.suffix == ".png" and figure.stat().st_size < 80_000
+        assert f"figures/{figure.name}" in pages
+
+
+def test_numbers_of_the_hand_worked_chapter(result):
+    """The table of chapter 4, in both languages, is what E7 prints."""
+    steps = result("E7")["numbers"]["steps"]
+    numbers = [f"{v:.6f}" for name in ("dJ/da2", "dJ/dz2", "dJ/da1", "dJ/dz1") for v in steps[name]]
+    numbers += [f"{v:.6f}" for name in ("dJ/dW1", "dJ/dW2") for v in steps[name][0]]
+    for language in ("en", "zh"):
+        text = (TUTORIAL / language / "04-back-propagation.md").read_text(encoding="utf-8")
+        for number in numbers:
+            assert number in text, (language, number)

@@ -1,7 +1,7 @@
 """Many random starts of a small and a large net.
 
-Small nets have few ways down and get stuck at very different losses; large nets have many minima, all about
-as good. Each size is one population, which trains all starts in the same matrix products.
+A small net may get stuck at a loss far from its best; a large one has many minima, all about as good. Each size
+is one population, which trains all starts in the same matrix products.
 """
 
 import numpy as np
@@ -45,6 +45,7 @@ def run(lab: Lab) -> None:
     for (width, values), colour, hatch in zip(losses.items(), (RED, BLUE), ("", "///"), strict=True):
         ax.hist(values, bins=bins, color=colour, alpha=0.75, hatch=hatch, label=f"{width} hidden units",
                 edgecolor="white")  # fmt: skip
-    ax.set(xlabel="final training loss (nats)", ylabel=f"starts (of {starts})")
+    ax.set(xlabel="final training loss (nats)", ylabel=f"starts (of {starts}, logarithmic)", yscale="log")
+    ax.set_ylim(0.7, 2 * starts)
     ax.legend()
     lab.save(figure, "random_starts")

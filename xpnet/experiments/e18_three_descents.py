@@ -36,35 +36,36 @@ def run(lab: Lab) -> None:
     height, width = pictures.sample_shape
     middle = pictures.x_train[chosen, height // 4 : -(height // 4), 3 * width // 8 : -(3 * width // 8)]
     ink = middle.mean(axis=(1, 2)) * pictures.scale
-    x, y = (ink / ink.std())[:, None], 2.0 * pictures.y_train[chosen][:, None] - 1.0
+    x, y = ((ink - ink.mean()) / ink.std())[:, None], 2.0 * pictures.y_train[chosen][:, None] - 1.0
 
     def loss(w: np.ndarray, b: np.ndarray) -> np.ndarray:
         return 0.5 * np.mean((w[..., None] * x[:, 0] + b[..., None] - y[:, 0]) ** 2, axis=-1)
 
-    passes = 20
+    slope, height_at_0 = np.polyfit(x[:, 0], y[:, 0], 1)
+    lowest = float(loss(slope, height_at_0))
+    passes = 40
     paths, straight, first = {}, {}, {}
-    lab.say(f"  {len(x)} pictures, {passes} passes, learning rate 0.1")
-    lab.say("  batch size   updates   cosine of next step   loss after 1 pass   after all")
+    lab.say(f"  {len(x)} pictures, {passes} passes, learning rate 0.05")
+    lab.say("  batch size   updates   straightness   loss after 1 pass   after all")
     for name, batch in {"full batch": len(x), "mini-batch of 20": 20, "single samples": 1}.items():
         neuron = xpnet.MLP([1, 1], dtype="float64", device=lab.device)
         neuron.set_weights({"layers.0.weight": np.array([[-1.5]]), "layers.0.bias": np.array([1.5])})
         path = Path()
-        xpnet.fit(neuron, (x, y), loss="squared_error", optimizer=xpnet.SGD(lr=0.1), epochs=passes,
+        xpnet.fit(neuron, (x, y), loss="squared_error", optimizer=xpnet.SGD(lr=0.05), epochs=passes,
                   batch_size=batch, callbacks=[path])  # fmt: skip
         p = np.array(path.points)
         per_pass = len(x) // batch
-        steps = np.diff(p, axis=0)
-        unit = steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-300)
-        straight[name] = float(np.mean(np.sum(unit[1:] * unit[:-1], axis=1)))  # 1: straight on, 0: at random
+        along = loss(p[:, 0], p[:, 1])
+        down = int(np.argmax(along <= lowest + 0.1 * (along[0] - lowest)))  # 90 % of the way down
+        lengths = np.linalg.norm(np.diff(p[: down + 1], axis=0), axis=1)
+        straight[name] = float(np.linalg.norm(p[down] - p[0]) / lengths.sum())  # 1: a straight line
         paths[name] = p
         first[name] = float(loss(*p[per_pass]))
-        lab.say(f"  {batch:10d}   {len(steps):7d}   {straight[name]:19.2f}   {first[name]:17.4f}"
+        lab.say(f"  {batch:10d}   {len(p) - 1:7d}   {straight[name]:12.3f}   {first[name]:17.4f}"
                 f"   {float(loss(*p[-1])):9.4f}")  # fmt: skip
     full, mini, single = straight.values()
-    lab.record(cosine_of_successive_steps=straight, loss_after_one_pass=first)
-    lab.claim(
-        "the cosine between successive steps: full batch > mini-batch > single samples", full > mini > single
-    )
+    lab.record(straightness=straight, loss_after_one_pass=first)
+    lab.claim("straightness of the way down: full batch > mini-batch > single samples", full > mini > single)
     lab.claim(
         "after one pass single samples are lower than the full batch",
         first["single samples"] < first["full batch"],

@@ -25,7 +25,7 @@ def width_for(depth: int, inputs: int, outputs: int, parameters: int) -> int:
 def run(lab: Lab) -> None:
     pictures = lab.pictures()
     mnist = lab.data == "mnist"
-    starts, epochs = (2, 25) if lab.quick else (3, 8) if mnist else (5, 60)
+    starts, epochs = (2, 25) if lab.quick else (3, 5) if mnist else (5, 60)
     goal = 100_000 if mnist else 20_000
     accuracy, sizes = {}, {}
     lab.say(f"  {starts} starts each, {epochs} epochs; mean (lowest to highest) test accuracy")

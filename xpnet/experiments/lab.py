@@ -251,6 +251,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, float)):
         value = value.item() if isinstance(value, np.generic) else value
         if isinstance(value, float):
-            return float(f"{value:.6g}") if np.isfinite(value) else str(value)  # JSON has no infinity
+            return float(f"{value:.9g}") if np.isfinite(value) else str(value)  # JSON has no infinity
         return value
     return value
