@@ -66,3 +66,16 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> ConfigError:
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return ConfigError(f"unknown {what} {name!r}{hint} Known: {', '.join(known)}")
+
+
+def check_options(what: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `unknown_name` for the first of `options` that is not in `known`.
+
+    Examples
+    --------
+    >>> check_options("option of schedule 'step'", ["every"], ["every", "factor"])
+    """
+    known = list(known)
+    for option in options:
+        if option not in known:
+            raise unknown_name(what, option, known)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any, ClassVar
 
-from .errors import ConfigError, unknown_name
+from .errors import ConfigError, check_options, unknown_name
 
 Number = float | Sequence[float]
 
@@ -255,8 +255,5 @@ def get_optimizer(spec: str | Optimizer, **options: Any) -> Optimizer:
         name = "sgd"
     if name not in _TABLE:
         raise unknown_name("optimizer", name, NAMES)
-    known = [f.name for f in fields(_TABLE[name])]
-    for option in options:
-        if option not in known:
-            raise unknown_name(f"option of optimizer {name!r}", option, known)
+    check_options(f"option of optimizer {name!r}", options, [f.name for f in fields(_TABLE[name])])
     return _TABLE[name](**options)

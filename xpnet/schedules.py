@@ -7,11 +7,10 @@ looks at the validation loss, so its state is part of a checkpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .errors import ConfigError, unknown_name
+from .errors import ConfigError, check_options, unknown_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +153,6 @@ _TABLE: dict[str, type[Schedule]] = {
 #: Names that `get_schedule` takes.
 NAMES = tuple(_TABLE)
 
-ScheduleFunction = Callable[[int, int, int], float]
-
 
 def get_schedule(spec: str | Schedule | None, **options: Any) -> Schedule:
     """Return a schedule by name; None is constant; one that is built already is returned as it is.
@@ -175,8 +172,5 @@ def get_schedule(spec: str | Schedule | None, **options: Any) -> Schedule:
     name = "constant" if spec is None else str(spec).strip().lower().replace("-", "_")
     if name not in _TABLE:
         raise unknown_name("schedule", name, NAMES)
-    known = [f.name for f in fields(_TABLE[name])]
-    for option in options:
-        if option not in known:
-            raise unknown_name(f"option of schedule {name!r}", option, known)
+    check_options(f"option of schedule {name!r}", options, [f.name for f in fields(_TABLE[name])])
     return _TABLE[name](**options)
