@@ -479,7 +479,7 @@ def process(command: str, folder: Path, limit: int | None = None, **options: Any
     """Run the command as a process, in which no file may grow beyond `limit` bytes."""
     limits = None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     env = os.environ | {"PYTHONPATH": str(Path(runs.__file__).parents[1]), "OPENBLAS_NUM_THREADS": "1"}
-    call = [sys.executable, "-m", "xpnet.cli", *command.split()]
+    call = [sys.executable, "-m", "xpnet", *command.split()]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.run(call, cwd=folder, env=env, text=True, preexec_fn=limits, **(pipes | options))
 

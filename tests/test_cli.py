@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 import xpnet
 from xpnet import atomic, checkpoint, doctor, plots, runs
-from xpnet.cli import main
+from xpnet.cli import commands, main
 from xpnet.config import TrainConfig, read_toml
 from xpnet.train import Trainer
 
@@ -358,13 +358,13 @@ def options(command: click.Command) -> set[str]:
 
 
 def test_help_names_every_option() -> None:
-    assert {"train", "evaluate", "predict", "plot", "info", "doctor"} <= set(main.commands)
-    for name, command in main.commands.items():
+    assert {"train", "evaluate", "predict", "plot", "info", "doctor"} <= set(commands())
+    for name, command in commands().items():
         shown = xp(name, "--help").stdout
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", shown)) == options(command) | {"--help"}
         assert shown == xp(name, "-h").stdout
     settings = {f"--{f.name.replace('_', '-')}" for f in fields(TrainConfig)}
-    assert settings < options(main.commands["train"])
+    assert settings < options(commands()["train"])
     assert "Exit codes: 0 done" in xp("--help").stdout
     assert xpnet.__version__ in xp("--version").stdout
 
@@ -372,13 +372,13 @@ def test_help_names_every_option() -> None:
 def test_the_reference_names_every_option_and_no_other() -> None:
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))
-    everything = {"--help", "--version"}.union(*(options(c) for c in main.commands.values()))
+    everything = {"--help", "--version"}.union(*(options(c) for c in commands().values()))
     assert named == everything
     table = set(
         re.findall(r"--[a-z][a-z0-9-]*", "\n".join(line for line in text.splitlines() if line[:3] == "| `"))
     )
-    assert options(main.commands["train"]) <= table
-    for name in main.commands:
+    assert options(commands()["train"]) <= table
+    for name in commands():
         assert f"xpnet {name}" in text
     for code in (0, 1, 2, 3, 4, 5, 130, 143):
         assert f"| {code} | " in text
@@ -403,7 +403,7 @@ HEAVY = ("cupy", "matplotlib", "sklearn", "scipy", "pandas", "rich", "pooch", "P
 def test_help_imports_nothing_heavy() -> None:
     for arguments in (["--help"], ["train", "--help"], ["train", "--print-config"]):
         done = python(
-            "import sys\nfrom xpnet.cli import main\n"
+            "import sys\nfrom xpnet.cli import commands, main\n"
             f"try: main({arguments!r})\nexcept SystemExit as end: assert end.code == 0\n"
             f"print('loaded:', [m for m in {HEAVY!r} if m in sys.modules])"
         )
@@ -418,7 +418,7 @@ def test_a_model_is_used_where_nothing_else_is_installed() -> None:
     done = python(
         "import sys\n"
         f"for name in {HEAVY!r}: sys.modules[name] = None\n"
-        "import numpy as np, xpnet\nfrom xpnet.cli import main\n"
+        "import numpy as np, xpnet\nfrom xpnet.cli import commands, main\n"
         "def run(*a):\n    try: main(list(a))\n    except SystemExit as end: assert end.code == 0, a\n"
         f"run('train', '--data', 'd.npz', *{FAST!r}, '--out', 'run')\n"
         "run('evaluate', 'run')\nrun('predict', 'run', 'new.npy')\nrun('info', 'run')\n"

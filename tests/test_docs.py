@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import xpnet
-from xpnet.cli import main
+from xpnet.cli import commands
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,7 +47,7 @@ def _commands(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_and_options_exist(page):
     for words in _commands(page):
-        command = main.commands.get(words[0])
+        command = commands().get(words[0])
         if words[0].startswith("-"):
             continue
         assert command is not None, f"{page.name}: xpnet {' '.join(words)}"

@@ -357,7 +357,7 @@ def test_leftovers_of_a_kill_are_removed(half: Path) -> None:
 
 # --- real processes -----------------------------------------------------------------------------
 def xpnet(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
-    call = [sys.executable, "-m", "xpnet.cli", *map(str, arguments)]
+    call = [sys.executable, "-m", "xpnet", *map(str, arguments)]
     env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(call, text=True, env=env, **options)
 

@@ -46,7 +46,7 @@ def start(tmp_path: Path) -> Iterator[Any]:
     started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
-        call = [sys.executable, "-m", "xpnet.cli", *map(str, arguments)]
+        call = [sys.executable, "-m", "xpnet", *map(str, arguments)]
         env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(runs.__file__).parents[1])}
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         started.append(subprocess.Popen(call, text=True, cwd=tmp_path, env=env, **{**pipes, **options}))
@@ -101,7 +101,7 @@ def test_a_signal_stops_after_saving(signum: signal.Signals, data: Path, start: 
 def test_nothing_after_it_in_the_shell_runs(data: Path, tmp_path: Path) -> None:
     """``xpnet train && next`` stops, and the shell sees the process's own exit code."""
     options = " ".join(map(str, ENDLESS))
-    script = f"{sys.executable} -m xpnet.cli train {options} --data {data} && echo next; echo $?"
+    script = f"{sys.executable} -m xpnet train {options} --data {data} && echo next; echo $?"
     env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(runs.__file__).parents[1])}
     process = subprocess.Popen(
         ["sh", "-c", script], text=True, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -1,0 +1,75 @@
+"""`xpnet evaluate`, `predict` and `plot`: what a finished run says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed((
+        click.option("--data", help="Data set or file; the run's own test set where omitted."),
+        click.option("--data-dir", type=click.Path(), help="Folder that holds the named data set."),
+        click.option("--labels", type=click.Path(), help="File of labels, where the data file has none."),
+        click.option("--target", help="Key (NPZ) or column (CSV) that holds the labels."),
+        click.option("--device", default="cpu", show_default=True, help="cpu, numba, cuda, cuda:N or auto."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@_data_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def evaluate(run: str, as_json: bool, **options: Any) -> None:
+    """Test a model: loss, accuracy, per-class report, confusion matrix.
+
+    RUN is a run folder or a model file.
+    """
+    from .. import reports
+
+    scores = reports.evaluate_run(run, **options)
+    if as_json:
+        from ..strictjson import dumps_json
+
+        click.echo(dumps_json(scores))
+    else:
+        click.echo(reports.as_text(scores))
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--top", default=1, show_default=True, type=click.IntRange(min=1), help="How many classes to show."
+)
+@click.option("--invert", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
+              help="Swap light and dark of pictures.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, help="cpu, numba, cuda, cuda:N or auto.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per sample.")
+def predict(run: str, files: tuple[str, ...], top: int, invert: str, device: str, as_json: bool) -> None:
+    """Predict images, NPY, NPZ, IDX or CSV files, or folders of images.
+
+    RUN is a run folder or a model file.
+    """
+    from .. import reports
+    from ..strictjson import dumps_json
+
+    flip: Any = {"auto": "auto", "yes": True, "no": False}[invert]
+    for answer in reports.predict_files(run, files, top=top, invert=flip, device=device):
+        click.echo(dumps_json(answer) if as_json else reports.answer_line(answer))
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@_data_options
+@click.option("--out", type=click.Path(), help="Folder for the figures.  [default: RUN/plots]")
+def plot(run: str, out: str | None, **options: Any) -> None:
+    """Draw curves, confusion matrix, first-layer weights and the most confident mistakes as PNG."""
+    from .. import reports
+
+    for path in reports.plot_run(run, out, **options):
+        click.echo(path)

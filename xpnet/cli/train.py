@@ -1,0 +1,148 @@
+"""`xpnet train`: one option per field of `TrainConfig`."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from typing import Any
+
+import click
+
+from ..errors import ConfigError
+
+
+class _GroupedCommand(click.Command):
+    """A command whose help shows the settings by their group in `TrainConfig`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from ..config import TrainConfig
+
+        groups = {f.name: f.metadata["group"] for f in fields(TrainConfig)}
+        rows: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                rows.setdefault(groups.get(param.name or "", "options"), []).append(record)
+        for group, records in rows.items():
+            with formatter.section(group.capitalize()):
+                formatter.write_dl(records)
+
+
+class _WidthList(click.ParamType):
+    """``300,100`` or ``none``."""
+
+    name = "widths"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, list):
+            return value
+        if value.strip().lower() == "none":
+            return []
+        try:
+            return [int(v) for v in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected whole numbers such as 500 or 300,100, or none", param, ctx)
+
+
+class _NumberList(click.ParamType):
+    """``0.2`` or ``0.2,0.5``."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, list):
+            return value
+        try:
+            return [float(v) for v in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected numbers such as 0.2 or 0.2,0.5", param, ctx)
+
+
+def _click_type(hint: Any) -> Any:
+    if isinstance(hint, types.UnionType):
+        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+    if typing.get_origin(hint) is list:
+        return _WidthList() if typing.get_args(hint) == (int,) else _NumberList()
+    return hint
+
+
+def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` one option per field of TrainConfig; those not given stay None."""
+    from ..config import TrainConfig, _hints
+
+    hints = _hints()
+    for f in reversed(fields(TrainConfig)):
+        default = f.default_factory() if callable(f.default_factory) else f.default
+        shown = ",".join(map(str, default)) if isinstance(default, list) else default
+        note = f"  [default: {shown}]" if default is not None and default is not False else ""
+        kind = _click_type(hints[f.name])
+        flag = f"--{f.name.replace('_', '-')}"
+        if kind is bool:
+            both = f"{flag}/{flag.replace('--', '--no-')}"
+            option = click.option(both, f.name, default=None, help=f.metadata["help"])
+        else:
+            choices = f.metadata.get("choices")
+            kind = click.Choice(choices) if choices else kind
+            option = click.option(flag, f.name, type=kind, default=None, help=f.metadata["help"] + note)
+        command = option(command)
+    return command
+
+
+@click.command(cls=_GroupedCommand)
+@click.option("--config", "config_file", type=click.Path(), help="TOML file of settings; flags overrule it.")
+@click.option("--out", type=click.Path(), help="Run folder.  [default: runs/DATA-NUMBER]")
+@click.option("--resume", type=click.Path(), metavar="RUN", help="Continue a run; --epochs may extend it.")
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier run left in --out.")
+@click.option("--print-config", is_flag=True, help="Print the settings as TOML and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print result.json as the last line.")
+@click.option("--quiet", is_flag=True, help="Print nothing else.")
+@_train_options
+def train(
+    config_file: str | None, out: str | None, resume: str | None, overwrite: bool, print_config: bool,
+    as_json: bool, quiet: bool, **flags: Any,
+) -> None:  # fmt: skip
+    """Train a network and write a run folder. Without options: on the embedded digits."""
+    from .. import config as config_module
+    from .. import runs
+
+    given = {k: v for k, v in flags.items() if v is not None}
+    if resume is not None:
+        others = {"config": config_file, "out": out, "overwrite": overwrite}
+        clash = [k for k in given if k not in runs.RESUMABLE] + [k for k, v in others.items() if v]
+        if clash:
+            raise ConfigError(
+                f"{_flags(clash)} cannot be combined with --resume, which keeps all settings of the run but "
+                f"{_flags(runs.RESUMABLE)}"
+            )
+        config = replace(runs.RunFolder(resume).config(), **given)
+    else:
+        config = config_module.resolve(config_file, given)
+    if print_config:
+        click.echo(config.to_toml(), nl=False)
+        return
+    result = runs.train(config, resume or out, overwrite=overwrite, quiet=quiet, resume=resume is not None)
+    _report(result, as_json, quiet)
+
+
+def _flags(names: Iterable[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
+def _report(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    from ..strictjson import dumps_json
+
+    if not quiet:
+        if result["test_accuracy"] is not None:
+            click.echo(f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f}")
+        elif result["test_loss"] is not None:
+            click.echo(f"test loss {result['test_loss']:.6g}")
+        chosen = f", best epoch {result['best_epoch']}" if result["best_epoch"] else ""
+        early = ", stopped early" if result["stopped"] != "epochs" else ""
+        click.echo(
+            f"{result['epochs']} epochs in {result['seconds']:.1f} s{early}{chosen}; "
+            f"run folder {result['run']}"
+        )
+    if as_json:
+        click.echo(dumps_json({k: v for k, v in result.items() if k != "run"}))
