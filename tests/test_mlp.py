@@ -363,3 +363,26 @@ def test_cuda_is_never_replaced_by_the_cpu_in_silence():
         assert "cpu" in str(error)  # says what to do
     else:
         assert MLP([4, 3], device="cuda").be.device.startswith("cuda")
+
+
+@pytest.mark.parametrize("n_models", [None, 3])
+@pytest.mark.parametrize("options", ARCHITECTURES, ids=lambda o: "-".join(map(str, o["sizes"])))
+def test_activations_are_those_of_the_forward_pass(options, n_models):
+    model = MLP(**options, n_models=n_models, seed=3)
+    found = model.activations(X)
+    assert [h.shape for h in found] == [(*model.lead, len(X), width) for width in model.sizes[1:]]
+    np.testing.assert_array_equal(found[-1], model.outputs(X))
+    names = [name for name in model.params if name.endswith("weight")]
+    assert len(found) == len(names)
+    for h in found:  # copies: nothing later may change them
+        assert h.flags.owndata and np.isfinite(h).all()
+
+
+def test_activations_by_hand():
+    model = MLP([2, 2, 1], activation="relu", dropout=0.5, input_noise=0.3)
+    w = model.get_weights()
+    first, second = (w[name] for name in w if name.endswith("weight"))
+    x = np.array([[1.0, -2.0], [0.5, 3.0]])
+    hidden, out = model.activations(x)
+    np.testing.assert_allclose(hidden, np.maximum(x @ first.T, 0.0), rtol=1e-6)
+    np.testing.assert_allclose(out, hidden @ second.T, rtol=1e-6)

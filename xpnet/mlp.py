@@ -295,6 +295,43 @@ class MLP:
             result[..., start : start + len(chunk), :] = self._inference[len(chunk)](chunk)
         return result
 
+    def activations(self, x: Any) -> list[np.ndarray]:
+        """Return what every layer gives for samples x (B, ...): the hidden layers in order, then the outputs.
+
+        Parameters
+        ----------
+        x : array_like (B, ...)
+            Raw samples, as `outputs` takes them.
+
+        Returns
+        -------
+        list of ndarray
+            One (..., B, O) per layer of `sizes` after the first, on the host, after its activation function;
+            dropout and noise do not act. The last is `outputs(x)`.
+
+        Raises
+        ------
+        DataError
+            The samples do not fit the model.
+
+        Examples
+        --------
+        >>> [h.shape for h in MLP([3, 4, 2], activation="tanh").activations(np.zeros((5, 3)))]
+        [(5, 4), (5, 2)]
+        """
+        rows = self.rows(x)
+        h = self.be.asarray(rows, self.dtype)
+        contexts = self.contexts(len(rows), Workspace(self.be, self.dtype).array, train=False)
+        result: list[np.ndarray] = []
+        for layer, c in zip(self.layers, contexts, strict=True):
+            h = layer.forward(h, c)
+            # a layer of `sizes` begins with a product; slopes (PReLU) and dropout behind it belong to it
+            if any(s.name == "weight" for s in layer.specs()):
+                result.append(np.empty(0))
+            if result:
+                result[-1] = np.array(self.be.to_numpy(h))
+        return result
+
     def predict_proba(self, x: Any) -> np.ndarray:
         """Return class probabilities (B, C), or (M, B, C) for a population.
 
