@@ -14,7 +14,9 @@ from .data import Dataset
 from .data import load as load_data
 from .errors import ConfigError, DataError, XpnetError
 from .mlp import MLP
-from .runs import RunFolder, load_run_data, open_model
+from .run_data import load_run_data
+from .run_folder import RunFolder
+from .runs import open_model
 from .train import evaluate
 
 _ALL = slice(None)

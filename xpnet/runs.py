@@ -1,11 +1,7 @@
-"""A training run as a folder: settings, environment, metrics, model, and the state to resume from.
-
-Nothing is written outside the folder, and every file but the growing metrics.jsonl is replaced as a whole.
-"""
+"""A training run from its settings to its result, kept in a folder, and continued from there."""
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,186 +14,19 @@ import numpy as np
 from . import __version__, atomic, checkpoint, doctor
 from .backend import get_backend
 from .callbacks import Callback, EpochTable
-from .config import TrainConfig, read_toml
-from .data import Dataset, Preprocessing, stratified_split
-from .data import load as load_data
-from .errors import ConfigError, DataError, DivergedError, FileFormatError, OutOfMemoryError, XpnetError
+from .config import TrainConfig
+from .data import Dataset, Preprocessing
+from .errors import ConfigError, DivergedError, FileFormatError, OutOfMemoryError
 from .mlp import MLP, load
 from .resume import fingerprint
-from .strictjson import dumps_json, loads_json
+from .run_data import load_run_data, split
+from .run_folder import CONFIG, ENVIRONMENT, FIGURES, METRICS, MODEL, RESULT, STATE, RunFolder
 from .train import Interrupted, Trainer, evaluate
-
-MODEL, CONFIG, ENVIRONMENT = "model.safetensors", "config.toml", "environment.json"
-METRICS, RESULT, STATE = "metrics.jsonl", "result.json", "last/state.safetensors"
-FIGURES = ("curves", "confusion", "first_layer", "mistakes")
 
 #: What may change when a run goes on: how long and where, never what is computed.
 RESUMABLE = ("epochs", "device", "threads", "save_every", "data_dir")
 # Names of files may change too, since files move; that they hold the same is checked by their contents.
 _FILES = ("data", "labels", "target", "valid", "test")
-
-
-class RunFolder:
-    """The files of one run.
-
-    Parameters
-    ----------
-    path : path
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        #: What must be the same when the run goes on; kept with the state.
-        self.fixed: dict[str, Any] = {}
-
-    def __truediv__(self, name: str) -> Path:
-        return self.path / name
-
-    @classmethod
-    def numbered(cls, name: str) -> RunFolder:
-        """Make the first folder ``runs/NAME-NUMBER`` that does not exist yet."""
-        number, stem = 1, Path(name).stem or "run"
-        while True:
-            path = Path("runs", f"{stem}-{number}")
-            try:
-                path.mkdir(parents=True)
-                return cls(path)
-            except FileExistsError:
-                number += 1
-            except OSError as error:
-                raise XpnetError(f"cannot create {path}: {error.strerror}; choose another --out") from error
-
-    def create(self, *, overwrite: bool) -> None:
-        """Make the folder; a non-empty one is an error unless `overwrite`, which removes an old run's files.
-
-        Raises
-        ------
-        ConfigError
-            The folder is not empty, or is a file, or would be replaced but holds no run.
-        XpnetError
-            It cannot be written.
-        """
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"{self.path} is a file; --out needs a folder")
-        try:
-            if self.path.is_dir() and any(self.path.iterdir()):
-                self._clear(overwrite)
-            (self.path / "last").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
-
-    def _clear(self, overwrite: bool) -> None:
-        if not overwrite:
-            raise ConfigError(
-                f"{self.path} is not empty; use --resume {self.path} to continue it, "
-                "--overwrite to replace it, or another --out"
-            )
-        # Only what a run writes, and only from a run: a wrong --out must not cost anybody their files.
-        if not (self.path / "last").is_dir():
-            raise ConfigError(
-                f"{self.path} holds files but no run, so it is not overwritten; choose another --out"
-            )
-        figures = [f"plots/{name}.png" for name in FIGURES]
-        for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG, *figures):
-            (self.path / name).unlink(missing_ok=True)
-        self.remove_leftovers()
-
-    def remove_leftovers(self) -> None:
-        """Remove temporary files that a killed process left behind."""
-        for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG):
-            for left in (self / name).parent.glob(f".{Path(name).name}.*.tmp"):
-                left.unlink(missing_ok=True)
-
-    def write_metrics(self, history: list[dict[str, Any]]) -> None:
-        """Write all epochs so far, in one piece."""
-        atomic.write_text_atomic(self / METRICS, "".join(_line(r) for r in history))
-
-    def append_metrics(self, record: dict[str, Any]) -> None:
-        """Add one epoch."""
-        try:
-            with open(self / METRICS, "a", encoding="utf-8") as file:
-                file.write(_line(record))
-        except OSError as error:
-            raise XpnetError(
-                f"could not write {self / METRICS}: {error.strerror}; free some space, then continue with: "
-                f"{self.continuation}"
-            ) from error
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Read the epochs; a last line that a crash cut off is left out."""
-        try:
-            lines = (self / METRICS).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise FileFormatError(f"{self.path} has no {METRICS}: is it a run folder?") from error
-        except UnicodeDecodeError as error:
-            raise FileFormatError(f"{self / METRICS} is damaged: it is not text") from error
-        records = []
-        for number, line in enumerate(lines, 1):
-            try:
-                records.append(loads_json(line))
-            except ValueError as error:
-                if number < len(lines):
-                    raise FileFormatError(f"{self / METRICS}, line {number} is not JSON: {error}") from error
-        return records
-
-    def blas(self) -> Any:
-        """What environment.json says about the matrix library; None where it cannot be read."""
-        try:
-            return loads_json((self / ENVIRONMENT).read_text(encoding="utf-8")).get("blas")
-        except (OSError, ValueError, AttributeError):
-            return None
-
-    def config(self) -> TrainConfig:
-        """Read the settings."""
-        if not (self / CONFIG).is_file():
-            raise FileFormatError(f"{self.path} is not a run folder: it has no {CONFIG}")
-        return TrainConfig(**read_toml(self / CONFIG))
-
-    def save_state(self, trainer: Trainer) -> None:
-        """Replace the state that --resume continues from."""
-        tensors, metadata = trainer.state()
-        checkpoint.save_tensors(self / STATE, tensors, {"kind": "state", "fixed": self.fixed, **metadata})
-
-    def load_state(self, trainer: Trainer) -> None:
-        """Continue `trainer` from the saved state.
-
-        Raises
-        ------
-        FileFormatError
-            There is none, it is damaged, or it belongs to other settings or data.
-        """
-        if not (self / STATE).is_file():
-            raise FileFormatError(
-                f"{self.path} has no {STATE}: the run stopped before its first state was saved. "
-                f"Start it again with: xpnet train --config {self / CONFIG} --out {self.path} --overwrite"
-            )
-        tensors, metadata = checkpoint.load_tensors(self / STATE)
-        if metadata.get("kind") != "state":
-            raise FileFormatError(f"{self / STATE} is not the state of a run")
-        self._check_fixed(metadata.get("fixed"))
-        try:
-            trainer.load_state(tensors, metadata)
-        except KeyError as error:
-            raise FileFormatError(f"{self / STATE} is not the state of a run: it lacks {error}") from error
-
-    def _check_fixed(self, before: Any) -> None:
-        now = loads_json(dumps_json(self.fixed))
-        for key in now:
-            then = before.get(key) if isinstance(before, dict) else None
-            if then != now[key]:
-                raise FileFormatError(
-                    f"cannot continue {self.path}: {key} is {now[key]!r}, but the run was started with "
-                    f"{then!r}. Bring back the settings and data of the first run, or start a new one."
-                )
-
-    @property
-    def continuation(self) -> str:
-        """The command that continues this run."""
-        return f"xpnet train --resume {shlex.quote(str(self.path))}"
-
-
-def _line(record: dict[str, Any]) -> str:
-    return dumps_json(record) + "\n"
 
 
 class _Writer(Callback):
@@ -217,41 +46,6 @@ class _Writer(Callback):
         # The state goes last: what it counts as done is already in the other files.
         self._folder.append_metrics(record)
         self._folder.save_state(trainer)
-
-
-def load_run_data(config: TrainConfig, *, progress: bool = False) -> Dataset:
-    """Load the data of a run, with the user's own validation and test sets where the settings name them."""
-    task = config.task or "classification"
-    options: dict[str, Any] = {"labels": config.labels, "target": config.target, "task": task}
-    data = load_data(config.data, data_dir=config.data_dir, progress=progress, **options)
-    for part, name in (("valid", config.valid), ("test", config.test)):
-        if name is not None:
-            own = load_data(name, target=config.target, task=task, classes=data.classes or None)
-            _check_same_scale(data, own)
-            pair: dict[str, Any] = {f"x_{part}": own.x_train, f"y_{part}": own.y_train}
-            data = replace(data, **pair)
-    return data
-
-
-def _check_same_scale(data: Dataset, own: Dataset) -> None:
-    # Bytes 0..255 and fractions 0..1 would silently be scaled alike.
-    types = {str(data.x_train.dtype), str(own.x_train.dtype)}
-    if len(types) > 1 and types & {"uint8", "uint16"}:
-        raise DataError(
-            f"{own.name} holds {own.x_train.dtype} but {data.name} holds {data.x_train.dtype}, so they would "
-            "be scaled differently; save both in one type"
-        )
-
-
-def split(data: Dataset, config: TrainConfig) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
-    """Return training and validation data: the user's own validation set, else a stratified share."""
-    if data.x_valid is not None:
-        return (data.x_train, data.y_train), (data.x_valid, data.y_valid)
-    if config.valid_fraction == 0.0:
-        return (data.x_train, data.y_train), None
-    stratify = data.task == "classification"
-    train, valid = stratified_split(data.y_train, config.valid_fraction, config.seed, stratify=stratify)
-    return (data.x_train[train], data.y_train[train]), (data.x_train[valid], data.y_train[valid])
 
 
 def build_model(config: TrainConfig, data: Dataset) -> MLP:
@@ -492,4 +286,20 @@ def open_model(path: str | Path, *, device: str = "cpu") -> tuple[MLP, RunFolder
     return load(path, device=device), None
 
 
-__all__ = ["Preprocessing", "RunFolder", "build_model", "build_trainer", "open_model", "train"]
+__all__ = [
+    "CONFIG",
+    "ENVIRONMENT",
+    "FIGURES",
+    "METRICS",
+    "MODEL",
+    "RESULT",
+    "STATE",
+    "Preprocessing",
+    "RunFolder",
+    "build_model",
+    "build_trainer",
+    "load_run_data",
+    "open_model",
+    "split",
+    "train",
+]

@@ -1,0 +1,183 @@
+"""The folder of a run: which files it has, and how each is read and written.
+
+Nothing is written outside the folder, and every file but the growing metrics.jsonl is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from . import atomic, checkpoint
+from .config import TrainConfig, read_toml
+from .errors import ConfigError, FileFormatError, XpnetError
+from .strictjson import dumps_json, loads_json
+from .train import Trainer
+
+MODEL, CONFIG, ENVIRONMENT = "model.safetensors", "config.toml", "environment.json"
+METRICS, RESULT, STATE = "metrics.jsonl", "result.json", "last/state.safetensors"
+FIGURES = ("curves", "confusion", "first_layer", "mistakes")
+
+
+class RunFolder:
+    """The files of one run.
+
+    Parameters
+    ----------
+    path : path
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        #: What must be the same when the run goes on; kept with the state.
+        self.fixed: dict[str, Any] = {}
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @classmethod
+    def numbered(cls, name: str) -> RunFolder:
+        """Make the first folder ``runs/NAME-NUMBER`` that does not exist yet."""
+        number, stem = 1, Path(name).stem or "run"
+        while True:
+            path = Path("runs", f"{stem}-{number}")
+            try:
+                path.mkdir(parents=True)
+                return cls(path)
+            except FileExistsError:
+                number += 1
+            except OSError as error:
+                raise XpnetError(f"cannot create {path}: {error.strerror}; choose another --out") from error
+
+    def create(self, *, overwrite: bool) -> None:
+        """Make the folder; a non-empty one is an error unless `overwrite`, which removes an old run's files.
+
+        Raises
+        ------
+        ConfigError
+            The folder is not empty, or is a file, or would be replaced but holds no run.
+        XpnetError
+            It cannot be written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is a file; --out needs a folder")
+        try:
+            if self.path.is_dir() and any(self.path.iterdir()):
+                self._clear(overwrite)
+            (self.path / "last").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
+
+    def _clear(self, overwrite: bool) -> None:
+        if not overwrite:
+            raise ConfigError(
+                f"{self.path} is not empty; use --resume {self.path} to continue it, "
+                "--overwrite to replace it, or another --out"
+            )
+        # Only what a run writes, and only from a run: a wrong --out must not cost anybody their files.
+        if not (self.path / "last").is_dir():
+            raise ConfigError(
+                f"{self.path} holds files but no run, so it is not overwritten; choose another --out"
+            )
+        figures = [f"plots/{name}.png" for name in FIGURES]
+        for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG, *figures):
+            (self.path / name).unlink(missing_ok=True)
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove temporary files that a killed process left behind."""
+        for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG):
+            for left in (self / name).parent.glob(f".{Path(name).name}.*.tmp"):
+                left.unlink(missing_ok=True)
+
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Write all epochs so far, in one piece."""
+        atomic.write_text_atomic(self / METRICS, "".join(_line(r) for r in history))
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add one epoch."""
+        try:
+            with open(self / METRICS, "a", encoding="utf-8") as file:
+                file.write(_line(record))
+        except OSError as error:
+            raise XpnetError(
+                f"could not write {self / METRICS}: {error.strerror}; free some space, then continue with: "
+                f"{self.continuation}"
+            ) from error
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read the epochs; a last line that a crash cut off is left out."""
+        try:
+            lines = (self / METRICS).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise FileFormatError(f"{self.path} has no {METRICS}: is it a run folder?") from error
+        except UnicodeDecodeError as error:
+            raise FileFormatError(f"{self / METRICS} is damaged: it is not text") from error
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                records.append(loads_json(line))
+            except ValueError as error:
+                if number < len(lines):
+                    raise FileFormatError(f"{self / METRICS}, line {number} is not JSON: {error}") from error
+        return records
+
+    def blas(self) -> Any:
+        """What environment.json says about the matrix library; None where it cannot be read."""
+        try:
+            return loads_json((self / ENVIRONMENT).read_text(encoding="utf-8")).get("blas")
+        except (OSError, ValueError, AttributeError):
+            return None
+
+    def config(self) -> TrainConfig:
+        """Read the settings."""
+        if not (self / CONFIG).is_file():
+            raise FileFormatError(f"{self.path} is not a run folder: it has no {CONFIG}")
+        return TrainConfig(**read_toml(self / CONFIG))
+
+    def save_state(self, trainer: Trainer) -> None:
+        """Replace the state that --resume continues from."""
+        tensors, metadata = trainer.state()
+        checkpoint.save_tensors(self / STATE, tensors, {"kind": "state", "fixed": self.fixed, **metadata})
+
+    def load_state(self, trainer: Trainer) -> None:
+        """Continue `trainer` from the saved state.
+
+        Raises
+        ------
+        FileFormatError
+            There is none, it is damaged, or it belongs to other settings or data.
+        """
+        if not (self / STATE).is_file():
+            raise FileFormatError(
+                f"{self.path} has no {STATE}: the run stopped before its first state was saved. "
+                f"Start it again with: xpnet train --config {self / CONFIG} --out {self.path} --overwrite"
+            )
+        tensors, metadata = checkpoint.load_tensors(self / STATE)
+        if metadata.get("kind") != "state":
+            raise FileFormatError(f"{self / STATE} is not the state of a run")
+        self._check_fixed(metadata.get("fixed"))
+        try:
+            trainer.load_state(tensors, metadata)
+        except KeyError as error:
+            raise FileFormatError(f"{self / STATE} is not the state of a run: it lacks {error}") from error
+
+    def _check_fixed(self, before: Any) -> None:
+        now = loads_json(dumps_json(self.fixed))
+        for key in now:
+            then = before.get(key) if isinstance(before, dict) else None
+            if then != now[key]:
+                raise FileFormatError(
+                    f"cannot continue {self.path}: {key} is {now[key]!r}, but the run was started with "
+                    f"{then!r}. Bring back the settings and data of the first run, or start a new one."
+                )
+
+    @property
+    def continuation(self) -> str:
+        """The command that continues this run."""
+        return f"xpnet train --resume {shlex.quote(str(self.path))}"
+
+
+def _line(record: dict[str, Any]) -> str:
+    return dumps_json(record) + "\n"
