@@ -318,15 +318,19 @@ def test_missing_operation_is_caught():
 
 
 # --- the contract itself ----------------------------------------------------------------------------
+#: Methods that compute nothing.
+AROUND = {"tuned", "repeated", "free_memory", "lost"}
+
+
 def test_operations_are_the_methods_of_the_contract():
     public = {n for n, f in vars(Backend).items() if inspect.isfunction(f) and not n.startswith("_")}
-    assert public - {"tuned"} == set(OPERATIONS)  # `tuned` computes nothing
+    assert public - AROUND == set(OPERATIONS)
 
 
 @pytest.mark.parametrize("kind", [ReferenceBackend, CpuBackend])
 def test_back_ends_add_no_operation(kind):
     public = {n for n, f in inspect.getmembers(kind, inspect.isfunction) if not n.startswith("_")}
-    assert public - {"tuned"} == set(OPERATIONS)  # `tuned` computes nothing
+    assert public - AROUND == set(OPERATIONS)
 
 
 # --- get_backend ------------------------------------------------------------------------------------
@@ -457,3 +461,37 @@ def test_documented_table_is_the_contract():
         real = list(inspect.signature(getattr(Backend, name)).parameters.values())[1:]
         names = [n.strip().split("=")[0].lstrip("*") for n in written.split(",")]
         assert [n for n in names if n] == [p.name for p in real], name
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("device", ["cpu", array_api_strict])
+def test_rounded_products_are_refused_where_there_are_none(device, precision):
+    with pytest.raises(ConfigError, match=f"precision '{precision}' needs CUDA") as error:
+        get_backend(device, precision=precision)
+    assert error.value.exit_code == 2
+
+
+def test_settings_of_a_back_end():
+    assert get_backend("cpu", precision="float64").precision is None
+    with pytest.raises(ConfigError, match="unknown precision 'fp16'"):
+        get_backend("cpu", precision="fp16")
+    plain = get_backend("cpu", capture=False)
+    assert not plain.captures and get_backend(plain) is plain and get_backend(plain, capture=False) is plain
+    with pytest.raises(ConfigError, match="exists already"):
+        get_backend(get_backend("cpu"), precision="bf16")
+    with pytest.raises(ConfigError, match="exists already"):
+        get_backend(get_backend("cpu"), capture=False)
+
+
+def test_what_is_not_captured_is_called_each_time():
+    for capture in (True, False):
+        be, calls = get_backend("cpu", capture=capture), []
+        x = be.asarray(np.ones(3), "float32")
+
+        def work(be=be, x=x, calls=calls):
+            calls.append(1)
+            be.map(lambda ns, a: a + 1.0, x, out=x)
+
+        repeat = be.repeated(work)
+        repeat()
+        assert len(calls) == (1 if capture else 2) and x.tolist() == [3.0] * 3

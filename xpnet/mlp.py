@@ -422,7 +422,7 @@ class _Inference:
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         self._x[...] = self._be.asarray(rows)
         if self._replay is None:
-            self._replay = self._be.capture(self._run)
+            self._replay = self._be.repeated(self._run)
         else:
             self._replay()
         return self._be.to_numpy(self._h)

@@ -147,7 +147,7 @@ class Pass:
         self._n_seen += len(rows)
         self._batch_weight = 1.0 if self.examples.weights is not None else float(len(rows))
         if plan.replay is None:
-            plan.replay = self.be.capture(lambda: self._run(plan))
+            plan.replay = self.be.repeated(lambda: self._run(plan))
         else:
             plan.replay()
 

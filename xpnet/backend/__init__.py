@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, DeviceError
+from ..errors import ConfigError, DeviceError, unknown_name
 
 Array = Any  # an array of whichever library the back end speaks
 DEVICES = "cpu, numba, cuda, cuda:N, auto"
@@ -47,11 +47,18 @@ class Backend(ABC):
         Where arrays live: ``"cpu"``, ``"cuda:0"``.
     xp : namespace
         The Array-API namespace; for shape work (`reshape`, `expand_dims`) outside the hot path.
+    precision : {None, "tf32", "bf16"}
+        What float32 operands of `matmul` are rounded to; None for nothing. Weights and results stay float32.
+    captures : bool
+        Whether a step is captured once and repeated; without, every operation is called anew each time, which
+        is slower and can be followed with a debugger.
     """
 
     name: str
     device: str
     xp: Any
+    precision: str | None = None
+    captures: bool = True
 
     # --- memory ---------------------------------------------------------------------------------
     @abstractmethod
@@ -144,6 +151,21 @@ class Backend(ABC):
         fn()
         return fn
 
+    def repeated(self, fn: Callable[[], None]) -> Callable[[], None]:
+        """Run `fn()` once and return what does the same again: `capture`, or `fn` where nothing is captured."""
+        if self.captures:
+            return self.capture(fn)
+        fn()
+        return fn
+
+    def free_memory(self) -> int | None:
+        """Bytes that new arrays can have on the device; None where it is the host's memory, or nobody knows."""
+        return None
+
+    def lost(self, error: BaseException) -> str | None:
+        """What `error` says about a device that failed or went away; None where it is about something else."""
+        return None
+
     def tuned(self, multiplications: int, threads: int | None = None) -> AbstractContextManager[Any]:
         """Return a context in which steps run best whose largest product has so many multiplications.
 
@@ -162,7 +184,13 @@ OPERATIONS = (
 )  # fmt: skip
 
 
-def get_backend(device: str | Backend | types.ModuleType = "cpu") -> Backend:
+#: What the products of a network may be computed in. The last two are rounded float32, on devices with units for it.
+PRECISIONS = ("float32", "float64", "tf32", "bf16")
+
+
+def get_backend(
+    device: str | Backend | types.ModuleType = "cpu", *, precision: str | None = None, capture: bool = True
+) -> Backend:
     """Return a back end.
 
     Parameters
@@ -172,11 +200,17 @@ def get_backend(device: str | Backend | types.ModuleType = "cpu") -> Backend:
         ``"cuda:N"`` (CuPy); ``"auto"`` (CUDA where it works, else Numba where it is installed, else NumPy);
         a `Backend`, returned as it is; or an Array-API namespace such as `array_api_strict`, which gets
         the reference implementation.
+    precision : {"float32", "float64", "tf32", "bf16"}, optional
+        ``"tf32"`` and ``"bf16"`` round the operands of float32 products, on CUDA only. The others, like None,
+        compute in the dtype of the operands.
+    capture : bool, default True
+        Whether steps are captured and repeated. Results are the same to the bit on the CPU.
 
     Raises
     ------
     ConfigError
-        The name is none of these.
+        The name is none of these, the device has no such precision, or a back end that exists already should
+        get another setting.
     DeviceError
         CUDA was asked for and cannot be used. There is no silent fall-back to the CPU.
 
@@ -185,9 +219,27 @@ def get_backend(device: str | Backend | types.ModuleType = "cpu") -> Backend:
     >>> from xpnet.backend import get_backend
     >>> get_backend("cpu")
     <CpuBackend numpy on cpu>
+    >>> get_backend("cpu", capture=False).captures
+    False
     """
+    if precision is not None and precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    rounded = precision if precision in ("tf32", "bf16") else None
     if isinstance(device, Backend):
+        if (precision is not None and rounded != device.precision) or capture < device.captures:
+            raise ConfigError(f"{device!r} exists already; choose precision and capture when it is made")
         return device
+    backend = _make(device, rounded)
+    if rounded != backend.precision:
+        raise ConfigError(
+            f"precision {precision!r} needs CUDA, but the device is {backend.device!r}; "
+            "use --device cuda, or --precision float32"
+        )
+    backend.captures = capture
+    return backend
+
+
+def _make(device: str | types.ModuleType, precision: str | None) -> Backend:
     if isinstance(device, types.ModuleType):
         from .reference import ReferenceBackend
 
@@ -210,4 +262,4 @@ def get_backend(device: str | Backend | types.ModuleType = "cpu") -> Backend:
     raise ConfigError(f"unknown device {device!r}; expected one of {DEVICES}")
 
 
-__all__ = ["DEVICES", "OPERATIONS", "Array", "Backend", "get_backend"]
+__all__ = ["DEVICES", "OPERATIONS", "PRECISIONS", "Array", "Backend", "get_backend"]
