@@ -116,6 +116,8 @@ class MLP:
         self.preprocessing: Preprocessing | None = None
         #: Names of the classes in the order of the outputs, where known.
         self.classes: tuple[str, ...] | None = None
+        #: How the columns of a table become the rows it takes: the record of a `xpnet.tabular.TabularPreprocessing`.
+        self.tabular: dict[str, Any] | None = None
         #: "classification", "multilabel" or "regression"; set by `fit`.
         self.task: str | None = None
         #: Name of the loss it was trained with, which says how outputs become probabilities; set by `fit`.
@@ -196,7 +198,7 @@ class MLP:
             dtype=dtype or self.dtype, device=device,
         )  # fmt: skip
         other.weights[...] = other.be.asarray(self.be.to_numpy(self.weights), other.dtype)
-        other.preprocessing, other.classes = self.preprocessing, self.classes
+        other.preprocessing, other.classes, other.tabular = self.preprocessing, self.classes, self.tabular
         other.task, other.loss = self.task, self.loss
         return other
 
@@ -208,8 +210,8 @@ class MLP:
             raise ConfigError(f"member must be from 0 to {self.n_models - 1}, found {m}")
         alone = MLP(**self.architecture, seed=self.seeds[m], dtype=self.dtype, device=self.be)
         alone.set_weights({name: self.be.to_numpy(view[m, ...]) for name, view in self.params.items()})
-        alone.preprocessing, alone.classes, alone.task, alone.loss = (
-            self.preprocessing, self.classes, self.task, self.loss,
+        alone.preprocessing, alone.classes, alone.tabular, alone.task, alone.loss = (
+            self.preprocessing, self.classes, self.tabular, self.task, self.loss,
         )  # fmt: skip
         return alone
 
@@ -401,6 +403,8 @@ class MLP:
             "preprocessing": self.preprocessing and self.preprocessing.to_metadata(),
             "extra": extra or {},
         }  # fmt: skip
+        if self.tabular is not None:
+            metadata["tabular"] = self.tabular
         checkpoint.save_tensors(path, self.get_weights(), metadata)
 
 
@@ -453,6 +457,7 @@ def load(path: str | PathLike[str], *, device: str | Backend | Any = "cpu") -> M
         model.classes = metadata["classes"] and tuple(metadata["classes"])
         if metadata["preprocessing"] is not None:
             model.preprocessing = Preprocessing.from_metadata(metadata["preprocessing"])
+        model.tabular = metadata.get("tabular")
     except (KeyError, TypeError, IndexError, ConfigError) as error:
         raise FileFormatError(f"{path} does not describe a model that this version knows: {error}") from error
     model.set_weights(tensors)

@@ -35,6 +35,8 @@ class Dataset:
         Brings raw values to about 0..1, for example 1/255.
     task : str
         "classification" or "regression".
+    tabular : mapping, optional
+        How the samples were made from the columns of a table; see `xpnet.tabular`.
 
     Raises
     ------
@@ -59,6 +61,7 @@ class Dataset:
     task: str = "classification"
     x_valid: np.ndarray | None = None
     y_valid: np.ndarray | None = None
+    tabular: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.task not in ("classification", "regression"):

@@ -1,0 +1,488 @@
+"""Tables of mixed columns become rows of numbers, and targets class indices or scaled numbers.
+
+Everything that is learnt from a table here - medians, scales, categories - is kept as plain numbers and names, so a
+model file holds it as JSON and new tables pass through the same steps.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .data.columns import Table, from_columns, number_text, read_table
+from .data.labels import encode_labels
+from .errors import ConfigError, DataError, FileFormatError, unknown_name
+from .mlp import MLP
+from .recipes import (
+    UNKNOWN,
+    CategoryRecipe,
+    LeftOut,
+    NumberRecipe,
+    Recipe,
+    Rules,
+    make_recipe,
+    numbers,
+    recipe_from_metadata,
+    recipe_to_metadata,
+)
+
+__all__ = ["TabularPreprocessing", "Target", "in_target_units", "in_training_units"]
+
+#: Whole numbers as targets are classes where there are at most so many different ones ...
+MAX_CLASSES_OF_NUMBERS = 20
+#: ... and each occurs, in the mean, at least so often (or there are just two).
+MIN_ROWS_PER_CLASS = 5
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """The column that is predicted.
+
+    Parameters
+    ----------
+    name : str
+    kind : {"number", "boolean", "text"}
+    task : {"classification", "regression"}
+    why : str
+        What the task was chosen by.
+    classes : tuple of str
+        Sorted; empty for regression.
+    mean, scale : float
+        A regression learns ``(y - mean) / scale``.
+    """
+
+    name: str
+    kind: str
+    task: str
+    why: str = ""
+    classes: tuple[str, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def scaled(self) -> bool:
+        """Whether targets are learnt in other units than their own."""
+        return (self.mean, self.scale) != (0.0, 1.0)
+
+
+class TabularPreprocessing:
+    """From the columns of a table to a network's input, and from its target column to what it learns.
+
+    Numbers are brought to mean 0 and scale 1, as `xpnet.estimators.FeatureScaler` does; missing ones are filled, and a
+    feature says where. Categories become one feature each. Dates become days since 1970-01-01. Columns that cannot
+    help (always one value, empty, as many texts as rows, row numbers) are left out. `describe` shows what was decided.
+
+    Parameters
+    ----------
+    target : str, optional
+        The column to predict; needed for `fit_target`.
+    task : {"classification", "regression"}, optional
+        By default texts and booleans are classes; so are whole numbers with at most 20 different values that occur at
+        least 5 times each in the mean (or two values); other numbers are regressed on.
+    categorical : sequence of str
+        Columns of numbers that are categories.
+    ignore : sequence of str
+        Columns to leave out.
+    max_categories : int, default 50
+        Features for one column of categories; from the rarest ones on they share one. A column of texts with more
+        different texts than this, and more than half as many as rows, is left out.
+    impute : {"median", "mean"}, default "median"
+        What fills missing numbers.
+    missing_indicator : bool, default True
+        Add a feature that is 1 where a number is missing.
+    standardize : bool, default True
+        Scale the features.
+    scale_target : bool, default True
+        Scale the target of a regression to mean 0 and standard deviation 1 for training.
+
+    Attributes
+    ----------
+    recipes_ : tuple of recipes, one per column with features
+    left_out_ : tuple of LeftOut
+    target_ : Target or None
+    feature_names_ : list of str, the I columns of the result
+
+    Examples
+    --------
+    >>> table = {"age": [31, 45, None, 22], "town": ["Bern", "Graz", "Bern", None], "id": [1, 2, 3, 4]}
+    >>> prepare = TabularPreprocessing().fit(table)
+    >>> prepare.feature_names_
+    ['age', 'age missing', 'town=Bern', 'town=Graz', 'town missing']
+    >>> prepare.transform({"town": ["Graz"], "age": [31.0]}).round(2)
+    array([[-0.15,  0.  ,  0.  ,  1.  ,  0.  ]], dtype=float32)
+    >>> prepare.transform({"town": ["Rome"], "age": [31]})
+    Traceback (most recent call last):
+    xpnet.errors.DataError: data: row 0, column 'town' holds 'Rome': a category that training never saw...
+    """
+
+    recipes_: tuple[Recipe, ...]
+    left_out_: tuple[LeftOut, ...]
+
+    def __init__(
+        self, target: str | None = None, *, task: str | None = None, categorical: Sequence[str] = (),
+        ignore: Sequence[str] = (), max_categories: int = 50, impute: str = "median",
+        missing_indicator: bool = True, standardize: bool = True, scale_target: bool = True,
+    ):  # fmt: skip
+        if max_categories < 2:
+            raise ConfigError(f"max_categories must be at least 2, found {max_categories}")
+        if impute not in ("median", "mean"):
+            raise unknown_name("way to fill missing numbers", impute, ("median", "mean"))
+        if task not in (None, "classification", "regression"):
+            raise unknown_name("task", task, ("classification", "regression"))
+        self.target, self.task, self.ignore, self.scale_target = target, task, tuple(ignore), scale_target
+        self.rules = Rules(tuple(categorical), max_categories, impute, missing_indicator, standardize)
+        self.target_: Target | None = None
+        for name in (*self.ignore, *self.rules.categorical):
+            if name == target and name in self.ignore:
+                raise ConfigError(f"column {name!r} is the target, so it cannot be ignored")
+
+    # --- tables -----------------------------------------------------------------------------------
+    def table(self, data: Any) -> Table:
+        """Return the columns that are needed of a file, data frame or dictionary.
+
+        Before `fit` these are all but the ignored ones, after it those that were learnt from, and the target.
+        """
+        if isinstance(data, Table):
+            return data
+        fitted = hasattr(self, "recipes_")
+        text = (
+            {r.name for r in self.recipes_ if isinstance(r, CategoryRecipe)}
+            if fitted
+            else self.rules.categorical
+        )
+        options: dict[str, Any] = {"text": text, "skip": self.ignore}
+        if fitted:
+            options["only"] = {*self.columns, *([self.target_.name] if self.target_ else [])}
+        is_path = isinstance(data, (str, os.PathLike))
+        return read_table(data, **options) if is_path else from_columns(data, **options)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that features come from."""
+        return [recipe.name for recipe in self.recipes_]
+
+    @property
+    def feature_names_(self) -> list[str]:
+        """Names of the I columns that `transform` returns."""
+        return [name for recipe in self.recipes_ for name in recipe.features]
+
+    # --- fitting ----------------------------------------------------------------------------------
+    def fit(self, data: Any, rows: np.ndarray | None = None) -> TabularPreprocessing:
+        """Decide what becomes of each column, and of the target where there is one.
+
+        Parameters
+        ----------
+        data : path, data frame, mapping of str to sequence, or Table
+        rows : (B,) int64, optional
+            Fills, scales and frequent categories are those of these rows only; all where omitted.
+
+        Raises
+        ------
+        DataError
+            Nothing to learn from, or values that cannot be used; the message names row and column.
+        ConfigError
+            `categorical`, `ignore` or `target` name a column that is not there.
+        """
+        table = self.table(data)
+        if not table.n_rows:
+            raise DataError(f"{table.source}: no rows, expected at least one")
+        for what, given in (("ignored", self.ignore), ("categorical", self.rules.categorical)):
+            for name in given:
+                if name not in table.names:
+                    raise unknown_name(f"{what} column of {table.source}:", name, table.names)
+        rows = np.arange(table.n_rows) if rows is None else np.asarray(rows)
+        if self.target is not None:
+            self.fit_target(table, rows)
+        found = [make_recipe(table, name, rows, self.rules) for name in table.columns if name != self.target]
+        ignored = [LeftOut(name, "", "ignored") for name in table.names if name in self.ignore]
+        self.recipes_ = tuple(r for r in found if not isinstance(r, LeftOut))
+        self.left_out_ = tuple(r for r in found if isinstance(r, LeftOut)) + tuple(ignored)
+        if not self.recipes_:
+            why = "; ".join(f"{left.name}: {left.reason}" for left in self.left_out_)
+            raise DataError(f"{table.source}: no column to learn from ({why or 'there is only the target'})")
+        return self
+
+    def fit_target(self, data: Any, rows: np.ndarray | None = None) -> Target:
+        """Decide the task and the classes, or the scale of the target on `rows`."""
+        table = self.table(data)
+        name = self.target
+        if name is None:
+            raise ConfigError("say which column is the target: TabularPreprocessing(target=...)")
+        if name not in table.columns:
+            raise _no_column(table, name, "target ")
+        column = table[name]
+        missing = np.flatnonzero(column.missing)
+        if len(missing):
+            more = f" ({len(missing)} rows have none)" if len(missing) > 1 else ""
+            raise DataError(
+                f"{table.source}: {table.place(int(missing[0]))} has no value in the target column {name!r}{more}; "
+                "fill it, or remove the row"
+            )
+        task, why = (self.task, "as asked for") if self.task else _infer_task(table, name)
+        kind = "text" if column.kind == "date" and task == "classification" else column.kind
+        self.target_ = Target(name, kind, task, why)
+        if task == "classification":
+            self.target_ = replace(self.target_, classes=_classes(table, name))
+        else:
+            y = numbers(table, name, "number")
+            y = y if rows is None else y[rows]
+            self.target_ = replace(self.target_, kind="number", **_scale_of(y, self.scale_target))
+        return self.target_
+
+    # --- using ------------------------------------------------------------------------------------
+    def transform(
+        self, data: Any, *, dtype: Any = np.float32, unknown: str = "refuse", notes: list[str] | None = None
+    ) -> np.ndarray:
+        """Return the features (N, I) of a table with the same columns, in any order.
+
+        Parameters
+        ----------
+        data : path, data frame, mapping of str to sequence, or Table
+        dtype : numpy dtype, default float32
+        unknown : {"refuse", "missing"}, default "refuse"
+            What to do with a category that `fit` did not see.
+        notes : list of str, optional
+            Gets what is worth knowing: columns without use, values filled.
+
+        Raises
+        ------
+        DataError
+            A column is missing, or a value cannot be used; the message names row and column.
+        """
+        if unknown not in UNKNOWN:
+            raise unknown_name("way to treat unknown categories", unknown, UNKNOWN)
+        table = self.table(data)
+        for name in self.columns:
+            if name not in table.columns:
+                raise _no_column(table, name)
+        names = [len(recipe.features) for recipe in self.recipes_]
+        out = np.zeros((table.n_rows, sum(names)), dtype=dtype)
+        at = 0
+        for recipe, width in zip(self.recipes_, names, strict=True):
+            recipe.encode(table, out[:, at : at + width], unknown)
+            at += width
+        if notes is not None:
+            notes += self._notes(table, unknown)
+        return out
+
+    def _notes(self, table: Table, unknown: str) -> list[str]:
+        own = {*self.columns, *(left.name for left in self.left_out_), self.target_ and self.target_.name}
+        extra = [name for name in table.names if name not in own]
+        notes = [f"ignored columns that training did not have: {', '.join(extra)}"] if extra else []
+        for recipe in self.recipes_:
+            if isinstance(recipe, NumberRecipe):
+                n = table[recipe.name].n_missing
+                if n and not recipe.n_missing:
+                    notes.append(
+                        f"{recipe.name}: {n} of {table.n_rows} values are missing (none were in training), filled with "
+                        f"{number_text(recipe.fill)}"
+                    )
+            elif recipe.open or unknown == "missing":
+                n = recipe.unseen(table)
+                if n:
+                    how = "taken for one of the rare ones" if recipe.other else "left without a category"
+                    notes.append(
+                        f"{recipe.name}: {n} of {table.n_rows} values have no category of their own, {how}"
+                    )
+        return notes
+
+    def encode_target(self, data: Any, *, scaled: bool = True) -> np.ndarray:
+        """Return class indices (N,) int64, or targets (N, 1) float64, scaled or as they are.
+
+        Raises
+        ------
+        DataError
+            No such column, no value, an unknown class, or no number.
+        """
+        target, table = self._fitted_target(), self.table(data)
+        if target.name not in table.columns:
+            raise _no_column(table, target.name, "target ")
+        column = table[target.name]
+        if column.missing.any():
+            at = int(np.flatnonzero(column.missing)[0])
+            raise DataError(
+                f"{table.source}: {table.place(at)} has no value in the target column {target.name!r}"
+            )
+        if target.task == "regression":
+            y = numbers(table, target.name, "number")
+            return ((y - target.mean) / target.scale if scaled else y)[:, None]
+        codes, texts = column.as_texts()
+        known = {label: k for k, label in enumerate(target.classes)}
+        lookup = np.array([known.get(_label(text, target.kind), -1) for text in texts], dtype=np.int64)
+        y = lookup[codes]
+        if (y < 0).any():
+            shown = ", ".join(target.classes[:12]) + (", ..." if len(target.classes) > 12 else "")
+            raise DataError(
+                f"{table.cell(int(np.flatnonzero(y < 0)[0]), target.name)}, which is none of the "
+                f"{len(target.classes)} known classes: {shown}"
+            )
+        return y
+
+    def _fitted_target(self) -> Target:
+        if self.target_ is None:
+            raise ConfigError(
+                "this preprocessing has no target: fit it with TabularPreprocessing(target=...)"
+            )
+        return self.target_
+
+    # --- describing and keeping -------------------------------------------------------------------
+    def describe(self) -> list[dict[str, Any]]:
+        """Return {"column", "type", "role", "missing", "features", "use"} for each column."""
+        rows: list[dict[str, Any]] = []
+        for recipe in self.recipes_:
+            rows.append({
+                "column": recipe.name, "type": recipe.kind, "role": "feature", "missing": recipe.n_missing,
+                "features": len(recipe.features), "use": recipe.describe(),
+            })  # fmt: skip
+        if self.target_ is not None:
+            t = self.target_
+            shown = ", ".join(t.classes[:6]) + (", ..." if len(t.classes) > 6 else "")
+            use = f"{len(t.classes)} classes: {shown}" if t.classes else "as it is"
+            if t.scaled:
+                use = f"learnt as minus {t.mean:.6g}, divided by {t.scale:.6g}"
+            rows.append({
+                "column": t.name, "type": t.kind, "role": "target", "missing": 0, "features": 0, "use": use,
+            })  # fmt: skip
+        for left in self.left_out_:
+            rows.append({
+                "column": left.name, "type": left.kind, "role": "left out", "missing": left.n_missing, "features": 0,
+                "use": left.reason,
+            })  # fmt: skip
+        return rows
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Return all that was learnt as plain values, ready for JSON."""
+        rules = {**asdict(self.rules), "categorical": list(self.rules.categorical)}
+        target = (
+            None if self.target_ is None else {**asdict(self.target_), "classes": list(self.target_.classes)}
+        )
+        return {
+            "version": VERSION, "rules": rules, "ignore": list(self.ignore), "target": target,
+            "columns": [recipe_to_metadata(r) for r in (*self.recipes_, *self.left_out_)],
+        }  # fmt: skip
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> TabularPreprocessing:
+        """Rebuild what `to_metadata` returned.
+
+        Raises
+        ------
+        FileFormatError
+            A newer version wrote it, or it is damaged.
+        """
+        try:
+            if metadata["version"] != VERSION:
+                raise FileFormatError(
+                    f"the model's record of its columns has version {metadata['version']}, but this xpnet knows "
+                    f"version {VERSION}; use a newer xpnet"
+                )
+            rules, target = metadata["rules"], metadata["target"]
+            found = cls(target and target["name"], ignore=metadata["ignore"], **rules)
+            if target is not None:
+                found.target_ = Target(**{**target, "classes": tuple(target["classes"])})
+                found.task = found.target_.task
+            recipes = [recipe_from_metadata(column) for column in metadata["columns"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, FileFormatError):
+                raise
+            raise FileFormatError(f"the model's record of its columns is damaged: {error!r}") from error
+        found.recipes_ = tuple(r for r in recipes if not isinstance(r, LeftOut))
+        found.left_out_ = tuple(r for r in recipes if isinstance(r, LeftOut))
+        return found
+
+
+def _no_column(table: Table, name: str, what: str = "") -> DataError:
+    near = difflib.get_close_matches(name, table.names, n=1, cutoff=0.5)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return DataError(
+        f"{table.source}: no {what}column named {name!r}{hint}; the columns are {', '.join(table.names)}"
+    )
+
+
+def _infer_task(table: Table, name: str) -> tuple[str, str]:
+    column = table[name]
+    if column.kind == "date":
+        raise DataError(
+            f"{table.cell(0, name)}, a date, which cannot be predicted as it is; convert it to a number first"
+        )
+    if column.kind != "number":
+        return "classification", f"it holds {'texts' if column.kind == 'text' else 'true and false'}"
+    different = np.unique(column.values)
+    n, whole = len(different), bool((different == np.trunc(different)).all())
+    enough = n <= max(2, table.n_rows / MIN_ROWS_PER_CLASS)
+    if whole and n <= MAX_CLASSES_OF_NUMBERS and enough:
+        return "classification", f"it holds {n} different whole numbers"
+    if not whole:
+        return "regression", "it holds numbers that are not whole"
+    return "regression", f"it holds {n} different whole numbers in {table.n_rows} rows"
+
+
+def _label(text: str, kind: str) -> str:
+    if kind == "boolean":
+        return {"1": "true", "0": "false"}.get(text, text.lower())
+    return text[:-2] if kind == "number" and text.endswith(".0") else text
+
+
+def _classes(table: Table, name: str) -> tuple[str, ...]:
+    column = table[name]
+    if column.kind == "number":
+        fraction = column.values != np.trunc(column.values)
+        if fraction.any() or np.isinf(column.values).any():
+            at = int(np.flatnonzero(fraction | np.isinf(column.values))[0])
+            raise DataError(
+                f"{table.cell(at, name)}, which is no class label; use whole numbers, or --task regression"
+            )
+        classes = encode_labels(column.values, name=name)[1]
+    else:
+        classes = tuple(sorted(set(column.as_texts()[1])))
+    if len(classes) < 2:
+        raise DataError(
+            f"{table.source}: the target column {name!r} holds only {classes[0]!r}; training needs two classes or more"
+        )
+    if len(classes) > max(2, table.n_rows // 2):
+        raise DataError(
+            f"{table.source}: the target column {name!r} holds {len(classes)} different values in {table.n_rows} rows, "
+            "too many to be classes; is it the right column? Numbers can be predicted with --task regression"
+        )
+    return classes
+
+
+def _scale_of(y: np.ndarray, scale_target: bool) -> dict[str, float]:
+    if not scale_target:
+        return {}
+    unit = float(np.abs(y).max()) or 1.0  # so that no square over- or underflows
+    mean, scale = float(np.mean(y / unit)) * unit, float(np.std(y / unit)) * unit
+    varies = scale > 10.0 * np.finfo(np.float64).eps * abs(mean)
+    return {"mean": mean, "scale": scale if varies else 1.0}
+
+
+# --- networks that answer in the target's own units -------------------------------------------------
+def in_target_units(model: MLP, target: Target) -> MLP:
+    """Return a copy of a network that learnt scaled targets, with the scaling undone in its last layer.
+
+    So whatever uses the copy - this library, an exported file - predicts in the target's own units.
+    """
+    return _rescaled(model, target.scale, target.mean)
+
+
+def in_training_units(model: MLP, target: Target) -> MLP:
+    """Undo `in_target_units`."""
+    return _rescaled(model, 1.0 / target.scale, -target.mean / target.scale)
+
+
+def _rescaled(model: MLP, factor: float, shift: float) -> MLP:
+    copy = model.to(model.be)
+    weights = copy.get_weights()
+    last = max(int(name.split(".")[1]) for name in weights)
+    for kind, add in (("weight", 0.0), ("bias", shift)):
+        name = f"layers.{last}.{kind}"
+        weights[name] = (weights[name].astype(np.float64) * factor + add).astype(model.dtype)
+    copy.set_weights(weights)
+    return copy
