@@ -85,6 +85,7 @@ class Update:
         # (1,) broadcasts over a flat vector, (M, 1) over the (M, n) pieces of a population
         self._shape = (members, 1) if per_member else (1,)
         self._table = be.empty((len(first), *self._shape), dtype)
+        self._column = self._table[:, 0, ...]  # for plain numbers
         self._written: tuple[Any, ...] = ()
         self._multiplier = 1.0
         self._lr = float(np.ravel(self._hyper.lr)[0])
@@ -119,7 +120,7 @@ class Update:
             self._multiplier = multiplier
             values = self._numbers(step, self._lr * multiplier)
             if values != self._written:
-                self._table[:, 0] = self.be.asarray([float(v) for v in values], self._dtype)
+                self._column[...] = self.be.asarray(values, self._dtype)
                 self._written = values
             return
         lr = np.asarray(self.optimizer.lr, dtype=float) * multiplier

@@ -204,7 +204,8 @@ def get_backend(
         ``"tf32"`` and ``"bf16"`` round the operands of float32 products, on CUDA only. The others, like None,
         compute in the dtype of the operands.
     capture : bool, default True
-        Whether steps are captured and repeated. Results are the same to the bit on the CPU.
+        Whether steps are captured and repeated. Results of NumPy are the same to the bit; captured Numba
+        steps take their matrix products from SciPy's BLAS instead of NumPy's.
 
     Raises
     ------

@@ -11,7 +11,8 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ import numpy as np
 
 from ..errors import DeviceError
 from . import Array
-from .cpu import CpuBackend
+from .cpu import CpuBackend, _fits_blas
+from .fused import fuse
 from .program import Program, Ref
 
 _SLOW = frozenset({"exp", "expm1", "log", "log1p", "tanh", "sin", "cos", "erf", "pow"})
+# the compiler vectorises these for float32
+_FAST = {"exp": "elementary.exp({0})", "tanh": "elementary.tanh({0})"}
 _INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<=",
     "greater": ">", "greater_equal": ">=", "equal": "==", "not_equal": "!=", "logical_and": "&",
@@ -37,37 +41,39 @@ _CALLS = {
     "minimum": "({0} if ({0} <= {1} or {0} != {0}) else {1})",
     "where": "({1} if {0} else {2})", "copy": "{0}",
 }  # fmt: skip
+_EXP = {"f": "elementary.exp", "d": "np.exp"}
 _KINDS = {"f": "np.float32", "d": "np.float64"}
 
-# One row of the head at a time: its logits stay in the first-level cache.
-_HEAD = """
-import numpy as np
-from numba import njit
-
-@njit(error_model="numpy", cache=True)
-def kernel(z, t, w, loss, out):
+# The exponentials are one long loop, which the compiler can vectorise; a row alone may be too short.
+_HEAD = """def kernel(z, t, w, loss, out):
     for i in range(z.shape[0]):
+        k = i % t.shape[0]  # members of a population share the targets
         top = z[i, 0]
         for j in range(1, z.shape[1]):
             top = z[i, j] if (z[i, j] >= top or z[i, j] != z[i, j]) else top
-        total, share, cost = {kind}(0.0), {kind}(0.0), {kind}(0.0)
+        cost = {kind}(0.0)
         for j in range(z.shape[1]):
             shifted = z[i, j] - top
-            total += np.exp(shifted)
-            share += t[i, j]
-            cost -= t[i, j] * shifted if t[i, j] != {kind}(0.0) else {kind}(0.0)
-        loss[i] = cost + share * np.log(total)
+            cost -= t[k, j] * shifted if t[k, j] != {kind}(0.0) else {kind}(0.0)
+            out[i, j] = shifted
+        loss[i] = cost
+    flat = out.reshape(out.size)
+    for i in range(flat.size):
+        flat[i] = {exp}(flat[i])
+    for i in range(z.shape[0]):
+        k = i % t.shape[0]
+        total, share = {kind}(0.0), {kind}(0.0)
+        for j in range(z.shape[1]):
+            total += out[i, j]
+            share += t[k, j]
+        loss[i] += share * np.log(total)
         factor = share / total
         for j in range(z.shape[1]):
-            out[i, j] = w[i] * (np.exp(z[i, j] - top) * factor - t[i, j])
+            out[i, j] = w[k] * (out[i, j] * factor - t[k, j])
 """
 _HEAD_WIDTH = 64  # beyond, NumPy's vectorised exponential wins
 
-_ARGMAX = """
-from numba import njit
-
-@njit(error_model="numpy", cache=True)
-def kernel(x, out):
+_ARGMAX = """def kernel(x, out):
     for i in range(x.shape[0]):
         best = 0
         for j in range(1, x.shape[1]):
@@ -77,25 +83,32 @@ def kernel(x, out):
         out[i] = best
 """
 
-_TOTAL = """
-from numba import njit
-
-@njit(error_model="numpy", cache=True)
-def kernel(x, out):
-    total = out.dtype.type(0)
+_TOTAL = """def kernel(x, out):
     for i in range(x.shape[0]):
-        total += x[i]
-    out[...] = total
+        total = x[i, 0] - x[i, 0]
+        for j in range(x.shape[1]):
+            total += x[i, j]
+        out[i] = total
 """
 
-_GATHER = """
-from numba import njit
+_COLUMNS = """def kernel(x, out):
+    for m in range(x.shape[0]):
+        for j in range(x.shape[2]):
+            out[m, j] = x[m, 0, j]
+        for i in range(1, x.shape[1]):
+            for j in range(x.shape[2]):
+                out[m, j] += x[m, i, j]
+"""
 
-@njit(error_model="numpy", cache=True)
-def kernel(x, index, out):
+_GATHER = """def kernel(x, index, out):
     for i in range(index.shape[0]):
         for j in range(x.shape[1]):
             out[i, j] = x[index[i], j]
+"""
+
+_TAKE = """def kernel(x, index, out):
+    for i in range(index.shape[0]):
+        out[i] = x[index[i]]
 """
 _SMALL = 65536  # elements up to which a loop of ours starts sooner than NumPy's machinery
 
@@ -118,10 +131,31 @@ class CompiledBackend(CpuBackend):
         super().__init__()
         self.name = "numpy+numba"
 
+    def _do(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        if self._tape is None:
+            fn(*args, **kwargs)
+        else:  # nothing runs while a step is recorded: every run of it is one of the joined functions
+            self._tape.append(partial(fn, *args, **kwargs))
+
+    def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
+        self._tape = []
+        try:
+            fn()
+        finally:
+            tape, self._tape = self._tape, None
+        self._scratch = {}  # the tape's own from here on; see `CpuBackend.capture`
+        calls = fuse(tape, _sources, _kernel)
+        replay = calls[0] if len(calls) == 1 else partial(_all, calls)
+        replay()
+        return replay
+
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
         outs = out if isinstance(out, tuple) else (out,)
         program = self._program(fn, args, outs)
-        plan = _layout(args, outs) if not any(i.op in _SLOW for i in program.instructions) else None
+        # a large array is NumPy's: its functions take more of them at a time than the compiler's
+        fast = outs[0].dtype == np.float32 and outs[0].size <= _SMALL
+        slow = _SLOW - _FAST.keys() if fast else _SLOW
+        plan = _layout(args, outs) if not any(i.op in slow for i in program.instructions) else None
         if plan is None:
             return super().map(fn, *args, out=out)
         axes, views, indices = plan
@@ -130,22 +164,29 @@ class CompiledBackend(CpuBackend):
         return out
 
     def softmax_cross_entropy(self, z: Array, t: Array, w: Array, *, loss: Array, out: Array) -> Array:
-        flat = z.ndim == t.ndim == 2 and w.ndim == 1
-        if not flat or z.shape[-1] > _HEAD_WIDTH or not all(_plain(a) for a in (z, t, w, loss, out)):
+        # targets of a batch that all members share, or of one model
+        rows = t.ndim == 2 and w.ndim == 1 and z.shape[-2:] == t.shape
+        if not rows or z.shape[-1] > _HEAD_WIDTH or not all(_plain(a) for a in (z, t, w, loss, out)):
             return super().softmax_cross_entropy(z, t, w, loss=loss, out=out)
-        self._do(_kernel(_HEAD.format(kind=_KINDS[z.dtype.char])), z, t, w, loss, out)
+        kernel = _kernel(_HEAD.format(kind=_KINDS[z.dtype.char], exp=_EXP[z.dtype.char]))
+        self._do(kernel, _rows(z), t, w, loss.reshape(-1), _rows(out))
         return out
 
     def sum(self, x: Array, *, axis: int, out: Array) -> Array:
+        alike = _plain(x) and _plain(out) and x.dtype == out.dtype and x.size > 0
+        many = x.ndim == 2 and len(x) > 1 and not _fits_blas(x, out)
         # one accumulator: good for a batch, not for a million numbers
-        if x.ndim == 1 and out.ndim == 0 and x.size <= 4096 and _plain(x) and x.dtype == out.dtype:
-            self._do(_kernel(_TOTAL), x, out)
+        if alike and axis == -1 and (x.ndim == 1 or many) and x.shape[-1] <= 4096:
+            self._do(_kernel(_TOTAL), _rows(x), out.reshape(-1))
+            return out
+        if alike and axis == -2 and x.ndim == 3 and x.shape[1] <= 4096:
+            self._do(_kernel(_COLUMNS), x, out)
             return out
         return super().sum(x, axis=axis, out=out)
 
     def argmax(self, x: Array, *, out: Array) -> Array:
-        if x.ndim == 2 and x.size <= _SMALL and _plain(x):
-            self._do(_kernel(_ARGMAX), x, out)
+        if x.ndim >= 2 and 0 < x.size <= _SMALL and _plain(x) and out.flags.c_contiguous:
+            self._do(_kernel(_ARGMAX), _rows(x), out.reshape(-1))
             return out
         return super().argmax(x, out=out)
 
@@ -153,15 +194,28 @@ class CompiledBackend(CpuBackend):
         self, x: Array, index: Array, *, out: Array, scale: Array | float = 1.0, shift: Array | float = 0.0
     ) -> Array:
         as_it_is = np.isscalar(scale) and scale == 1.0 and np.isscalar(shift) and shift == 0.0
-        rows = x.ndim == 2 and index.ndim == 1 and x.dtype == out.dtype and out.size <= _SMALL
-        if as_it_is and rows and _plain(x) and _plain(out):
-            self._do(_kernel(_GATHER), x, index, out)
+        small = x.ndim <= 2 and x.dtype == out.dtype and 0 < out.size <= _SMALL
+        if as_it_is and small and all(_plain(a, "fdl") for a in (x, index, out)):
+            if x.ndim == 1:
+                self._do(_kernel(_TAKE), x, index.reshape(-1), out.reshape(-1))
+            else:
+                self._do(_kernel(_GATHER), x, index.reshape(-1), _rows(out))
             return out
         return super().gather(x, index, out=out, scale=scale, shift=shift)
 
 
-def _plain(a: Array) -> bool:
-    return isinstance(a, np.ndarray) and a.flags.c_contiguous and a.dtype.char in _KINDS
+def _rows(a: np.ndarray) -> np.ndarray:
+    """A view of a contiguous array as a matrix with the same last axis."""
+    return a.reshape(-1, a.shape[-1])
+
+
+def _all(calls: Sequence[Callable[[], Any]]) -> None:
+    for call in calls:
+        call()
+
+
+def _plain(a: Array, kinds: Iterable[str] = _KINDS) -> bool:
+    return isinstance(a, np.ndarray) and a.flags.c_contiguous and a.dtype.char in kinds
 
 
 def _layout(
@@ -239,7 +293,7 @@ def _source(
                 if abs(value) != np.inf
                 else f"{'-' * (value < 0)}np.inf"
             )
-            return f"kind({text})"
+            return f"{_KINDS[char]}({text})"
         return {"arg": f"x{value}", "reg": f"r{value}", "breg": f"b{value}", "out": f"y{value}"}[kind]
 
     # Every argument is read before anything is written: an output may be an input.
@@ -247,27 +301,40 @@ def _source(
     for step in program.instructions:
         operands = [show(r) for r in step.operands]
         infix = _INFIX.get(step.op)
-        value = f"{operands[0]} {infix} {operands[1]}" if infix else _CALLS[step.op].format(*operands)
+        value = (
+            f"{operands[0]} {infix} {operands[1]}" if infix else (_CALLS | _FAST)[step.op].format(*operands)
+        )
         body.append(f"{show(step.target)} = {value}")
     body += [f"{place[program.n_args + k]} = y{k}" for k in range(program.n_out)]
-    lines = ["import numpy as np", "from numba import njit", f"kind = {_KINDS[char]}", ""]
-    lines += ['@njit(error_model="numpy", cache=True)', f"def kernel({', '.join(dict.fromkeys(names))}):"]
+    lines = [f"def kernel({', '.join(dict.fromkeys(names))}):"]
     lines += ["    " * (g + 1) + f"for i{g} in range({first}.shape[{g}]):" for g in range(axes)]
     lines += ["    " * (axes + 1) + line for line in body]
     return "\n".join(lines) + "\n"
 
 
 _kernels: dict[str, Callable[..., None]] = {}
+_sources: dict[Callable[..., None], str] = {}
+
+_HEADER = """import numpy as np
+from numba import njit
+
+from xpnet.backend import elementary, pointers
+
+"""
+_INNER = '@njit(error_model="numpy")'
+_OUTER = '@njit(error_model="numpy", cache=True, nogil=True)'
 
 
 def _kernel(source: str) -> Callable[..., None]:
-    """Compile `source`; the machine code is kept on disk beside a copy of the source."""
+    """Compile the function ``kernel`` in `source`; its machine code is kept on disk beside a copy of the source."""
     if source not in _kernels:
-        name = f"xpnet_kernel_{hashlib.sha256(source.encode()).hexdigest()[:24]}"
+        text = _HEADER + source.replace("def kernel_", f"{_INNER}\ndef kernel_")
+        text = text.replace("def kernel(", f"{_OUTER}\ndef kernel(")
+        name = f"xpnet_kernel_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
         path = _folder() / f"{name}.py"
         if not path.exists():
             temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(source, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, path)
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
@@ -275,6 +342,7 @@ def _kernel(source: str) -> Callable[..., None]:
         sys.modules[name] = module  # Numba looks the module up when it loads machine code from disk
         spec.loader.exec_module(module)
         _kernels[source] = module.kernel
+        _sources[module.kernel] = source
     return _kernels[source]
 
 
