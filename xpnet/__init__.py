@@ -19,6 +19,7 @@ from .train import History, Trainer, evaluate, fit
 
 if _TYPE_CHECKING:
     from .estimators import MLPClassifier, MLPRegressor
+    from .populations import fit_many
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "fit",
+    "fit_many",
     "get_backend",
     "load",
 ]
@@ -56,6 +58,10 @@ def __getattr__(name: str) -> object:
         from . import estimators
 
         return getattr(estimators, name)
+    if name == "fit_many":
+        from .populations import fit_many
+
+        return fit_many
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

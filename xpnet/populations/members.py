@@ -1,0 +1,208 @@
+"""Configurations of members: what a setting is called, what it may be, and which members mix.
+
+Members mix when they have the same architecture and the same arithmetic. Numbers may differ: seeds, rates and other
+numbers of the optimizer, schedules, penalties, rates of dropout, noise, epochs, patience, the examples they see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, DataError, check_options
+from ..mlp import MLP
+from ..optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp, get_optimizer
+from ..schedules import Schedule, get_schedule
+from ..train import History, fit
+
+_NETWORK = (
+    "sizes",
+    "activation",
+    "output_activation",
+    "dropout",
+    "input_dropout",
+    "input_noise",
+    "init",
+    "bias",
+)
+_HYPER = tuple(dict.fromkeys(f.name for kind in (SGD, AdaGrad, RMSProp, Adam, AdamW) for f in fields(kind)))
+_TRAINING = (
+    "loss", "task", "l1", "l2", "max_norm", "clip_norm", "clip_value", "label_smoothing", "infogain",
+    "sample_weight", "class_weight", "epochs", "batch_size", "shuffle", "patience", "min_delta", "monitor",
+    "restore_best",
+)  # fmt: skip
+
+#: Every setting that a configuration may have.
+SETTINGS = (
+    *_NETWORK, "seed", "optimizer", *_HYPER, "schedule", *_TRAINING, "order_seed", "rows", "validation_rows"
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Member:
+    """One configuration, read and checked.
+
+    Attributes
+    ----------
+    index : int
+        Position in the list of configurations.
+    configuration : dict
+        As it was given, with the common settings.
+    network : dict
+        Options of `MLP` beside seed, dtype and device.
+    training : dict
+        Options of `fit` beside optimizer, schedule and seed.
+    seed : int
+        Of weights and masks.
+    order_seed : int
+        Of the order of examples.
+    optimizer : Optimizer
+    schedule : Schedule
+    rows : (n,) int64 or None
+        The examples it is trained on; None for all.
+    validation_rows : (n,) int64 or None
+        The examples of the training data that validate it; None for the common validation data.
+    """
+
+    index: int
+    configuration: dict[str, Any]
+    network: dict[str, Any]
+    training: dict[str, Any]
+    seed: int
+    order_seed: int
+    optimizer: Optimizer
+    schedule: Schedule
+    rows: np.ndarray | None = None
+    validation_rows: np.ndarray | None = None
+
+    def model(self, *, dtype: str, device: Any, preprocessing: Any = None, classes: Any = None) -> MLP:
+        """Return its model, not trained."""
+        model = MLP(**self.network, seed=self.seed, dtype=dtype, device=device)
+        model.preprocessing, model.classes = preprocessing, classes
+        return model
+
+    def fit_alone(
+        self, model: MLP, data: tuple[Any, Any], validation: tuple[Any, ...] | None = None, **options: Any
+    ) -> History:
+        """Train `model` with `xpnet.fit`: what the member of a population equals.
+
+        Parameters
+        ----------
+        model : MLP
+            From `model`.
+        data, validation
+            As `fit_many` takes them; the rows of this member are chosen here.
+        **options
+            More options of `fit`.
+        """
+        x, y = data
+        own = self.validation_rows
+        held_out = validation if own is None else (_chosen(x, own), _chosen(y, own))
+        training = dict(self.training)
+        if self.rows is not None:
+            x, y = _chosen(x, self.rows), _chosen(y, self.rows)
+            if training.get("sample_weight") is not None:
+                training["sample_weight"] = _chosen(training["sample_weight"], self.rows)
+        return fit(
+            model, (x, y), validation=held_out, optimizer=self.optimizer, schedule=self.schedule,
+            seed=self.order_seed, **training, **options,
+        )  # fmt: skip
+
+
+def _chosen(values: Any, rows: np.ndarray) -> Any:
+    """Those rows of an array, a list or a row source."""
+    take = getattr(values, "take_rows", None)
+    return np.asarray(values)[rows] if take is None else take(rows)
+
+
+def read_configurations(
+    configurations: Iterable[Mapping[str, Any]], common: Mapping[str, Any], n: int
+) -> list[Member]:
+    """Check configurations and return them as members.
+
+    Parameters
+    ----------
+    configurations : iterable of mappings
+        Settings by name; see `SETTINGS`.
+    common : mapping
+        Settings of all members, which a configuration overrules.
+    n : int
+        N, the examples of the data.
+
+    Raises
+    ------
+    ConfigError
+        There are none, or one has an unknown setting or an impossible value; the message says which one.
+    DataError
+        Rows that the data do not have.
+    """
+    if isinstance(configurations, (Mapping, str)):
+        raise ConfigError(
+            f"configurations must be a list of dicts, found {type(configurations).__name__}; "
+            "for a single one, put it into a list"
+        )
+    listed = list(configurations)
+    if not listed:
+        raise ConfigError("there are no configurations; fit_many needs at least one, such as [{'seed': 0}]")
+    members: list[Member] = []
+    for index, each in enumerate(listed):
+        if not isinstance(each, Mapping):
+            raise ConfigError(f"configuration {index} must be a dict of settings, found {each!r}")
+        try:
+            members.append(_read(index, {**common, **each}, n))
+        except (ConfigError, DataError) as error:
+            raise type(error)(f"configuration {index}: {error}") from error
+    return members
+
+
+def _read(index: int, settings: dict[str, Any], n: int) -> Member:
+    check_options("setting", settings, SETTINGS)
+    if settings.get("sizes") is None:
+        raise ConfigError("the setting 'sizes' is missing; give the widths, such as sizes=[784, 128, 10]")
+    seed = settings.get("seed", 0)
+    order_seed = settings.get("order_seed")
+    training = {k: settings[k] for k in _TRAINING if k in settings}
+    return Member(
+        index=index, configuration=settings, network={k: settings[k] for k in _NETWORK if k in settings},
+        training=training, seed=seed, order_seed=seed if order_seed is None else order_seed,
+        optimizer=_optimizer(settings), schedule=get_schedule(settings.get("schedule")),
+        rows=_rows("rows", settings.get("rows"), n),
+        validation_rows=_rows("validation_rows", settings.get("validation_rows"), n),
+    )  # fmt: skip
+
+
+def _optimizer(settings: Mapping[str, Any]) -> Optimizer:
+    spec = settings.get("optimizer", "adam")
+    options = {k: settings[k] for k in _HYPER if settings.get(k) is not None}
+    for name, value in options.items():
+        if isinstance(value, (Sequence, np.ndarray)):
+            raise ConfigError(f"{name} must be one number, found {value!r}; a configuration is one member")
+    if not isinstance(spec, Optimizer):
+        return get_optimizer(spec, **options)
+    check_options(f"option of optimizer {spec.name!r}", options, [f.name for f in fields(spec)])
+    for f in fields(spec):
+        if isinstance(value := getattr(spec, f.name), (Sequence, np.ndarray)):
+            raise ConfigError(f"{spec.name}: {f.name} must be one number, found {value!r}")
+    return replace(spec, **options)
+
+
+def _rows(name: str, rows: Any, n: int) -> np.ndarray | None:
+    if rows is None:
+        return None
+    rows = np.asarray(rows)
+    if rows.dtype == bool and rows.ndim == 1:
+        if len(rows) != n:
+            raise DataError(f"{name} is a mask of {len(rows)} entries for {n} examples")
+        rows = np.flatnonzero(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not rows.size:
+        raise DataError(
+            f"{name} must be a list of positions in the data (or a mask), at least one; "
+            f"found {'nothing' if not rows.size else f'{rows.dtype} of shape {rows.shape}'}"
+        )
+    if rows.min() < 0 or rows.max() >= n:
+        bad = rows[(rows < 0) | (rows >= n)][0]
+        raise DataError(f"{name} has the position {bad}, but the data have {n} examples: 0 to {n - 1}")
+    return rows.astype(np.int64)
