@@ -495,3 +495,22 @@ def test_what_is_not_captured_is_called_each_time():
         repeat = be.repeated(work)
         repeat()
         assert len(calls) == (1 if capture else 2) and x.tolist() == [3.0] * 3
+
+
+@pytest.mark.parametrize("device", ["cpu", "numba"])
+@pytest.mark.parametrize("shape", [(33, 200, 190), (64, 130, 130), (65, 130, 130)])
+def test_products_of_few_rows_by_a_large_transpose(device, shape):
+    if device == "numba":
+        pytest.importorskip("numba", reason="needs Numba")
+    rows, inner, width = shape
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(rows, inner)), rng.normal(size=(width, inner))
+    wide = np.full((rows, width + 3), 7.0)
+    be = get_backend(device)
+    be.matmul(a, b, tb=True, out=wide[:, 1:-2])  # into columns of a wider array
+    np.testing.assert_allclose(wide[:, 1:-2], a @ b.T, rtol=1e-12, atol=1e-12)
+    assert (wide[:, [0, -2, -1]] == 7.0).all()
+    again = be.capture(lambda: be.matmul(a, b, tb=True, out=wide[:, 1:-2]))
+    a[...] = rng.normal(size=a.shape)
+    again()
+    np.testing.assert_allclose(wide[:, 1:-2], a @ b.T, rtol=1e-12, atol=1e-12)

@@ -110,6 +110,11 @@ _TAKE = """def kernel(x, index, out):
     for i in range(index.shape[0]):
         out[i] = x[index[i]]
 """
+_TRANSPOSE = """def kernel(x, out):
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = x[j, i]
+"""
 _SMALL = 65536  # elements up to which a loop of ours starts sooner than NumPy's machinery
 
 
@@ -148,6 +153,12 @@ class CompiledBackend(CpuBackend):
         replay = calls[0] if len(calls) == 1 else partial(_all, calls)
         replay()
         return replay
+
+    def _transpose(self, x: Array, out: Array) -> None:
+        if _plain(x) and _plain(out):
+            self._do(_kernel(_TRANSPOSE), x, out)
+        else:
+            super()._transpose(x, out)
 
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
         outs = out if isinstance(out, tuple) else (out,)
