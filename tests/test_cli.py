@@ -79,7 +79,8 @@ def test_the_run_folder_is_complete_and_nothing_is_outside_it() -> None:
     result = json.loads((run / "result.json").read_text())
     assert list(result) == [
         "test_loss", "test_accuracy", "valid_loss", "valid_accuracy", "best_epoch", "epochs", "stopped", "steps",
-        "seconds", "parameters", "device", "backend", "dtype", "seed", "weights_sha256", "last_weights_sha256",
+        "seconds", "parameters", "device", "backend", "dtype", "precision", "capture", "seed",
+        "weights_sha256", "last_weights_sha256",
     ]  # fmt: skip
     assert result["epochs"] == 2 and result["parameters"] == 64 * 6 + 6 + 6 * 10 + 10
     environment = json.loads((run / "environment.json").read_text())

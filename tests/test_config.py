@@ -22,6 +22,7 @@ OTHER: dict[str, Any] = {
     "l1": 1e-07, "l2": 0.001, "max_norm": 3.0, "clip_norm": 1.0, "clip_value": 0.5, "optimizer": "sgd:nesterov=true",
     "lr": 0.1, "momentum": 0.9, "schedule": "step:every=5", "warmup": 0.1, "epochs": 7, "batch_size": 8,
     "patience": 3, "min_delta": 0.01, "monitor": "valid_loss", "seed": 2**63, "dtype": "float64", "statistics": True,
+    "precision": "float64", "capture": False,
     "device": "auto", "threads": 2, "save_every": 5,
 }  # fmt: skip
 
@@ -99,3 +100,22 @@ def test_wrong_types(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         TrainConfig(**settings)
     assert words in str(caught.value)
+
+
+def test_precision_and_dtype_fit(tmp_path: Path) -> None:
+    assert TrainConfig(precision="float64").dtype == "float64"
+    assert TrainConfig(precision="bf16").dtype == TrainConfig(precision="tf32").dtype == "float32"
+    with pytest.raises(ConfigError, match="precision 'bf16' does not fit dtype 'float64'"):
+        TrainConfig(precision="bf16", dtype="float64")
+    with pytest.raises(ConfigError, match="precision 'float64' does not fit dtype 'float32'"):
+        resolve(None, {"precision": "float64", "dtype": "float32"})
+    with pytest.raises(ConfigError, match="unknown precision 'fp8'"):
+        TrainConfig(precision="fp8")
+
+
+def test_a_flag_for_the_one_overrules_the_other_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('dtype = "float32"\nprecision = "float32"\n')
+    assert resolve(tmp_path / "c.toml", {"dtype": "float64"}).dtype == "float64"
+    assert resolve(tmp_path / "c.toml", {"precision": "float64"}).dtype == "float64"
+    (tmp_path / "c.toml").write_text('dtype = "float64"\nprecision = "float64"\n')
+    assert resolve(tmp_path / "c.toml", {"precision": "bf16"}).dtype == "float32"

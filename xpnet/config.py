@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .backend import PRECISIONS
 from .errors import ConfigError, unknown_name
 from .optim import Optimizer, get_optimizer
 from .schedules import Schedule, get_schedule
@@ -104,12 +105,19 @@ class TrainConfig:
     )
     seed: int = _option(0, "Seed of weights, order, masks and the validation split.", "training")
     dtype: str = _option("float32", "float32 or float64.", "training", choices=("float32", "float64"))
+    precision: str | None = _option(
+        None, "Of products: float32, float64 (sets --dtype), tf32, bf16 (on CUDA; weights stay float32); "
+        "default: --dtype.", "training", choices=PRECISIONS,
+    )  # fmt: skip
     statistics: bool = _option(
         False, "Record gradient norms, dead and saturated units per layer.", "training"
     )
     device: str = _option("cpu", "cpu, numba, cuda, cuda:N or auto.", "run")
     threads: int | None = _option(
         None, "Threads of the matrix library (default: one for small networks, else its own choice).", "run"
+    )
+    capture: bool = _option(
+        True, "Capture a step once and repeat it; without, slower and easy to debug.", "run"
     )
     save_every: int = _option(0, "Also save the state every N updates (0: after each epoch only).", "run")
 
@@ -126,6 +134,12 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, found {value}")
+        if self.precision == "float64":
+            self.dtype = "float64"
+        elif self.precision is not None and self.dtype == "float64":
+            raise ConfigError(
+                f"precision {self.precision!r} does not fit dtype 'float64'; leave one of them out"
+            )
         self.get_optimizer()
         self.get_schedule()
 
@@ -255,6 +269,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def resolve(file: str | Path | None, flags: Mapping[str, Any]) -> TrainConfig:
-    """Combine a file (or None) with flags, which win."""
+    """Combine a file (or None) with flags, which win; a dtype also wins over a precision, and the reverse."""
     values = {} if file is None else read_toml(file)
-    return TrainConfig(**{**values, **flags})
+    for one, other in (("dtype", "precision"), ("precision", "dtype")):
+        if one in flags and other not in flags:
+            values.pop(other, None)
+    values |= flags
+    if values.get("precision") == "float64" and values.get("dtype", "float64") != "float64":
+        raise ConfigError(
+            f"precision 'float64' does not fit dtype {values['dtype']!r}; leave one of them out"
+        )
+    return TrainConfig(**values)

@@ -7,29 +7,18 @@ import os
 import platform
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import __version__
+from .memory import free_memory, step_bytes
 
 _PACKAGES = (
     "numpy", "scikit-learn", "safetensors", "array-api-compat", "pooch", "rich", "click", "matplotlib",
     "pillow", "cupy-cuda12x", "cupy-cuda13x",
 )  # fmt: skip
-
-
-def free_memory() -> int | None:
-    """Bytes of memory that can be had, where the system tells."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
 
 
 def _version(package: str) -> str | None:
@@ -73,6 +62,7 @@ def installation() -> dict[str, Any]:
 def describe(path: Path) -> dict[str, Any]:
     """Architecture, parameters, memory of a training step, and results of a run folder or model file."""
     from .runs import RESULT, RunFolder, open_model
+    from .tabular import TabularPreprocessing
 
     model, folder = open_model(path)
     facts: dict[str, Any] = {
@@ -81,12 +71,18 @@ def describe(path: Path) -> dict[str, Any]:
         "task": model.task, "loss": model.loss, "classes": model.classes and list(model.classes),
         "sample_shape": model.preprocessing and list(model.preprocessing.sample_shape),
     }  # fmt: skip
+    if model.tabular is not None:
+        facts["columns"] = TabularPreprocessing.from_metadata(model.tabular).describe()
     if isinstance(folder, RunFolder):
         from .strictjson import loads_json
 
         config = folder.config()
         facts["training_step_bytes"] = step_bytes(
-            list(model.sizes), config.batch_size, len(config.get_optimizer().state), model.dtype
+            list(model.sizes),
+            config.batch_size,
+            len(config.get_optimizer().state),
+            model.dtype,
+            model.n_models or 1,
         )
         facts["epochs_done"] = len(folder.metrics())
         if (folder / RESULT).is_file():
@@ -94,20 +90,16 @@ def describe(path: Path) -> dict[str, Any]:
     return facts
 
 
-def step_bytes(sizes: list[int], batch: int, moments: int, dtype: str) -> int:
-    """Bytes of weights, gradients, moments and activations of one training step (dense layers)."""
-    width = np.dtype(dtype).itemsize
-    parameters = sum(i * o + o for i, o in pairwise(sizes))
-    # the batch, what every layer gives and its gradient, and the targets
-    activations = batch * (sizes[0] + 2 * sum(sizes[1:]) + 2 * sizes[-1])
-    return width * (parameters * (2 + moments) + activations)
-
-
 def as_text(facts: dict[str, Any], indent: str = "") -> str:
     """Lay facts out for people."""
     lines = []
     for key, value in facts.items():
         label = key.replace("_", " ")
+        if key == "columns":
+            from .tabular import rows_text
+
+            lines += [f"{indent}{label}", *(f"{indent}  {line}" for line in rows_text(value))]
+            continue
         if isinstance(value, dict):
             lines += [f"{indent}{label}", as_text(value, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], dict):

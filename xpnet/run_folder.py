@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import atomic, checkpoint
+from .backend import Backend
 from .config import TrainConfig, read_toml
 from .errors import ConfigError, FileFormatError, XpnetError
 from .strictjson import dumps_json, loads_json
@@ -17,7 +18,7 @@ from .train import Trainer
 
 MODEL, CONFIG, ENVIRONMENT = "model.safetensors", "config.toml", "environment.json"
 METRICS, RESULT, STATE = "metrics.jsonl", "result.json", "last/state.safetensors"
-FIGURES = ("curves", "confusion", "first_layer", "mistakes")
+FIGURES = ("curves", "confusion", "first_layer", "mistakes", "regression")
 
 
 class RunFolder:
@@ -32,6 +33,8 @@ class RunFolder:
         self.path = Path(path)
         #: What must be the same when the run goes on; kept with the state.
         self.fixed: dict[str, Any] = {}
+        #: Back end, device and precision of the state that was loaded; None where it does not say.
+        self.saved_on: str | None = None
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -139,7 +142,8 @@ class RunFolder:
     def save_state(self, trainer: Trainer) -> None:
         """Replace the state that --resume continues from."""
         tensors, metadata = trainer.state()
-        checkpoint.save_tensors(self / STATE, tensors, {"kind": "state", "fixed": self.fixed, **metadata})
+        about = {"kind": "state", "fixed": self.fixed, "saved_on": place(trainer.model.be)}
+        checkpoint.save_tensors(self / STATE, tensors, about | metadata)
 
     def load_state(self, trainer: Trainer) -> None:
         """Continue `trainer` from the saved state.
@@ -162,11 +166,13 @@ class RunFolder:
             trainer.load_state(tensors, metadata)
         except KeyError as error:
             raise FileFormatError(f"{self / STATE} is not the state of a run: it lacks {error}") from error
+        self.saved_on = metadata.get("saved_on")
 
     def _check_fixed(self, before: Any) -> None:
         now = loads_json(dumps_json(self.fixed))
+        defaults = vars(TrainConfig())  # of settings that an older xpnet did not have
         for key in now:
-            then = before.get(key) if isinstance(before, dict) else None
+            then = before.get(key, defaults.get(key)) if isinstance(before, dict) else None
             if then != now[key]:
                 raise FileFormatError(
                     f"cannot continue {self.path}: {key} is {now[key]!r}, but the run was started with "
@@ -177,6 +183,11 @@ class RunFolder:
     def continuation(self) -> str:
         """The command that continues this run."""
         return f"xpnet train --resume {shlex.quote(str(self.path))}"
+
+
+def place(be: Backend) -> str:
+    """Where and how numbers are computed: library, device, and precision where it is rounded."""
+    return f"{be.name} on {be.device}{f', {be.precision}' if be.precision else ''}"
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, atomic, checkpoint, doctor
-from .backend import get_backend
+from . import __version__, atomic, checkpoint, doctor, memory
+from .backend import Backend, get_backend
 from .callbacks import Callback, EpochTable
 from .config import TrainConfig
 from .data import Dataset, Preprocessing
-from .errors import ConfigError, DivergedError, FileFormatError, OutOfMemoryError
+from .errors import ConfigError, DeviceError, DivergedError, FileFormatError, OutOfMemoryError, XpnetError
 from .mlp import MLP, load
 from .resume import fingerprint
 from .run_data import load_run_data, split
-from .run_folder import CONFIG, ENVIRONMENT, FIGURES, METRICS, MODEL, RESULT, STATE, RunFolder
-from .train import Interrupted, Trainer, evaluate
+from .run_folder import CONFIG, ENVIRONMENT, FIGURES, METRICS, MODEL, RESULT, STATE, RunFolder, place
+from .train import Interrupted, Trainer, device_errors, evaluate
 
-#: What may change when a run goes on: how long and where, never what is computed.
-RESUMABLE = ("epochs", "device", "threads", "save_every", "data_dir")
+#: What may change when a run goes on: how long, where, and how products are rounded, never what is computed.
+RESUMABLE = ("epochs", "device", "precision", "capture", "threads", "save_every", "data_dir")
 # Names of files may change too, since files move; that they hold the same is checked by their contents.
 _FILES = ("data", "labels", "target", "valid", "test")
 
@@ -48,8 +48,14 @@ class _Writer(Callback):
         self._folder.save_state(trainer)
 
 
-def build_model(config: TrainConfig, data: Dataset) -> MLP:
-    """Return the untrained model that the settings describe, fit for `data`."""
+def choose_backend(config: TrainConfig) -> Backend:
+    """Return the back end that the settings name."""
+    return get_backend(config.device, precision=config.precision, capture=config.capture)
+
+
+def build_model(config: TrainConfig, data: Dataset, be: Backend | None = None) -> MLP:
+    """Return the untrained model that the settings describe, fit for `data`; on their back end, or on `be`."""
+    be = be or choose_backend(config)
     if data.task == "regression":
         outputs = data.y_train.shape[1]
     else:
@@ -59,30 +65,32 @@ def build_model(config: TrainConfig, data: Dataset) -> MLP:
             outputs = 1
     activations = [a.strip() for a in config.activation.split(",")]
     sizes = [data.n_features, *config.hidden, outputs]
-    _check_memory(sizes, config)
+    _check_memory(sizes, config, data, be)
     model = MLP(
         sizes,
         activation=activations[0] if len(activations) == 1 else activations,
         output_activation=config.output_activation,
         dropout=config.dropout[0] if len(config.dropout) == 1 else config.dropout,
         input_dropout=config.input_dropout, input_noise=config.input_noise, init=config.init,
-        bias=config.bias, seed=config.seed, dtype=config.dtype, device=get_backend(config.device),
+        bias=config.bias, seed=config.seed, dtype=config.dtype, device=be,
     )  # fmt: skip
     model.preprocessing = data.preprocessing
     model.classes = data.classes or None
     return model
 
 
-def _check_memory(sizes: list[int], config: TrainConfig) -> None:
+def _check_memory(sizes: list[int], config: TrainConfig, data: Dataset, be: Backend) -> None:
     """Refuse now what the system would kill later: it promises more memory than it has."""
-    free = doctor.free_memory()
-    need = doctor.step_bytes(sizes, config.batch_size, len(config.get_optimizer().state), config.dtype)
-    if min(sizes) > 0 and free is not None and need > free:
-        raise OutOfMemoryError(
-            f"the network {'-'.join(map(str, sizes))} with batches of {config.batch_size} needs "
-            f"{need / 2**30:.1f} GiB to train, but {free / 2**30:.1f} GiB are free. "
-            "Use a smaller --hidden or --batch-size."
-        )
+    if min(sizes) <= 0:
+        return  # the model says what is wrong with that
+    host, divided = be.device == "cpu", data.x_valid is None and config.valid_fraction > 0.0
+    evaluated = len(data.x_train) * config.valid_fraction if data.x_valid is None else len(data.x_valid)
+    plan = memory.plan_training(
+        sizes, batch=config.batch_size, moments=len(config.get_optimizer().state), dtype=config.dtype,
+        evaluated=int(evaluated), data=memory.copied_bytes(data, config.dtype, host=host, divided=divided),
+        host=host,
+    )  # fmt: skip
+    memory.check(plan, be, f"the network {'-'.join(map(str, sizes))} with batches of {config.batch_size}")
 
 
 def build_trainer(
@@ -137,10 +145,10 @@ def train(
     dict
         What result.json holds, and "run": the folder.
     """
-    get_backend(config.device)  # an unusable device is an error before anything is read or written
-    with limited_threads(config.threads):  # the first weights may need linear algebra too
+    be = choose_backend(config)  # an unusable device is an error before anything is read or written
+    with limited_threads(config.threads), device_errors(be):  # the first weights may need linear algebra too
         data = load_run_data(config, progress=not quiet and sys.stderr.isatty())
-        model = build_model(config, data)
+        model = build_model(config, data, be)
         training, validation = split(data, config)
         trainer = build_trainer(config, model, data.task, training, validation)
     config = _resolved(config, trainer)
@@ -150,7 +158,8 @@ def train(
     if not quiet:
         trainer.callbacks.append(EpochTable())
     try:
-        with trainer.tuned():  # also around the record of the environment, which counts threads
+        # tuned also around the record of the environment, which counts threads
+        with trainer.tuned(), device_errors(be):
             if resume:
                 _continue(folder, trainer, quiet)
             else:
@@ -161,6 +170,8 @@ def train(
             if not quiet:
                 print(_headline(config, model, data, trainer, folder), flush=True)
             return _run(folder, trainer, data, config)
+    except (DeviceError, OutOfMemoryError) as error:  # what was on the device is gone, what was saved is not
+        raise type(error)(f"{error} {_safe(folder)}") from error
     except (KeyboardInterrupt, BrokenPipeError) as error:
         print(f"xpnet: {_farewell(folder, error)}", file=sys.stderr)
         raise
@@ -193,6 +204,18 @@ def _run(folder: RunFolder, trainer: Trainer, data: Dataset, config: TrainConfig
     trainer.model.save(folder / MODEL, extra={"result": result})
     atomic.write_json_atomic(folder / RESULT, result)
     return {**result, "run": str(folder.path)}
+
+
+def _safe(folder: RunFolder) -> str:
+    """What is left after a failure that ended a run, and how to go on."""
+    try:
+        reached = checkpoint.load_tensors(folder / STATE)[1]["n_updates"]
+    except (XpnetError, OSError, KeyError):
+        return f"Nothing had been saved yet; start again, with --overwrite for {folder.path}."
+    return (
+        f"The last checkpoint, after {reached} updates, is safe; continue with: {folder.continuation}, "
+        "there or with another --device."
+    )
 
 
 def _farewell(folder: RunFolder, error: BaseException) -> str:
@@ -228,7 +251,14 @@ def _continue(folder: RunFolder, trainer: Trainer, quiet: bool) -> None:
             f"note: all {trainer.epochs} epochs are done; to train on, name a larger number with --epochs",
             file=sys.stderr,
         )
-    if folder.blas() != doctor.blas():
+    now = place(trainer.model.be)
+    if folder.saved_on not in (None, now):
+        print(
+            f"note: the run was on {folder.saved_on} and goes on on {now}; "
+            "the result will agree to rounding, not bit for bit",
+            file=sys.stderr,
+        )
+    elif folder.blas() != doctor.blas():
         print(
             "note: the matrix library, its kernel or its number of threads differ from the first run's; "
             "the result will agree to rounding, not bit for bit",
@@ -257,7 +287,8 @@ def _result(trainer: Trainer, data: Dataset, config: TrainConfig, last_sha256: s
         "best_epoch": history.best_epoch, "epochs": len(history), "stopped": history.stopped,
         "steps": trainer.step.n_updates, "seconds": sum(r["seconds"] for r in history),
         "parameters": model.n_parameters, "device": model.be.device, "backend": model.be.name,
-        "dtype": model.dtype, "seed": config.seed,
+        "dtype": model.dtype, "precision": config.precision or config.dtype, "capture": model.be.captures,
+        "seed": config.seed,
         "weights_sha256": checkpoint.weights_sha256(model.get_weights()), "last_weights_sha256": last_sha256,
     }  # fmt: skip
 
@@ -265,11 +296,13 @@ def _result(trainer: Trainer, data: Dataset, config: TrainConfig, last_sha256: s
 def _headline(config: TrainConfig, model: MLP, data: Dataset, trainer: Trainer, folder: RunFolder) -> str:
     valid = 0 if trainer._validation is None else trainer._validation.examples.n
     net = "-".join(map(str, model.sizes))
+    arithmetic = f"{model.dtype}, products in {model.be.precision}" if model.be.precision else model.dtype
+    arithmetic += "" if model.be.captures else ", not captured"
     chosen = f" (chosen by --device auto: {model.be.device})" if config.device == "auto" else ""
     return (
         f"xpnet {__version__}: {data.name}, {trainer.step.examples.n} training, {valid} validation, "
         f"{0 if data.x_test is None else len(data.x_test)} test examples\n"
-        f"{net} {config.activation}, {model.n_parameters:,} parameters, {model.dtype}, {model.be.name} on "
+        f"{net} {config.activation}, {model.n_parameters:,} parameters, {arithmetic}, {model.be.name} on "
         f"{model.be.device}{chosen}, seed {config.seed} -> {folder.path}"
     )
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from . import resume, rng
+from .backend import Backend
 from .callbacks import Callback, EpochTable, LayerStatistics
-from .errors import ConfigError, DataError, DivergedError
+from .errors import ConfigError, DataError, DeviceError, DivergedError, OutOfMemoryError, XpnetError
 from .examples import TASKS, default_loss, infer_task, prepare
 from .judge import Judge
 from .losses import Loss, get_loss
+from .memory import free_memory, size
 from .mlp import MLP
 from .optim import Optimizer, get_optimizer
 from .schedules import ReduceOnPlateau, Schedule, get_schedule
@@ -225,6 +227,10 @@ class Trainer:
             A loss or a weight is no longer finite. The model then has its last good weights.
         Interrupted
             Ctrl-C or SIGTERM arrived; the current step was finished first, and the model has its weights.
+        DeviceError
+            The device failed or went away; nothing that was on it can be read any more.
+        OutOfMemoryError
+            Says what is free, and what to reduce.
         """
         self._stop_reason = None
         self._check_patience()  # a saved run that had stopped by itself stays stopped
@@ -232,7 +238,7 @@ class Trainer:
             self._set_weights(self._latest)
             self._latest = None
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-        with self._signals.waiting(), self.tuned(), quiet, ExitStack() as ends:
+        with device_errors(self.model.be), self._signals.waiting(), self.tuned(), quiet, ExitStack() as ends:
             for callback in reversed(self.callbacks):  # every end is called, though another one fails
                 ends.callback(callback.on_train_end, self)
             for callback in self.callbacks:
@@ -366,6 +372,27 @@ class Trainer:
         """
         resume.load_state(self, tensors, metadata)
         self._latest = None
+
+
+@contextmanager
+def device_errors(be: Backend) -> Iterator[None]:
+    """Raise what a device says when it fails or runs out of memory as errors of this package."""
+    try:
+        yield
+    except XpnetError:
+        raise
+    except MemoryError as error:
+        free = free_memory(be)
+        known = "" if free is None else f"; {size(free)} are free"
+        raise OutOfMemoryError(
+            f"out of memory on {be.device}: {error}{known}. Use smaller batches, narrower layers, fewer models at "
+            "the same time, or fewer samples."
+        ) from error
+    except Exception as error:
+        said = be.lost(error)
+        if said is None:
+            raise
+        raise DeviceError(f"the device {be.device} failed during training: {said}.") from error
 
 
 def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:

@@ -109,7 +109,7 @@ class _Failure(click.ClickException):
 
 
 def _memory_message(error: MemoryError) -> str:
-    from ..doctor import free_memory
+    from ..memory import free_memory
 
     free = free_memory()
     known = f"; {free / 2**30:.1f} GiB are free" if free is not None else ""
