@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from xpnet import MLP, doctor, runs
+from xpnet.backend.cuda.probe import Finding
 from xpnet.cli import main
 from xpnet.mlp import load
 
@@ -57,10 +61,71 @@ def test_an_old_python(monkeypatch: pytest.MonkeyPatch) -> None:
     assert statuses()["Python"] == "broken"
 
 
-def test_two_cupys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda package: "1.0")
-    (finding,) = doctor._check_cuda()
-    assert finding["status"] == "broken" and "pip uninstall cupy cupy-cuda11x" in finding["advice"]
+@pytest.mark.parametrize(
+    ("finding", "status"),
+    [
+        (Finding(True, "ok", "CUDA 13.0, CuPy 14.2.0"), "ok"),
+        (Finding(False, "cupy-missing", "CuPy is not installed", 'pip install "cupy-cuda13x[ctk]"'), "note"),
+        (Finding(False, "driver", "no NVIDIA driver answers", "install it", {}, ["cupy-cuda13x 14.2.0"]), "note"),
+        (Finding(False, "driver", "the driver is too old", "install it", {"driver": "11.4"}), "broken"),
+        (Finding(False, "no-device", "CUDA_VISIBLE_DEVICES is ''", "unset CUDA_VISIBLE_DEVICES"), "note"),
+        (Finding(False, "libraries", "cublasLt is missing", 'pip install "cupy-cuda13x[ctk]"'), "broken"),
+        (Finding(False, "cupy-broken", "2 CuPy packages", "pip uninstall", {}, ["cupy 14", "cupy-cuda13x 14"]),
+         "broken"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else v.message,
+)  # fmt: skip
+def test_what_is_in_the_way_of_cuda(finding: Finding, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.setattr(doctor, "probe", lambda: finding)
+    (found,) = doctor._check_cuda()
+    assert (
+        found["status"] == status and finding.message in found["found"] and finding.advice in found["advice"]
+    )
+    assert all(wheel in found["found"] for wheel in finding.wheels)
+    assert ("cuda" in doctor.installation()["devices"]) == finding.available
+
+
+@pytest.mark.parametrize("name", ["CUDA_PATH", "CUDA_HOME"])
+def test_a_cuda_path_that_leads_nowhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, str(tmp_path))
+    assert name not in statuses()
+    monkeypatch.setenv(name, str(tmp_path / "no"))
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 1
+    assert f"broken  {name}: {name}='{tmp_path}/no' is no folder" in done.stdout
+    assert f"unset {name}" in done.stdout
+
+
+BLOCKED = """
+import importlib.metadata, importlib.util, sys
+found, version = importlib.util.find_spec, importlib.metadata.version
+importlib.util.find_spec = lambda name, *a: None if name.startswith("cupy") else found(name, *a)
+def hidden(name):
+    if name.startswith("cupy"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+importlib.metadata.version = hidden
+sys.modules["cupy"] = None
+from xpnet.cli import main
+main()
+"""
+
+
+def test_without_cupy(tmp_path: Path) -> None:
+    """The command itself, in a process that has no CuPy: exit code 4, the cause, and the command that mends it."""
+    command = [sys.executable, "-c", BLOCKED]
+    done = subprocess.run(
+        [*command, "train", "--device", "cuda", "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 4 and not (tmp_path / "run").exists()
+    assert "xpnet: error: device 'cuda' is not available: CuPy is not installed." in done.stderr
+    assert re.search(r'pip install "cupy-cuda1[23]x\[ctk\]"', done.stderr)
+    doctor = subprocess.run([*command, "doctor"], capture_output=True, text=True)
+    assert "note    CUDA: CuPy is not installed" in doctor.stdout and "pip install" in doctor.stdout
 
 
 def test_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__
+from .backend.cuda.probe import probe
 from .memory import free_memory, step_bytes
 
 _PACKAGES = (
@@ -53,10 +55,15 @@ def installation() -> dict[str, Any]:
     free = free_memory()
     return {
         "xpnet": __version__, "python": platform.python_version(), "platform": platform.platform(),
-        "devices": ["cpu"], "cpus": os.cpu_count(), "memory_free_bytes": free, "blas": blas(),
+        "devices": _devices(), "cpus": os.cpu_count(), "memory_free_bytes": free, "blas": blas(),
         "packages": {p: v for p in _PACKAGES if (v := _version(p))},
         "data_folder": os.environ.get("XPNET_DATA"), "cache": str(cache_folder("mnist").parent),
     }  # fmt: skip
+
+
+def _devices() -> list[str]:
+    found = ["cpu", "numba"] if importlib.util.find_spec("numba") else ["cpu"]
+    return [*found, "cuda"] if probe().available else found
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -192,9 +199,22 @@ def _check_data() -> list[dict[str, str]]:
 
 
 def _check_cuda() -> list[dict[str, str]]:
-    wheels = [p for p in ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x") if _version(p)]
-    if len(wheels) > 1:
-        advice = f"they overwrite each other: pip uninstall {' '.join(wheels)}, then install one"
-        return [_finding("broken", "CuPy", f"{len(wheels)} packages: {', '.join(wheels)}", advice)]
-    found = f"{wheels[0]} is installed, but " if wheels else ""
-    return [_finding("note", "CUDA", f"{found}this version of xpnet trains on the CPU only")]
+    """Whether `--device cuda` can run, and the one step that mends it; and paths that lead nowhere."""
+    finding = probe()
+    if finding.available:
+        findings = [_finding("ok", "CUDA", finding.message)]
+    else:
+        # without CuPy or a device, nobody meant to use CUDA here; what is there and does not fit is a defect
+        absent = finding.cause in ("cupy-missing", "no-device")
+        absent = absent or (finding.cause == "driver" and "driver" not in finding.versions)
+        wheels = f" (installed: {', '.join(finding.wheels)})" if finding.wheels else ""
+        status = "note" if absent else "broken"
+        findings = [
+            _finding(status, "CUDA", f"{finding.message}{wheels}", f"for --device cuda: {finding.advice}")
+        ]
+    for name in ("CUDA_PATH", "CUDA_HOME"):
+        folder = os.environ.get(name)
+        if folder is not None and not Path(folder).is_dir():
+            advice = f"correct it, or: unset {name}"
+            findings.append(_finding("broken", name, f"{name}={folder!r} is no folder", advice))
+    return findings

@@ -22,6 +22,7 @@ To plug in another array library, pass its Array-API namespace to `get_backend`,
 from __future__ import annotations
 
 import importlib.util
+import re
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -245,7 +246,7 @@ def _make(device: str | types.ModuleType, precision: str | None) -> Backend:
         from .reference import ReferenceBackend
 
         return ReferenceBackend(device)
-    if device == "auto":  # tries CUDA first once xpnet has a CUDA back end
+    if device == "auto":
         device = "numba" if importlib.util.find_spec("numba") else "cpu"
     if device == "cpu":
         from .cpu import CpuBackend
@@ -255,11 +256,13 @@ def _make(device: str | types.ModuleType, precision: str | None) -> Backend:
         from .compiled import CompiledBackend
 
         return CompiledBackend()
-    if isinstance(device, str) and (device == "cuda" or device.startswith("cuda:")):
-        raise DeviceError(
-            f"device {device!r} is not available: this version of xpnet has no CUDA back end yet. "
-            "Use --device cpu (or device='cpu')."
-        )
+    if isinstance(device, str) and (number := re.fullmatch(r"cuda(?::(\d+))?", device)):
+        from .cuda.probe import probe
+
+        finding = probe(None if number[1] is None else int(number[1]))
+        reason = "this version of xpnet has no CUDA back end yet" if finding.available else finding.message
+        advice = f"To mend it: {finding.advice}. " if finding.advice else ""
+        raise DeviceError(f"device {device!r} is not available: {reason}. {advice}Or use --device cpu.")
     raise ConfigError(f"unknown device {device!r}; expected one of {DEVICES}")
 
 
