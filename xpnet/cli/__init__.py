@@ -26,6 +26,7 @@ COMMANDS = {
     "predict": "inspect.predict",
     "plot": "inspect.plot",
     "experiment": "experiment.experiment",
+    "playground": "playground.playground",
     "info": "installation.info",
     "doctor": "installation.doctor_command",
 }
