@@ -202,9 +202,20 @@ CASES = [
         "no.npy: no such file",
     ),
     # CSV files
-    Case("csv-text", text("a,b,c\n1,red,0\n2,3,1\n"), f"train {CSV}", 1, "line 2, column 'b' holds 'red'"),
-    Case("csv-empty-cell", text("a,b,c\n1,,0\n2,3,1\n"), f"train {CSV}", 1, "holds '', expected a number"),
-    Case("csv-nan", text("a,b\nnan,0\n2,1\n"), f"train {CSV}", 1, "NaN"),
+    Case(
+        "csv-text",
+        text("a,b\n1,red\n" + 30 * "2,3.5\n"),
+        f"train {CSV} --target a --task regression",
+        1,
+        "line 2, column 'b' holds 'red', but 30 other rows hold numbers",
+    ),
+    Case(
+        "csv-infinite",
+        text("a,b\n1,0\ninf,0\n" + 30 * "2,1\n"),
+        f"train {CSV}",
+        1,
+        "line 3, column 'a' holds 'inf', expected a finite number",
+    ),
     Case(
         "csv-no-label", text("a,b\n1,\n2,1\n"), f"train {CSV}", 1, "line 2 has no value in the target column"
     ),
@@ -217,7 +228,7 @@ CASES = [
         text("a,b\n1,0\n2,1\n"),
         f"train {CSV} --target y",
         1,
-        "no column named 'y'; the columns",
+        "no target column named 'y'; the columns are a, b",
     ),
     Case("csv-bytes", raw(b"a,b\n\xff,0\n", "bad.csv"), f"train {CSV}", 1, "not UTF-8 text"),
     # sets of one's own

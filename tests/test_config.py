@@ -22,7 +22,9 @@ OTHER: dict[str, Any] = {
     "l1": 1e-07, "l2": 0.001, "max_norm": 3.0, "clip_norm": 1.0, "clip_value": 0.5, "optimizer": "sgd:nesterov=true",
     "lr": 0.1, "momentum": 0.9, "schedule": "step:every=5", "warmup": 0.1, "epochs": 7, "batch_size": 8,
     "patience": 3, "min_delta": 0.01, "monitor": "valid_loss", "seed": 2**63, "dtype": "float64", "statistics": True,
-    "precision": "float64", "capture": False,
+    "precision": "float64", "capture": False, "test_fraction": 0.0, "categorical": ["zip, old", "class"],
+    "ignore": ["name"], "max_categories": 9, "impute": "mean", "missing_indicator": False, "standardize": False,
+    "scale_target": False,
     "device": "auto", "threads": 2, "save_every": 5,
 }  # fmt: skip
 

@@ -40,21 +40,40 @@ class TrainConfig:
     """
 
     data: str = _option(
-        "digits", "digits, mnist, fashion-mnist, or a file: NPZ, NPY, IDX, CSV, or a folder.", "data"
+        "digits", "digits, mnist, fashion-mnist, or a file: CSV, Parquet, NPZ, NPY, IDX, or a folder.", "data"
     )
     data_dir: str | None = _option(
         None, "Folder that holds the named data set (default: $XPNET_DATA).", "data"
     )
     labels: str | None = _option(None, "File of labels, where the data file has none (NPY, IDX).", "data")
-    target: str | None = _option(None, "Key (NPZ) or column (CSV) that holds the labels.", "data")
-    task: str | None = _option(
-        None, "classification or regression.", "data", choices=("classification", "regression")
+    target: str | None = _option(
+        None, "Column of a table (default: the last), or key of an NPZ file, that is predicted.", "data"
     )
+    task: str | None = _option(
+        None, "classification or regression (default: by the target of a table, else classification).", "data",
+        choices=("classification", "regression"),
+    )  # fmt: skip
     valid: str | None = _option(None, "Validation data of your own, a file like --data.", "data")
     valid_fraction: float = _option(
         0.1, "Share of the training data held out for validation; 0 for none.", "data"
     )
     test: str | None = _option(None, "Test data of your own, a file like --data.", "data")
+    test_fraction: float | None = _option(
+        None, "Share held out for the test, the same for every seed (default: 0.1 for tables, else 0).", "data"
+    )
+    categorical: list[str] = _option(  # noqa: RUF009
+        [], "Columns of numbers that are categories: class,zip.", "tables"
+    )
+    ignore: list[str] = _option([], "Columns to leave out: name,ticket.", "tables")  # noqa: RUF009
+    max_categories: int = _option(50, "Features for one column; rarer categories share one.", "tables")
+    impute: str = _option(
+        "median", "What fills missing numbers: median or mean.", "tables", choices=("median", "mean")
+    )
+    missing_indicator: bool = _option(True, "Add a feature that says where a number is missing.", "tables")
+    standardize: bool = _option(True, "Bring columns of numbers to mean 0 and scale 1.", "tables")
+    scale_target: bool = _option(
+        True, "Learn the target of a regression at mean 0 and scale 1; answers are in its own units.", "tables"
+    )
     hidden: list[int] = _option(  # noqa: RUF009
         [256], "Widths of the hidden layers: 500 or 300,100; none for a linear model.", "model"
     )
@@ -130,6 +149,10 @@ class TrainConfig:
                 raise unknown_name(f.name.replace("_", "-"), getattr(self, f.name), choices)
         if not 0.0 <= self.valid_fraction < 1.0:
             raise ConfigError(f"valid_fraction must be in [0, 1), found {self.valid_fraction}")
+        if self.test_fraction is not None and not 0.0 <= self.test_fraction < 1.0:
+            raise ConfigError(f"test_fraction must be in [0, 1), found {self.test_fraction}")
+        if self.test is not None and self.test_fraction:
+            raise ConfigError("test and test_fraction exclude each other: name a test set, or a share of the data")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -168,7 +191,12 @@ class TrainConfig:
         return "\n".join(lines) + "\n"
 
 
-_LEAST = {"epochs": 1, "batch_size": 1, "save_every": 0, "threads": 1, "patience": 1}
+_LEAST = {"epochs": 1, "batch_size": 1, "save_every": 0, "threads": 1, "patience": 1, "max_categories": 2}
+
+#: Settings that only tables (CSV, Parquet) have.
+TABLE_SETTINGS = (
+    "categorical", "ignore", "max_categories", "impute", "missing_indicator", "standardize", "scale_target"
+)  # fmt: skip
 
 
 @functools.cache

@@ -78,3 +78,29 @@ def class_report(matrix: Any, classes: Sequence[str]) -> list[dict[str, Any]]:
             "support": int(support),
         })  # fmt: skip
     return report
+
+
+def regression_scores(truth: Any, predicted: Any) -> dict[str, float | None]:
+    """Return the root mean squared error, the mean absolute error and R2 of predictions on the host.
+
+    R2 is 1 - sum (t - p)^2 / sum (t - mean t)^2, None where the truth does not vary. With several outputs it is the
+    mean of theirs, and so are the errors.
+
+    Parameters
+    ----------
+    truth, predicted : (N, O) float64 arrays
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> regression_scores(np.array([[1.0], [3.0]]), np.array([[1.0], [2.0]]))
+    {'rmse': 0.7071067811865476, 'mae': 0.5, 'r2': 0.5}
+    """
+    error = predicted - truth
+    squares = (error * error).mean(axis=0)
+    spread = ((truth - truth.mean(axis=0)) ** 2).mean(axis=0)
+    known = bool((spread > 0.0).all())
+    return {
+        "rmse": float((squares**0.5).mean()), "mae": float(abs(error).mean()),
+        "r2": float((1.0 - squares / spread).mean()) if known else None,
+    }  # fmt: skip

@@ -5,6 +5,7 @@ A recipe holds numbers and names only, never data, so that it can be kept in a m
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -86,9 +87,9 @@ class NumberRecipe:
         else:
             text = f"{_shown(self.low, self.kind)} to {_shown(self.high, self.kind)}"
         if self.scale != 1.0 or self.mean != 0.0:
-            text += f"; minus {self.mean:.6g}, divided by {self.scale:.6g}"
+            text += f"; as (x {'-' if self.mean >= 0 else '+'} {abs(self.mean):.6g}) / {self.scale:.6g}"
         if self.tail:
-            text += "; far outliers as logarithms"
+            text += "; outliers as logs"
         if self.n_missing:
             text += f"; missing: {_shown(self.fill, self.kind)}" + (
                 " and a feature" if self.indicator else ""
@@ -224,6 +225,15 @@ def numbers(table: Table, name: str, kind: str) -> np.ndarray:
     if np.isinf(values).any():
         _wrong(table, name, np.isinf(values), "a finite number")
     return values
+
+
+def no_column(table: Table, name: str, what: str = "") -> DataError:
+    """Build the error for a column that a table lacks, with the nearest spelling."""
+    near = difflib.get_close_matches(name, table.names, n=1, cutoff=0.5)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return DataError(
+        f"{table.source}: no {what}column named {name!r}{hint}; the columns are {', '.join(table.names)}"
+    )
 
 
 def _wrong(table: Table, name: str, bad: np.ndarray, wanted: str) -> None:

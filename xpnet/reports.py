@@ -12,21 +12,29 @@ from . import metrics
 from .backend import get_backend
 from .data import Dataset
 from .data import load as load_data
+from .data.columns import Table, is_table
 from .errors import ConfigError, DataError, XpnetError
 from .mlp import MLP
-from .run_data import load_run_data
+from .run_data import load_run_data, table_name, transform_file
 from .run_folder import RunFolder
-from .runs import open_model
-from .train import evaluate
+from .runs import note, open_model
+from .scores import own_units, score, target_name
+from .tabular import TabularPreprocessing
 
-_ALL = slice(None)
+_ROWS = 1 << 16  # rows of a table whose features are in memory at a time
+
+
+class NoTestSet(ConfigError):
+    """The data of a run have no test part."""
 
 
 def evaluation_data(
-    model: MLP, folder: RunFolder | None, *, data: str | None, data_dir: str | None, labels: str | None,
-    target: str | None,
+    model: MLP, folder: RunFolder | None, *, data: str | None = None, data_dir: str | None = None,
+    labels: str | None = None, target: str | None = None, unknown: str = "refuse",
 ) -> tuple[Any, Any, str]:  # fmt: skip
     """Return samples, targets and a name: the test part of what is named, else of the run's own data."""
+    if model.tabular is not None:
+        return _evaluation_table(model, folder, data=data, labels=labels, target=target, unknown=unknown)
     task = "regression" if model.task == "regression" else "classification"
     if data is None:
         if labels or target:
@@ -43,11 +51,40 @@ def evaluation_data(
     x, y = (found.x_test, found.y_test) if found.x_test is not None else (found.x_train, found.y_train)
     part = "test" if found.x_test is not None else "all"
     if data is None and found.x_test is None:
-        raise ConfigError(f"{found.name} has no test set; name one with --data FILE")
+        raise NoTestSet(f"{found.name} has no test set; name one with --data FILE")
     _check_fits(model, found)
     if model.task == "classification" and model.classes is not None and tuple(found.classes) != model.classes:
         y = np.array([model.classes.index(name) for name in found.classes])[y]  # numbered as the model does
     return x, y, f"{found.name} ({part}, {len(x)} examples)"
+
+
+def _evaluation_table(
+    model: MLP, folder: RunFolder | None, *, data: str | None, labels: str | None, target: str | None,
+    unknown: str,
+) -> tuple[Any, Any, str]:  # fmt: skip
+    prepare = TabularPreprocessing.from_metadata(model.tabular or {})
+    own = prepare.target_.name if prepare.target_ else None
+    if labels is not None:
+        raise ConfigError(f"--labels belongs to NPY and IDX files; this model finds them in column {own!r}")
+    if target not in (None, own):
+        raise ConfigError(f"this model predicts column {own!r}, not {target!r}; leave --target out")
+    if data is not None:
+        _check_table(prepare, data)
+        x, y = transform_file(prepare, data, model.dtype, note, unknown)
+        return x, y, f"{table_name(data)} (all, {len(x)} examples)"
+    if folder is None:
+        raise ConfigError("a model file does not know its data: name a table with --data")
+    found = load_run_data(folder.config(), prepared=prepare, say=note)
+    if found.x_test is None:
+        raise NoTestSet(f"{found.name} has no test set; name one with --data FILE")
+    return found.x_test, found.y_test, f"{found.name} (test, {len(found.x_test)} examples)"
+
+
+def _check_table(prepare: TabularPreprocessing, path: str | Path) -> None:
+    if not is_table(path):
+        raise DataError(
+            f"{path}: this model takes tables (CSV, Parquet) with the columns {', '.join(prepare.columns)}"
+        )
 
 
 def _check_fits(model: MLP, data: Dataset) -> None:
@@ -65,7 +102,7 @@ def evaluate_run(run: str | Path, *, device: str = "cpu", **options: Any) -> dic
     """Return loss and accuracy on a test set, and for classes the report and the confusion matrix."""
     model, folder = open_model(run, device=device)
     x, y, name = evaluation_data(model, folder, **options)
-    scores: dict[str, Any] = {"run": str(run), "data": name, **evaluate(model, (x, y))}
+    scores: dict[str, Any] = {"run": str(run), "data": name, **score(model, x, y)}
     if model.task == "classification" and model.n_models is None:
         matrix = _confusion(model, y, model.predict(x))
         names = _class_names(model)
@@ -92,6 +129,9 @@ def as_text(scores: dict[str, Any]) -> str:
     lines = [f"{scores['run']} on {scores['data']}", f"loss      {_mean(scores['loss']):.6g}"]
     if scores["accuracy"] is not None:
         lines.append(f"accuracy  {_mean(scores['accuracy']):.2%}")
+    if "rmse" in scores:
+        lines += [f"RMSE      {scores['rmse']:.6g}", f"MAE       {scores['mae']:.6g}"]
+        lines.append("R²        " + ("undefined" if scores["r2"] is None else f"{scores['r2']:.4f}"))
     if "report" in scores:
         width = max(5, *(len(n) for n in scores["classes"]))
         lines += ["", f"{'class':>{width}}  precision  recall      f1  support"]
@@ -117,8 +157,9 @@ def _share(value: float | None, width: int) -> str:
 
 
 def predict_files(
-    run: str | Path, files: Sequence[str], *, top: int = 1, invert: Any = "auto", device: str = "cpu"
-) -> Iterator[dict[str, Any]]:
+    run: str | Path, files: Sequence[str], *, top: int = 1, invert: Any = "auto", device: str = "cpu",
+    unknown: str = "refuse",
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Yield one answer per sample.
 
     That is {"name", "predictions": [{"class", "probability"}]} for classes, or {"name", "values"}.
@@ -128,8 +169,38 @@ def predict_files(
     model, _ = open_model(run, device=device)
     if model.n_models is not None:
         raise ConfigError("this is a population; predict with one of its members (model.member(m).save(...))")
+    if model.tabular is not None:
+        for x, names in _table_inputs(model, files, unknown):
+            yield from _answers(model, x, names, top)
+        return
     shape = model.preprocessing.sample_shape if model.preprocessing else (model.sizes[0],)
     x, names = load_inputs(list(files), sample_shape=shape, invert=invert)
+    yield from _answers(model, x, names, top)
+
+
+def _table_inputs(model: MLP, files: Sequence[str], unknown: str) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Yield features and names, some rows at a time; every file is checked before the first answer."""
+    prepare = TabularPreprocessing.from_metadata(model.tabular or {})
+    for path in files:
+        _check_table(prepare, path)
+    tables = [prepare.table(path) for path in files]
+    for path, table in zip(files, tables, strict=True):
+        for _, part in _parts(table):
+            prepare.transform(part, dtype=model.dtype, unknown=unknown)
+        for text in prepare.notes(table, unknown=unknown):
+            note(f"{path}: {text}")
+    for path, table in zip(files, tables, strict=True):
+        for start, part in _parts(table):
+            names = [f"{path}[{i}]" for i in range(start, start + part.n_rows)]
+            yield prepare.transform(part, dtype=model.dtype, unknown=unknown), names
+
+
+def _parts(table: Table) -> Iterator[tuple[int, Table]]:
+    for start in range(0, table.n_rows, _ROWS):
+        yield start, table.take(slice(start, start + _ROWS))
+
+
+def _answers(model: MLP, x: np.ndarray, names: list[str], top: int) -> Iterator[dict[str, Any]]:
     if model.task != "classification":
         for name, values in zip(names, model.predict(x), strict=True):
             yield {"name": name, "values": values.tolist()}
@@ -180,13 +251,14 @@ def plot_run(run: str | Path, out: str | Path | None, *, device: str = "cpu", **
         plots.curves(history, target / "curves.png", loss=model.loss)
         paths.append("curves.png")
     paths += _plot_weights(model, target)
-    if (
-        model.task == "classification"
-        and model.n_models is None
-        and (folder is not None or options.get("data"))
-    ):
-        x, y, _ = evaluation_data(model, folder, **options)
-        paths += _plot_answers(model, np.asarray(x), np.asarray(y), target)
+    if model.n_models is None and (folder is not None or options.get("data")):
+        try:
+            x, y, _ = evaluation_data(model, folder, **options)
+        except NoTestSet:
+            if model.task == "classification":
+                raise
+        else:
+            paths += _plot_answers(model, np.asarray(x), np.asarray(y), target)
     return [str(target / p) for p in paths]
 
 
@@ -202,8 +274,16 @@ def _plot_weights(model: MLP, target: Path) -> list[str]:
 
 
 def _plot_answers(model: MLP, x: np.ndarray, y: np.ndarray, target: Path) -> list[str]:
-    from . import plots
+    from . import plots, plots_regression
 
+    if model.task == "regression":
+        name = target_name(model)
+        plots_regression.regression(
+            own_units(model, y), model.predict(x), target / "regression.png", name=name
+        )
+        return ["regression.png"]
+    if model.task != "classification":
+        return []
     classes, predicted = _class_names(model), model.predict(x)
     plots.confusion(_confusion(model, y, predicted).astype(int), classes, target / "confusion.png")
     shape = tuple(n for n in model.preprocessing.sample_shape if n > 1) if model.preprocessing else ()

@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from .config import TrainConfig
+import numpy as np
+
+from .config import TABLE_SETTINGS, TrainConfig
 from .data import Dataset, stratified_split
 from .data import load as load_data
-from .errors import DataError
+from .data.columns import Table, is_table, read_table
+from .errors import ConfigError, DataError
+from .losses import get_loss
+from .tabular import TabularPreprocessing
+
+#: Share of a table that is held out for the test where the settings say nothing, and the rows it takes for that.
+TEST_FRACTION, TEST_FROM = 0.1, 50
+# One test set for all seeds, so that runs with other seeds can be compared.
+_TEST_SEED = 0
+
+Say = Callable[[str], None]
 
 
-def load_run_data(config: TrainConfig, *, progress: bool = False) -> Dataset:
-    """Load the data of a run, with the user's own validation and test sets where the settings name them."""
+def _silent(note: str) -> None:
+    pass
+
+
+def load_run_data(
+    config: TrainConfig, *, progress: bool = False, prepared: TabularPreprocessing | None = None,
+    say: Say = _silent,
+) -> Dataset:  # fmt: skip
+    """Load the data of a run, with the user's own validation and test sets where the settings name them.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    progress : bool
+        Show how far a download is.
+    prepared : TabularPreprocessing, optional
+        For tables: what was learnt about the columns before. It is learnt from the training rows where omitted.
+    say : callable
+        Called with each note about a table.
+    """
+    if is_table(config.data):
+        return _table_data(config, prepared, say)
+    default = TrainConfig()
+    for setting in TABLE_SETTINGS:
+        if getattr(config, setting) != getattr(default, setting):
+            raise ConfigError(
+                f"{setting} is a setting for tables (CSV, Parquet), but the data are {config.data!r}; leave it out"
+            )
     task = config.task or "classification"
     options: dict[str, Any] = {"labels": config.labels, "target": config.target, "task": task}
     data = load_data(config.data, data_dir=config.data_dir, progress=progress, **options)
@@ -20,9 +61,21 @@ def load_run_data(config: TrainConfig, *, progress: bool = False) -> Dataset:
         if name is not None:
             own = load_data(name, target=config.target, task=task, classes=data.classes or None)
             _check_same_scale(data, own)
-            pair: dict[str, Any] = {f"x_{part}": own.x_train, f"y_{part}": own.y_train}
-            data = replace(data, **pair)
+            data = _with_part(data, part, own.x_train, own.y_train)
+    if config.test_fraction:
+        if data.x_test is not None:
+            raise ConfigError(
+                f"{data.name} has a test set of its own, so test_fraction has nothing to hold out"
+            )
+        rest, test = _hold_out(data.y_train, config.test_fraction, data.task)
+        data = _with_part(data, "test", data.x_train[test], data.y_train[test])
+        data = replace(data, x_train=data.x_train[rest], y_train=data.y_train[rest])
     return data
+
+
+def _with_part(data: Dataset, part: str, x: Any, y: Any) -> Dataset:
+    pair: dict[str, Any] = {f"x_{part}": x, f"y_{part}": y}
+    return replace(data, **pair)
 
 
 def _check_same_scale(data: Dataset, own: Dataset) -> None:
@@ -35,6 +88,17 @@ def _check_same_scale(data: Dataset, own: Dataset) -> None:
         )
 
 
+def _hold_out(y: np.ndarray, fraction: float, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that stay and those of the test."""
+    wanted = math.floor(fraction * len(y) + 0.5)
+    if not 0 < wanted < len(y):
+        raise ConfigError(
+            f"a test fraction of {fraction} of {len(y)} rows leaves the {'test' if wanted == 0 else 'training'} "
+            "part empty; choose another, or 0 for no test"
+        )
+    return stratified_split(y, fraction, _TEST_SEED, stratify=task == "classification")
+
+
 def split(data: Dataset, config: TrainConfig) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
     """Return training and validation data: the user's own validation set, else a stratified share."""
     if data.x_valid is not None:
@@ -44,3 +108,92 @@ def split(data: Dataset, config: TrainConfig) -> tuple[tuple[Any, Any], tuple[An
     stratify = data.task == "classification"
     train, valid = stratified_split(data.y_train, config.valid_fraction, config.seed, stratify=stratify)
     return (data.x_train[train], data.y_train[train]), (data.x_train[valid], data.y_train[valid])
+
+
+# --- tables -------------------------------------------------------------------------------------
+def _table_data(config: TrainConfig, prepared: TabularPreprocessing | None, say: Say) -> Dataset:
+    for what, name in (("valid", config.valid), ("test", config.test)):
+        if name is not None and not is_table(name):
+            raise ConfigError(f"{what} is {name!r}, but the data are a table; name a CSV or Parquet file")
+    if config.labels is not None:
+        raise ConfigError("labels belong to NPY and IDX files; a table has them in its --target column")
+    if prepared is None:
+        table = read_table(config.data, text=config.categorical, skip=config.ignore)
+        prepare = _begin(config, table, say)
+    else:
+        prepare, table = prepared, prepared.table(config.data)
+    y = prepare.encode_target(table, scaled=False)
+    target = prepare.target_
+    assert target is not None
+    rows: dict[str, np.ndarray | None] = {"train": np.arange(len(y)), "valid": None, "test": None}
+    fraction = config.test_fraction
+    if fraction is None:
+        fraction = TEST_FRACTION if config.test is None and len(y) >= TEST_FROM else 0.0
+    if fraction:
+        rows["train"], rows["test"] = _hold_out(y, fraction, target.task)
+    if config.valid is None and config.valid_fraction:
+        left: Any = rows["train"]
+        train, valid = stratified_split(
+            y[left], config.valid_fraction, config.seed, stratify=target.task == "classification"
+        )
+        rows["train"], rows["valid"] = left[train], left[valid]
+    if prepared is None:
+        prepare.fit(table, rows["train"])
+    parts: dict[str, Any] = {"x_test": None, "y_test": None}
+    y = prepare.encode_target(table)
+    for part, chosen in rows.items():
+        if chosen is not None:
+            parts[f"x_{part}"] = prepare.transform(table.take(chosen), dtype=config.dtype)
+            parts[f"y_{part}"] = y[chosen]
+    for part, path in (("valid", config.valid), ("test", config.test)):
+        if path is not None:
+            parts[f"x_{part}"], parts[f"y_{part}"] = transform_file(prepare, path, config.dtype, say)
+    return Dataset(
+        table_name(config.data), sample_shape=(len(prepare.feature_names_),), classes=target.classes, scale=1.0,
+        task=target.task, tabular=prepare.to_metadata(), **parts,
+    )  # fmt: skip
+
+
+def _begin(config: TrainConfig, table: Table, say: Say) -> TabularPreprocessing:
+    """Return the preprocessing that the settings describe, its target chosen: the last column by default."""
+    names = [name for name in table.names if name not in config.ignore]
+    if config.target is None and not names:
+        raise ConfigError("every column is ignored, so there is nothing to predict")
+    why_not = _unscalable(config)
+    prepare = TabularPreprocessing(
+        config.target or names[-1], task=config.task, categorical=config.categorical, ignore=config.ignore,
+        max_categories=config.max_categories, impute=config.impute,
+        missing_indicator=config.missing_indicator, standardize=config.standardize,
+        scale_target=config.scale_target and why_not is None,
+    )  # fmt: skip
+    if prepare.fit_target(table).task == "regression" and config.scale_target and why_not:
+        say(f"the target is learnt as it is, not scaled: {why_not}")
+    return prepare
+
+
+def _unscalable(config: TrainConfig) -> str | None:
+    """Why a scaled target makes no sense with these settings."""
+    loss = get_loss(config.loss or "squared_error")
+    if loss.link != "identity":
+        return f"the {loss.name} loss takes it so"
+    if config.output_activation not in ("identity", "linear", "none"):
+        return f"output_activation {config.output_activation!r} decides the range of the answers"
+    return None
+
+
+def transform_file(
+    prepare: TabularPreprocessing, path: str, dtype: str, say: Say, unknown: str = "refuse"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return features and targets of another table with the same columns."""
+    table = prepare.table(path)
+    y = prepare.encode_target(table)
+    x = prepare.transform(table, dtype=dtype, unknown=unknown)
+    for note in prepare.notes(table, unknown=unknown):
+        say(f"{path}: {note}")
+    return x, y
+
+
+def table_name(path: str) -> str:
+    """What a run on a table is called."""
+    name = Path(path).name.removesuffix(".gz")
+    return Path(name).stem

@@ -21,7 +21,10 @@ from .mlp import MLP, load
 from .resume import fingerprint
 from .run_data import load_run_data, split
 from .run_folder import CONFIG, ENVIRONMENT, FIGURES, METRICS, MODEL, RESULT, STATE, RunFolder, place
-from .train import Interrupted, Trainer, device_errors, evaluate
+from .scores import score
+from .tabular import TabularPreprocessing, columns_text
+from .targets import in_target_units
+from .train import Interrupted, Trainer, device_errors
 
 #: What may change when a run goes on: how long, where, and how products are rounded, never what is computed.
 RESUMABLE = ("epochs", "device", "precision", "capture", "threads", "save_every", "data_dir")
@@ -42,7 +45,7 @@ class _Writer(Callback):
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         if trainer.best_epoch == record["epoch"]:
-            trainer.model.save(self._folder / MODEL)
+            in_target_units(trainer.model).save(self._folder / MODEL)
         # The state goes last: what it counts as done is already in the other files.
         self._folder.append_metrics(record)
         self._folder.save_state(trainer)
@@ -76,6 +79,7 @@ def build_model(config: TrainConfig, data: Dataset, be: Backend | None = None) -
     )  # fmt: skip
     model.preprocessing = data.preprocessing
     model.classes = data.classes or None
+    model.tabular = None if data.tabular is None else dict(data.tabular)
     return model
 
 
@@ -147,11 +151,12 @@ def train(
     """
     be = choose_backend(config)  # an unusable device is an error before anything is read or written
     with limited_threads(config.threads), device_errors(be):  # the first weights may need linear algebra too
-        data = load_run_data(config, progress=not quiet and sys.stderr.isatty())
+        say = _say_nothing if quiet else note
+        data = load_run_data(config, progress=not quiet and sys.stderr.isatty(), say=say)
         model = build_model(config, data, be)
         training, validation = split(data, config)
         trainer = build_trainer(config, model, data.task, training, validation)
-    config = _resolved(config, trainer)
+    config = _resolved(config, trainer, data)
     folder = RunFolder(out) if out is not None else RunFolder.numbered(data.name)
     folder.fixed = _fixed(config, validation)
     trainer.callbacks.append(_Writer(folder, config.save_every))
@@ -168,6 +173,8 @@ def train(
                 folder.write_metrics([])
             atomic.write_text_atomic(folder / CONFIG, config.to_toml())
             if not quiet:
+                if data.tabular is not None:
+                    print(columns_text(TabularPreprocessing.from_metadata(data.tabular)))
                 print(_headline(config, model, data, trainer, folder), flush=True)
             return _run(folder, trainer, data, config)
     except (DeviceError, OutOfMemoryError) as error:  # what was on the device is gone, what was saved is not
@@ -177,9 +184,20 @@ def train(
         raise
 
 
-def _resolved(config: TrainConfig, trainer: Trainer) -> TrainConfig:
+def note(text: str) -> None:
+    """Say on standard error what is worth knowing."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+def _resolved(config: TrainConfig, trainer: Trainer, data: Dataset) -> TrainConfig:
     """Write out what the settings left to defaults that depend on data and on each other."""
     lr: Any = trainer.optimizer.lr
+    if data.tabular is not None:
+        config = replace(config, target=data.tabular["target"]["name"])
     return replace(config, task=trainer.task, loss=trainer.loss.name, lr=lr, monitor=trainer.monitor)
 
 
@@ -197,11 +215,12 @@ def _run(folder: RunFolder, trainer: Trainer, data: Dataset, config: TrainConfig
             folder.save_state(trainer)
         raise
     except DivergedError:
-        trainer.model.save(folder / MODEL)  # the last good weights
+        in_target_units(trainer.model).save(folder / MODEL)  # the last good weights
         raise
     last = checkpoint.weights_sha256(_last_weights(folder))
-    result = _result(trainer, data, config, last)
-    trainer.model.save(folder / MODEL, extra={"result": result})
+    model = in_target_units(trainer.model)
+    result = _result(trainer, model, data, config, last)
+    model.save(folder / MODEL, extra={"result": result})
     atomic.write_json_atomic(folder / RESULT, result)
     return {**result, "run": str(folder.path)}
 
@@ -275,13 +294,14 @@ def _as_written(folder: RunFolder, history: list[dict[str, Any]]) -> list[dict[s
     return written if written == history else history
 
 
-def _result(trainer: Trainer, data: Dataset, config: TrainConfig, last_sha256: str) -> dict[str, Any]:
-    model, history = trainer.model, trainer.history
+def _result(
+    trainer: Trainer, model: MLP, data: Dataset, config: TrainConfig, last_sha256: str
+) -> dict[str, Any]:
+    history = trainer.history
     best = history[(trainer.best_epoch or len(history)) - 1]
     result: dict[str, Any] = {"test_loss": None, "test_accuracy": None}
     if data.x_test is not None:
-        scores = evaluate(model, (data.x_test, data.y_test))
-        result = {"test_loss": scores["loss"], "test_accuracy": scores["accuracy"]}
+        result = {f"test_{name}": value for name, value in score(model, data.x_test, data.y_test).items()}
     return result | {
         "valid_loss": best["valid_loss"], "valid_accuracy": best["valid_accuracy"],
         "best_epoch": history.best_epoch, "epochs": len(history), "stopped": history.stopped,
@@ -332,6 +352,7 @@ __all__ = [
     "build_model",
     "build_trainer",
     "load_run_data",
+    "note",
     "open_model",
     "split",
     "train",

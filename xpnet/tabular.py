@@ -6,18 +6,15 @@ model file holds it as JSON and new tables pass through the same steps.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from .data.columns import Table, from_columns, number_text, read_table
-from .data.labels import encode_labels
 from .errors import ConfigError, DataError, FileFormatError, unknown_name
-from .mlp import MLP
 from .recipes import (
     UNKNOWN,
     CategoryRecipe,
@@ -26,50 +23,17 @@ from .recipes import (
     Recipe,
     Rules,
     make_recipe,
+    no_column,
     numbers,
     recipe_from_metadata,
     recipe_to_metadata,
 )
+from .targets import Target, find_classes, infer_task, label_of, scale_of
 
-__all__ = ["TabularPreprocessing", "Target", "in_target_units", "in_training_units"]
-
-#: Whole numbers as targets are classes where there are at most so many different ones ...
-MAX_CLASSES_OF_NUMBERS = 20
-#: ... and each occurs, in the mean, at least so often (or there are just two).
-MIN_ROWS_PER_CLASS = 5
+__all__ = ["TabularPreprocessing", "Target", "columns_text"]
 
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Target:
-    """The column that is predicted.
-
-    Parameters
-    ----------
-    name : str
-    kind : {"number", "boolean", "text"}
-    task : {"classification", "regression"}
-    why : str
-        What the task was chosen by.
-    classes : tuple of str
-        Sorted; empty for regression.
-    mean, scale : float
-        A regression learns ``(y - mean) / scale``.
-    """
-
-    name: str
-    kind: str
-    task: str
-    why: str = ""
-    classes: tuple[str, ...] = ()
-    mean: float = 0.0
-    scale: float = 1.0
-
-    @property
-    def scaled(self) -> bool:
-        """Whether targets are learnt in other units than their own."""
-        return (self.mean, self.scale) != (0.0, 1.0)
+FORCED = "as asked for"
 
 
 class TabularPreprocessing:
@@ -216,7 +180,7 @@ class TabularPreprocessing:
         if name is None:
             raise ConfigError("say which column is the target: TabularPreprocessing(target=...)")
         if name not in table.columns:
-            raise _no_column(table, name, "target ")
+            raise no_column(table, name, "target ")
         column = table[name]
         missing = np.flatnonzero(column.missing)
         if len(missing):
@@ -225,21 +189,19 @@ class TabularPreprocessing:
                 f"{table.source}: {table.place(int(missing[0]))} has no value in the target column {name!r}{more}; "
                 "fill it, or remove the row"
             )
-        task, why = (self.task, "as asked for") if self.task else _infer_task(table, name)
+        task, why = (self.task, FORCED) if self.task else infer_task(table, name)
         kind = "text" if column.kind == "date" and task == "classification" else column.kind
         self.target_ = Target(name, kind, task, why)
         if task == "classification":
-            self.target_ = replace(self.target_, classes=_classes(table, name))
+            self.target_ = replace(self.target_, classes=find_classes(table, name))
         else:
             y = numbers(table, name, "number")
             y = y if rows is None else y[rows]
-            self.target_ = replace(self.target_, kind="number", **_scale_of(y, self.scale_target))
+            self.target_ = replace(self.target_, kind="number", **(scale_of(y) if self.scale_target else {}))
         return self.target_
 
     # --- using ------------------------------------------------------------------------------------
-    def transform(
-        self, data: Any, *, dtype: Any = np.float32, unknown: str = "refuse", notes: list[str] | None = None
-    ) -> np.ndarray:
+    def transform(self, data: Any, *, dtype: Any = np.float32, unknown: str = "refuse") -> np.ndarray:
         """Return the features (N, I) of a table with the same columns, in any order.
 
         Parameters
@@ -248,8 +210,6 @@ class TabularPreprocessing:
         dtype : numpy dtype, default float32
         unknown : {"refuse", "missing"}, default "refuse"
             What to do with a category that `fit` did not see.
-        notes : list of str, optional
-            Gets what is worth knowing: columns without use, values filled.
 
         Raises
         ------
@@ -261,18 +221,18 @@ class TabularPreprocessing:
         table = self.table(data)
         for name in self.columns:
             if name not in table.columns:
-                raise _no_column(table, name)
+                raise no_column(table, name)
         names = [len(recipe.features) for recipe in self.recipes_]
         out = np.zeros((table.n_rows, sum(names)), dtype=dtype)
         at = 0
         for recipe, width in zip(self.recipes_, names, strict=True):
             recipe.encode(table, out[:, at : at + width], unknown)
             at += width
-        if notes is not None:
-            notes += self._notes(table, unknown)
         return out
 
-    def _notes(self, table: Table, unknown: str) -> list[str]:
+    def notes(self, data: Any, *, unknown: str = "refuse") -> list[str]:
+        """Return what is worth knowing about a new table: columns without use, values filled."""
+        table = self.table(data)
         own = {*self.columns, *(left.name for left in self.left_out_), self.target_ and self.target_.name}
         extra = [name for name in table.names if name not in own]
         notes = [f"ignored columns that training did not have: {', '.join(extra)}"] if extra else []
@@ -303,7 +263,7 @@ class TabularPreprocessing:
         """
         target, table = self._fitted_target(), self.table(data)
         if target.name not in table.columns:
-            raise _no_column(table, target.name, "target ")
+            raise no_column(table, target.name, "target ")
         column = table[target.name]
         if column.missing.any():
             at = int(np.flatnonzero(column.missing)[0])
@@ -315,7 +275,7 @@ class TabularPreprocessing:
             return ((y - target.mean) / target.scale if scaled else y)[:, None]
         codes, texts = column.as_texts()
         known = {label: k for k, label in enumerate(target.classes)}
-        lookup = np.array([known.get(_label(text, target.kind), -1) for text in texts], dtype=np.int64)
+        lookup = np.array([known.get(label_of(text, target.kind), -1) for text in texts], dtype=np.int64)
         y = lookup[codes]
         if (y < 0).any():
             shown = ", ".join(target.classes[:12]) + (", ..." if len(target.classes) > 12 else "")
@@ -346,7 +306,7 @@ class TabularPreprocessing:
             shown = ", ".join(t.classes[:6]) + (", ..." if len(t.classes) > 6 else "")
             use = f"{len(t.classes)} classes: {shown}" if t.classes else "as it is"
             if t.scaled:
-                use = f"learnt as minus {t.mean:.6g}, divided by {t.scale:.6g}"
+                use = f"learnt as (y {'-' if t.mean >= 0 else '+'} {abs(t.mean):.6g}) / {t.scale:.6g}"
             rows.append({
                 "column": t.name, "type": t.kind, "role": "target", "missing": 0, "features": 0, "use": use,
             })  # fmt: skip
@@ -398,91 +358,30 @@ class TabularPreprocessing:
         return found
 
 
-def _no_column(table: Table, name: str, what: str = "") -> DataError:
-    near = difflib.get_close_matches(name, table.names, n=1, cutoff=0.5)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return DataError(
-        f"{table.source}: no {what}column named {name!r}{hint}; the columns are {', '.join(table.names)}"
-    )
+def columns_text(prepare: TabularPreprocessing) -> str:
+    """Lay out for people what becomes of each column, and why the target is what it is."""
+    lines, t = rows_text(prepare.describe()), prepare.target_
+    if t is not None:
+        chosen = f"{t.why} (--task forces it)" if t.why != FORCED else t.why
+        lines.append(f"task: {t.task} of {t.name!r}, {chosen}")
+    return "\n".join(lines)
 
 
-def _infer_task(table: Table, name: str) -> tuple[str, str]:
-    column = table[name]
-    if column.kind == "date":
-        raise DataError(
-            f"{table.cell(0, name)}, a date, which cannot be predicted as it is; convert it to a number first"
-        )
-    if column.kind != "number":
-        return "classification", f"it holds {'texts' if column.kind == 'text' else 'true and false'}"
-    different = np.unique(column.values)
-    n, whole = len(different), bool((different == np.trunc(different)).all())
-    enough = n <= max(2, table.n_rows / MIN_ROWS_PER_CLASS)
-    if whole and n <= MAX_CLASSES_OF_NUMBERS and enough:
-        return "classification", f"it holds {n} different whole numbers"
-    if not whole:
-        return "regression", "it holds numbers that are not whole"
-    return "regression", f"it holds {n} different whole numbers in {table.n_rows} rows"
+def rows_text(described: list[dict[str, Any]]) -> list[str]:
+    """Lines of a table of what `TabularPreprocessing.describe` returned."""
+    titles = ("column", "type", "role", "missing", "features", "use")
+    rows = [{t: t for t in titles}, *({t: _cell(t, row[t]) for t in titles} for row in described)]
+    widths = {t: max(len(row[t]) for row in rows) for t in titles}
+    right = ("missing", "features")
+    return [
+        "  ".join(v.rjust(widths[t]) if t in right else v.ljust(widths[t]) for t, v in row.items()).rstrip()
+        for row in rows
+    ]
 
 
-def _label(text: str, kind: str) -> str:
-    if kind == "boolean":
-        return {"1": "true", "0": "false"}.get(text, text.lower())
-    return text[:-2] if kind == "number" and text.endswith(".0") else text
-
-
-def _classes(table: Table, name: str) -> tuple[str, ...]:
-    column = table[name]
-    if column.kind == "number":
-        fraction = column.values != np.trunc(column.values)
-        if fraction.any() or np.isinf(column.values).any():
-            at = int(np.flatnonzero(fraction | np.isinf(column.values))[0])
-            raise DataError(
-                f"{table.cell(at, name)}, which is no class label; use whole numbers, or --task regression"
-            )
-        classes = encode_labels(column.values, name=name)[1]
-    else:
-        classes = tuple(sorted(set(column.as_texts()[1])))
-    if len(classes) < 2:
-        raise DataError(
-            f"{table.source}: the target column {name!r} holds only {classes[0]!r}; training needs two classes or more"
-        )
-    if len(classes) > max(2, table.n_rows // 2):
-        raise DataError(
-            f"{table.source}: the target column {name!r} holds {len(classes)} different values in {table.n_rows} rows, "
-            "too many to be classes; is it the right column? Numbers can be predicted with --task regression"
-        )
-    return classes
-
-
-def _scale_of(y: np.ndarray, scale_target: bool) -> dict[str, float]:
-    if not scale_target:
-        return {}
-    unit = float(np.abs(y).max()) or 1.0  # so that no square over- or underflows
-    mean, scale = float(np.mean(y / unit)) * unit, float(np.std(y / unit)) * unit
-    varies = scale > 10.0 * np.finfo(np.float64).eps * abs(mean)
-    return {"mean": mean, "scale": scale if varies else 1.0}
-
-
-# --- networks that answer in the target's own units -------------------------------------------------
-def in_target_units(model: MLP, target: Target) -> MLP:
-    """Return a copy of a network that learnt scaled targets, with the scaling undone in its last layer.
-
-    So whatever uses the copy - this library, an exported file - predicts in the target's own units.
-    """
-    return _rescaled(model, target.scale, target.mean)
-
-
-def in_training_units(model: MLP, target: Target) -> MLP:
-    """Undo `in_target_units`."""
-    return _rescaled(model, 1.0 / target.scale, -target.mean / target.scale)
-
-
-def _rescaled(model: MLP, factor: float, shift: float) -> MLP:
-    copy = model.to(model.be)
-    weights = copy.get_weights()
-    last = max(int(name.split(".")[1]) for name in weights)
-    for kind, add in (("weight", 0.0), ("bias", shift)):
-        name = f"layers.{last}.{kind}"
-        weights[name] = (weights[name].astype(np.float64) * factor + add).astype(model.dtype)
-    copy.set_weights(weights)
-    return copy
+def _cell(key: str, value: Any) -> str:
+    text = " ".join(str(value).split())
+    if key in ("missing", "features") and not value:
+        return "-"
+    limit = 32 if key == "column" else 64
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -13,7 +13,9 @@ def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--data", help="Data set or file; the run's own test set where omitted."),
         click.option("--data-dir", type=click.Path(), help="Folder that holds the named data set."),
         click.option("--labels", type=click.Path(), help="File of labels, where the data file has none."),
-        click.option("--target", help="Key (NPZ) or column (CSV) that holds the labels."),
+        click.option("--target", help="Key (NPZ) or column (CSV, for models of arrays) that holds the labels."),
+        click.option("--unknown", type=click.Choice(["refuse", "missing"]), default="refuse", show_default=True,
+                     help="Categories that training did not see: an error, or as if missing."),
         click.option("--device", default="cpu", show_default=True, help="cpu, numba, cuda, cuda:N or auto."),
     )):  # fmt: skip
         command = option(command)
@@ -48,10 +50,14 @@ def evaluate(run: str, as_json: bool, **options: Any) -> None:
 )
 @click.option("--invert", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
               help="Swap light and dark of pictures.")  # fmt: skip
+@click.option("--unknown", type=click.Choice(["refuse", "missing"]), default="refuse", show_default=True,
+              help="Categories that training did not see: an error, or as if missing.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, numba, cuda, cuda:N or auto.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per sample.")
-def predict(run: str, files: tuple[str, ...], top: int, invert: str, device: str, as_json: bool) -> None:
-    """Predict images, NPY, NPZ, IDX or CSV files, or folders of images.
+def predict(
+    run: str, files: tuple[str, ...], top: int, invert: str, unknown: str, device: str, as_json: bool
+) -> None:
+    """Predict tables (CSV, Parquet), images, NPY, NPZ or IDX files, or folders of images.
 
     RUN is a run folder or a model file.
     """
@@ -59,7 +65,7 @@ def predict(run: str, files: tuple[str, ...], top: int, invert: str, device: str
     from ..strictjson import dumps_json
 
     flip: Any = {"auto": "auto", "yes": True, "no": False}[invert]
-    for answer in reports.predict_files(run, files, top=top, invert=flip, device=device):
+    for answer in reports.predict_files(run, files, top=top, invert=flip, device=device, unknown=unknown):
         click.echo(dumps_json(answer) if as_json else reports.answer_line(answer))
 
 
@@ -68,7 +74,7 @@ def predict(run: str, files: tuple[str, ...], top: int, invert: str, device: str
 @_data_options
 @click.option("--out", type=click.Path(), help="Folder for the figures.  [default: RUN/plots]")
 def plot(run: str, out: str | None, **options: Any) -> None:
-    """Draw curves, confusion matrix, first-layer weights and the most confident mistakes as PNG."""
+    """Draw curves, confusion matrix or residuals, first-layer weights and the worst mistakes as PNG."""
     from .. import reports
 
     for path in reports.plot_run(run, out, **options):

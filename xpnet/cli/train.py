@@ -60,11 +60,23 @@ class _NumberList(click.ParamType):
             self.fail(f"{value!r}: expected numbers such as 0.2 or 0.2,0.5", param, ctx)
 
 
+class _TextList(click.ParamType):
+    """``name,ticket``."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, list):
+            return value
+        return [name.strip() for name in value.split(",") if name.strip()]
+
+
 def _click_type(hint: Any) -> Any:
     if isinstance(hint, types.UnionType):
         hint = next(h for h in typing.get_args(hint) if h is not type(None))
     if typing.get_origin(hint) is list:
-        return _WidthList() if typing.get_args(hint) == (int,) else _NumberList()
+        kinds = {int: _WidthList, float: _NumberList, str: _TextList}
+        return kinds[typing.get_args(hint)[0]]()
     return hint
 
 
@@ -76,7 +88,7 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for f in reversed(fields(TrainConfig)):
         default = f.default_factory() if callable(f.default_factory) else f.default
         shown = ",".join(map(str, default)) if isinstance(default, list) else default
-        note = f"  [default: {shown}]" if default is not None and default is not False else ""
+        note = f"  [default: {shown}]" if default not in (None, False, []) else ""
         kind = _click_type(hints[f.name])
         flag = f"--{f.name.replace('_', '-')}"
         if kind is bool:
@@ -98,15 +110,24 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--print-config", is_flag=True, help="Print the settings as TOML and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json as the last line.")
 @click.option("--quiet", is_flag=True, help="Print nothing else.")
+@click.argument("file", metavar="[DATA]", required=False)
 @_train_options
 def train(
-    config_file: str | None, out: str | None, resume: str | None, overwrite: bool, print_config: bool,
-    as_json: bool, quiet: bool, **flags: Any,
+    file: str | None, config_file: str | None, out: str | None, resume: str | None, overwrite: bool,
+    print_config: bool, as_json: bool, quiet: bool, **flags: Any,
 ) -> None:  # fmt: skip
-    """Train a network and write a run folder. Without options: on the embedded digits."""
+    """Train a network and write a run folder.
+
+    DATA is the same as --data DATA: a table (CSV, Parquet), another file, or a named data set. Without it: the
+    embedded digits.
+    """
     from .. import config as config_module
     from .. import runs
 
+    if file is not None:
+        if flags.get("data") is not None:
+            raise ConfigError(f"the data are named twice: {file!r} and --data {flags['data']!r}")
+        flags["data"] = file
     given = {k: v for k, v in flags.items() if v is not None}
     if resume is not None:
         others = {"config": config_file, "out": out, "overwrite": overwrite}
@@ -137,7 +158,11 @@ def _report(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
         if result["test_accuracy"] is not None:
             click.echo(f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f}")
         elif result["test_loss"] is not None:
-            click.echo(f"test loss {result['test_loss']:.6g}")
+            r2 = f", R² {result['test_r2']:.4f}" if result["test_r2"] is not None else ""
+            click.echo(
+                f"test RMSE {result['test_rmse']:.6g}, MAE {result['test_mae']:.6g}{r2}, "
+                f"loss {result['test_loss']:.6g}"
+            )
         chosen = f", best epoch {result['best_epoch']}" if result["best_epoch"] else ""
         early = ", stopped early" if result["stopped"] != "epochs" else ""
         click.echo(

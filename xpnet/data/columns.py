@@ -87,11 +87,11 @@ class Column:
         if self.kind == "text":
             return self.values, self.texts
         there = ~self.missing
-        different, first, codes = np.unique(self.values[there], return_index=True, return_inverse=True)
+        _, first, codes = np.unique(self.values[there], return_index=True, return_inverse=True)
         positions = np.full(len(self), -1, dtype=np.int64)
         positions[there] = codes
-        rows = np.flatnonzero(there)[first] if len(different) else []
-        return positions, tuple(self.shown(int(i)) for i in rows)
+        rows = np.flatnonzero(there)[first].tolist()
+        return positions, tuple(self.shown(i) for i in rows)
 
 
 def number_text(value: float) -> str:
@@ -136,17 +136,11 @@ class Table:
     def __getitem__(self, name: str) -> Column:
         return self.columns[name]
 
-    def part(self, start: int, stop: int) -> Table:
-        """The rows from `start` to before `stop`."""
-        columns = {c.name: replace(c, values=c.values[start:stop]) for c in self.columns.values()}
-        lines = None if self.lines is None else self.lines[start:stop]
-        return replace(
-            self,
-            columns=columns,
-            n_rows=min(stop, self.n_rows) - start,
-            first=self.first + start,
-            lines=lines,
-        )
+    def take(self, rows: np.ndarray | slice) -> Table:
+        """Return the table of some rows, which keep their numbers in messages."""
+        lines = np.arange(self.first, self.first + self.n_rows) if self.lines is None else self.lines
+        columns = {c.name: replace(c, values=c.values[rows]) for c in self.columns.values()}
+        return replace(self, columns=columns, n_rows=len(lines[rows]), lines=lines[rows])
 
     def place(self, i: int) -> str:
         """Say where row `i` stands, such as "line 17"."""
@@ -368,13 +362,12 @@ _READABLE = "numbers, booleans, dates or texts; leave it out, or convert it"
 
 
 def _of_objects(source: str, name: str, values: list[Any]) -> Column:
-    kinds = {_kind_of(v) for v in values}
-    if None in kinds:
-        at = next(i for i, v in enumerate(values) if _kind_of(v) is None)
+    at = next((i for i, v in enumerate(values) if _kind_of(v) is None), None)
+    if at is not None:
         raise DataError(
             f"{source}: row {at}, column {name!r} holds a {type(values[at]).__name__}, expected {_READABLE}"
         )
-    kinds.discard("missing")
+    kinds = {_kind_of(v) or "" for v in values} - {"missing"}
     if kinds in ({"number"}, {"boolean"}, set()):
         numbers = [np.nan if _kind_of(v) == "missing" else float(v) for v in values]
         return Column(name, kinds.pop() if kinds else "number", np.array(numbers, dtype=np.float64))
