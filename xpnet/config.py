@@ -115,7 +115,7 @@ class TrainConfig:
         "training",
     )
     warmup: float | None = _option(None, "Share of the run in which the rate first rises from 0.", "training")
-    epochs: int = _option(30, "Passes over the data, in all (also with --resume).", "training")
+    epochs: int = _option(30, "Passes over the data, in all (also of a resumed run).", "training")
     batch_size: int = _option(64, "Examples per update.", "training")
     patience: int | None = _option(None, "Stop after so many epochs without improvement.", "training")
     min_delta: float = _option(0.0, "The least change that counts as an improvement.", "training")

@@ -27,6 +27,7 @@ COMMANDS = {
     "plot": "inspect.plot",
     "experiment": "experiment.experiment",
     "playground": "playground.playground",
+    "compare": "compare.compare",
     "info": "installation.info",
     "doctor": "installation.doctor_command",
 }

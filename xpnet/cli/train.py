@@ -13,7 +13,7 @@ import click
 from ..errors import ConfigError
 
 
-class _GroupedCommand(click.Command):
+class GroupedCommand(click.Command):
     """A command whose help shows the settings by their group in `TrainConfig`."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -80,12 +80,16 @@ def _click_type(hint: Any) -> Any:
     return hint
 
 
-def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give `command` one option per field of TrainConfig; those not given stay None."""
+def train_options(without: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator that gives a command one option per field of TrainConfig but `without`; those not given stay None."""
+    return lambda command: _with_options(command, frozenset(without))
+
+
+def _with_options(command: Callable[..., Any], without: frozenset[str]) -> Callable[..., Any]:
     from ..config import TrainConfig, _hints
 
     hints = _hints()
-    for f in reversed(fields(TrainConfig)):
+    for f in reversed([f for f in fields(TrainConfig) if f.name not in without]):
         default = f.default_factory() if callable(f.default_factory) else f.default
         shown = ",".join(map(str, default)) if isinstance(default, list) else default
         note = f"  [default: {shown}]" if default not in (None, False, []) else ""
@@ -102,7 +106,7 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command(cls=_GroupedCommand)
+@click.command(cls=GroupedCommand)
 @click.option("--config", "config_file", type=click.Path(), help="TOML file of settings; flags overrule it.")
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/DATA-NUMBER]")
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Continue a run; --epochs may extend it.")
@@ -111,7 +115,7 @@ def _train_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print result.json as the last line.")
 @click.option("--quiet", is_flag=True, help="Print nothing else.")
 @click.argument("file", metavar="[DATA]", required=False)
-@_train_options
+@train_options()
 def train(
     file: str | None, config_file: str | None, out: str | None, resume: str | None, overwrite: bool,
     print_config: bool, as_json: bool, quiet: bool, **flags: Any,

@@ -1,0 +1,50 @@
+"""`xpnet compare`: one training on several devices, side by side."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from .train import GroupedCommand, train_options
+
+
+@click.command(cls=GroupedCommand)
+@click.option("--devices", required=True, metavar="A,B[,...]",
+              help="Two or more of cpu, numba, cuda, cuda:N, reference; cuda@bf16 for a precision of its own. "
+              "The others are compared with the first.")  # fmt: skip
+@click.option("--config", "config_file", type=click.Path(), help="TOML file of settings; flags overrule it.")
+@click.option("--tolerance", type=click.FloatRange(min=0.0),
+              help="Exit 1 where weights end with a larger relative difference.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@train_options(without=("device", "save_every", "statistics"))
+def compare(
+    devices: str, config_file: str | None, tolerance: float | None, as_json: bool, **flags: Any
+) -> None:
+    """Train on several devices from the same seed, and print how far they come apart in each epoch.
+
+    Weights, batches and masks are the same everywhere, so the differences are those of rounding. Nothing is written.
+    """
+    from .. import config as config_module
+    from .. import parity
+    from ..runs import limited_threads
+    from ..strictjson import dumps_json
+
+    config = config_module.resolve(config_file, {k: v for k, v in flags.items() if v is not None})
+    names = devices.split(",")
+    if not as_json:
+        click.echo(parity.header())
+    show = (lambda record: None) if as_json else (lambda record: click.echo(parity.line(record)))
+    with limited_threads(config.threads):
+        records = parity.compare_devices(config, names, on_record=show)
+    last = {record["device"]: record for record in records}.values()
+    beyond = [r["device"] for r in last if tolerance is not None and not r["weights_relative"] <= tolerance]
+    if as_json:
+        click.echo(dumps_json({"devices": names, "beyond_tolerance": beyond, "records": records}))
+    if beyond:
+        click.echo(
+            f"xpnet: weights of {', '.join(beyond)} differ from those of {names[0]} by more than {tolerance:g}",
+            err=True,
+        )
+        sys.exit(1)
