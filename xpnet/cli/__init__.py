@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "inspect.evaluate",
     "predict": "inspect.predict",
     "plot": "inspect.plot",
+    "export": "export.export",
     "experiment": "experiment.experiment",
     "playground": "playground.playground",
     "compare": "compare.compare",

@@ -29,11 +29,16 @@ def scaled(x: np.ndarray, scaler: FeatureScaler | None, dtype: str) -> np.ndarra
             raise DataError(f"X holds values too large for {dtype}; use standardize=True, or scale them down")
         return rows
     rows = np.empty(x.shape, dtype)
-    limit = np.finfo(dtype).max / 1e6  # room for the sums of the first layers
+    limit = largest_input(dtype)
     for start in range(0, len(x), CHUNK):
         chunk = slice(start, start + CHUNK)
         rows[chunk] = np.clip(scaler.transform(x[chunk]), -limit, limit)
     return rows
+
+
+def largest_input(dtype: str) -> float:
+    """Return the largest size that a scaled feature keeps: room is left for the sums of the first layers."""
+    return float(np.finfo(dtype).max / 1e6)
 
 
 class SparseRows:

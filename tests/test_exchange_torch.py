@@ -1,0 +1,117 @@
+"""PyTorch modules from xpnet's models and back; where PyTorch is installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+
+from xpnet import MLP, MLPClassifier, MLPRegressor
+from xpnet.activations import NAMES
+from xpnet.data.dataset import Preprocessing
+from xpnet.errors import ConfigError, FileFormatError
+from xpnet.exchange import from_torch, to_torch, to_torch_state
+
+torch = pytest.importorskip("torch", reason="PyTorch modules are checked where PyTorch is installed")
+nn = torch.nn
+
+X, Y = load_iris(return_X_y=True)
+QUICK = {"random_state": 0, "max_iter": 5, "dtype": "float64"}
+
+
+def answer(module, x):
+    with torch.no_grad():
+        return module(torch.from_numpy(np.asarray(x))).numpy()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "activation", [*(n for n in NAMES if n != "step"), "leaky_relu:0.123456789", "elu:0.7", "prelu"]
+)
+def test_every_activation_there_and_back(activation, dtype):
+    model = MLP([4, 6, 5, 3], activation=activation, seed=1, dtype=dtype)
+    x = (3.0 * X).astype(dtype)
+    module = to_torch(model)
+    scale = np.abs(model.outputs(x)).max()
+    assert (
+        np.abs(answer(module, x) - model.outputs(x)).max() <= (1e-6 if dtype == "float32" else 1e-12) * scale
+    )
+    again = from_torch(module)
+    assert again.dtype == dtype and np.array_equal(again.outputs(x), model.outputs(x))
+
+
+def test_names_are_those_of_the_state():
+    model = MLP([4, 6, 3], activation="prelu")
+    assert list(to_torch(model).state_dict()) == ["0.weight", "0.bias", "1.weight", "2.weight", "2.bias"]
+    assert set(to_torch(model).state_dict()) == set(to_torch_state(model))
+
+
+def test_copies_share_nothing():
+    model = MLP([4, 3])
+    before = model.outputs(X)
+    module = to_torch(model)
+    with torch.no_grad():
+        module[0].weight.zero_()
+    assert np.array_equal(model.outputs(X), before)
+
+
+def test_estimators_take_raw_samples_and_give_probabilities():
+    clf = MLPClassifier((6,), **QUICK).fit(X, Y)
+    module = to_torch(clf, probabilities=True)
+    assert np.abs(answer(module, X) - clf.predict_proba(X)).max() < 1e-12
+    assert np.abs(from_torch(module).predict_proba(X) - clf.predict_proba(X)).max() < 1e-12
+    two = MLPClassifier((6,), **QUICK).fit(X[:100], Y[:100])
+    assert (
+        np.abs(answer(to_torch(two, probabilities=True), X)[:, 0] - two.predict_proba(X)[:, 1]).max() < 1e-12
+    )
+    reg = MLPRegressor((6,), **QUICK).fit(X, X[:, 0])
+    assert np.allclose(answer(to_torch(reg, probabilities=True), X)[:, 0], reg.predict(X))
+
+
+def test_pictures_are_flattened():
+    model = MLP([12, 8, 3])
+    model.preprocessing = Preprocessing((3, 4), scale=1 / 255)
+    x = np.random.default_rng(0).integers(0, 256, (5, 3, 4)).astype(np.float32)
+    assert np.allclose(answer(to_torch(model), x), model.outputs(x), atol=1e-5)
+
+
+def test_dropout_and_nested_chains():
+    module = nn.Sequential(
+        nn.Flatten(), nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.3)), nn.Linear(6, 2, bias=False)
+    )
+    model = from_torch(module, dtype="float64")
+    assert model.architecture["dropout"] == [0.3] and model.sizes == (4, 6, 2)
+    assert np.allclose(model.outputs(X), answer(module.eval().double(), X))
+    assert from_torch(nn.Linear(4, 2)).sizes == (4, 2)
+    shared = nn.Sequential(nn.Linear(4, 6), nn.PReLU(), nn.Linear(6, 2))
+    assert np.allclose(from_torch(shared, dtype="float64").outputs(X), answer(shared.double(), X))
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)), r"1 \(BatchNorm1d\)"),
+        (lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.ReLU()), r"2 \(ReLU\) comes where"),
+        (lambda: nn.Sequential(nn.Linear(4, 6), nn.Softplus(beta=2.0)), r"Softplus"),
+        (lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 6)), "before the first"),
+        (lambda: nn.Sequential(nn.Linear(4, 6), nn.PReLU()), "cannot be followed by PReLU"),
+        (lambda: nn.Flatten(), "no linear layer"),
+        (lambda: nn.Conv1d(1, 1, 1), "Conv1d"),
+    ],
+)
+def test_other_chains_are_named(module, message):
+    with pytest.raises(FileFormatError, match=message):
+        from_torch(module())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: MLP([4, 6, 3], activation="maxout"), "maxout"),
+        (lambda: MLP([4, 6, 3], activation="step"), "step"),
+        (lambda: MLPClassifier((4,), loss="hinge", **QUICK).fit(X, Y), "hinge"),
+    ],
+)
+def test_what_pytorch_does_not_have(model, message):
+    with pytest.raises(ConfigError, match=message):
+        to_torch(model(), probabilities=True)

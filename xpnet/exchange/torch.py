@@ -1,0 +1,331 @@
+"""Weights to and from PyTorch: state dicts as plain arrays, and modules where PyTorch is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..activations import parse
+from ..errors import ConfigError, DeviceError, FileFormatError
+from ..losses import get_loss
+from ..mlp import MLP
+from .weights import Layers, bare_model, fill, raw_layers, slopes
+
+if TYPE_CHECKING:
+    from ..estimators import MLPClassifier, MLPRegressor
+
+# activation -> name in torch.nn and its arguments, from the activation's own parameter
+_MODULES: dict[str, tuple[str, Callable[[float | None], dict[str, Any]]]] = {
+    "identity": ("Identity", lambda a: {}),
+    "sigmoid": ("Sigmoid", lambda a: {}),
+    "tanh": ("Tanh", lambda a: {}),
+    "relu": ("ReLU", lambda a: {}),
+    "leaky_relu": ("LeakyReLU", lambda a: {"negative_slope": 0.01 if a is None else a}),
+    # PyTorch calls it linear beyond the threshold; at 50 that is so in float64 too
+    "softplus": ("Softplus", lambda a: {"threshold": 50.0}),
+    "elu": ("ELU", lambda a: {"alpha": 1.0 if a is None else a}),
+    "selu": ("SELU", lambda a: {}),
+    "gelu": ("GELU", lambda a: {}),
+    "gelu_tanh": ("GELU", lambda a: {"approximate": "tanh"}),
+    "silu": ("SiLU", lambda a: {}),
+    "softsign": ("Softsign", lambda a: {}),
+    "hard_sigmoid": ("Hardsigmoid", lambda a: {}),
+    "hard_tanh": ("Hardtanh", lambda a: {}),
+    "hard_swish": ("Hardswish", lambda a: {}),
+}
+
+
+def to_torch_state(
+    source: MLP | MLPClassifier | MLPRegressor, names: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Return the weights as PyTorch's ``Sequential(Linear, activation, Linear, ...)`` names and shapes them.
+
+    Parameters
+    ----------
+    source : MLP, MLPClassifier or MLPRegressor
+        Scaling of features and targets becomes part of the weights; softmax or sigmoid does not.
+    names : sequence of str, optional
+        Of the linear layers; "0", "2", "4", ... by default.
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        "0.weight" (O, I), "0.bias" (O,), ... in the model's dtype; a learnt slope is "1.weight" (O,). Pass it through
+        ``{k: torch.from_numpy(v) for k, v in state.items()}`` to `load_state_dict`.
+
+    Raises
+    ------
+    ConfigError
+        A maxout layer, a population, or extreme values that are compressed before the first layer.
+
+    Examples
+    --------
+    >>> list(to_torch_state(MLP([3, 4, 2])))
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    """
+    model, layers = bare_model(source), raw_layers(source)
+    names = [str(2 * i) for i in range(len(layers))] if names is None else list(names)
+    if len(names) != len(layers):
+        raise ConfigError(f"{len(names)} names for {len(layers)} linear layers: {', '.join(names)}")
+    state: dict[str, np.ndarray] = {}
+    for name, (weight, bias) in zip(names, layers, strict=True):
+        state[f"{name}.weight"], state[f"{name}.bias"] = weight.astype(model.dtype), bias.astype(model.dtype)
+    for i, slope in slopes(model).items():
+        after = str(int(names[i]) + 1) if names[i].isdigit() else f"{names[i]}_slope"
+        state[f"{after}.weight"] = slope
+    return state
+
+
+def from_torch_state(
+    state: Mapping[str, Any], *, activation: str | Sequence[str] = "relu", task: str | None = None,
+    loss: str | None = None, dtype: str = "float32", device: Any = "cpu",
+) -> MLP:  # fmt: skip
+    """Return an `MLP` with the weights of a chain of PyTorch linear layers.
+
+    Parameters
+    ----------
+    state : mapping of array_like
+        As ``module.state_dict()`` gives it, in the order of the layers. Two-dimensional weights are linear layers (a
+        missing bias is zero); one-dimensional ones after them the slopes of PReLU, which need "prelu" there.
+    activation : str or sequence of str
+        Of the hidden layers, which a state does not tell.
+    task, loss : str, optional
+        What it was trained for, such as "classification" and "softmax_cross_entropy", so that `predict` works.
+    dtype, device
+        As for `MLP`.
+
+    Raises
+    ------
+    FileFormatError
+        The tensors are no such chain.
+
+    Examples
+    --------
+    >>> state = to_torch_state(MLP([3, 4, 2], seed=1))
+    >>> from_torch_state(state).sizes
+    (3, 4, 2)
+    """
+    arrays = {k: np.asarray(v.detach().cpu() if hasattr(v, "detach") else v) for k, v in state.items()}
+    layers: Layers = []
+    learnt: list[np.ndarray] = []
+    slots: list[int] = []
+    order = {k.rpartition(".")[0]: None for k in arrays}
+    if all(name.isdigit() for name in order):
+        order = dict.fromkeys(sorted(order, key=int))
+    for name in order:
+        weight, bias = arrays.get(f"{name}.weight"), arrays.get(f"{name}.bias")
+        if weight is None or weight.ndim not in (1, 2):
+            shape = None if weight is None else weight.shape
+            raise FileFormatError(f"{name or 'a tensor without a layer'}: weight is {shape}, expected (O, I)")
+        if weight.ndim == 1:
+            if bias is not None or not layers:
+                raise FileFormatError(
+                    f"{name} looks like a normalisation layer; only linear layers and PReLU are known"
+                )
+            slots.append(len(layers) - 1)
+            learnt.append(np.broadcast_to(weight, layers[-1][1].shape))
+            continue
+        if layers and layers[-1][0].shape[0] != weight.shape[1]:
+            raise FileFormatError(
+                f"{name} takes {weight.shape[1]} inputs, but the layer before gives {layers[-1][0].shape[0]}"
+            )
+        layers.append((weight, np.zeros(weight.shape[0]) if bias is None else bias))
+    if not layers:
+        raise FileFormatError("the state has no linear layer")
+    sizes = [layers[0][0].shape[1], *(w.shape[0] for w, _ in layers)]
+    model = MLP(sizes, activation=activation, dtype=dtype, device=device)
+    expected = list(slopes(model))
+    if slots != expected:
+        raise FileFormatError(
+            f"the state has slopes after linear layers {slots}, but activation {activation!r} has them after {expected}"
+        )
+    fill(model, layers, learnt)
+    model.task, model.loss = task, loss
+    return model
+
+
+def to_torch(source: MLP | MLPClassifier | MLPRegressor, *, probabilities: bool = False) -> Any:
+    """Return a ``torch.nn.Sequential`` with copies of the weights, which takes raw samples.
+
+    Parameters
+    ----------
+    source : MLP, MLPClassifier or MLPRegressor
+        Scaling of features and targets becomes part of the weights; dropout and noise are left out.
+    probabilities : bool, default False
+        Append what turns the outputs into `predict_proba` or, after the Poisson loss, into `predict`. A single
+        sigmoid gives the probability of the second class only. Training in PyTorch usually wants the outputs.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        In the model's dtype, on the CPU; its names are those of `to_torch_state`, except that samples of several axes
+        are flattened by a module in front.
+
+    Raises
+    ------
+    ConfigError
+        A population, maxout or step layers, extreme values that are compressed before the first layer, or
+        `probabilities` after a loss that knows none.
+    DeviceError
+        PyTorch is not installed.
+    """
+    nn = _torch().nn
+    model = bare_model(source)
+    state = to_torch_state(source)
+    names = [*model.architecture["activation"], model.architecture["output_activation"]]
+    chain: list[Any] = []
+    for spec, n_in, n_out in zip(names, model.sizes[:-1], model.sizes[1:], strict=True):
+        chain.append(nn.Linear(n_in, n_out))
+        name, parameter = parse(spec)
+        if name == "prelu":
+            chain.append(nn.PReLU(n_out))
+        elif name in _MODULES:
+            kind, arguments = _MODULES[name]
+            chain.append(getattr(nn, kind)(**arguments(parameter)))
+        else:
+            raise ConfigError(f"PyTorch has no module for the activation {name!r}; use to_onnx")
+    if parse(names[-1])[0] == "identity":
+        chain.pop()
+    result = nn.Sequential(*chain).to(getattr(_torch(), model.dtype))
+    result.load_state_dict({name: _torch().from_numpy(np.array(value)) for name, value in state.items()})
+    if probabilities:
+        result.extend([_link(nn, model)])
+    several = model.preprocessing is not None and len(model.preprocessing.sample_shape) > 1
+    return nn.Sequential(nn.Flatten(), *result) if several else result
+
+
+def _link(nn: Any, model: MLP) -> Any:
+    link = None if model.task is None else get_loss(model.loss or "").link
+    if link == "softmax":
+        return nn.Softmax(dim=-1)
+    if link == "sigmoid":
+        return nn.Sigmoid()
+    if model.task == "regression" and link == "identity":
+        return nn.Identity()
+    raise ConfigError(
+        f"PyTorch has no module that turns the outputs after the {model.loss or 'missing'} loss into predictions; "
+        "leave probabilities=False"
+    )
+
+
+def from_torch(
+    module: Any, *, task: str | None = None, loss: str | None = None, dtype: str | None = None,
+    device: Any = "cpu",
+) -> MLP:  # fmt: skip
+    """Return an `MLP` with copies of the weights of a chain of PyTorch modules.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A `Linear`, or a `Sequential`, nested or not, of `Linear`, activations, `Dropout` and `Flatten`. `Softmax` or
+        `Sigmoid` at the end says what the net was trained for and is no layer here.
+    task, loss : str, optional
+        What it was trained for, so that `predict` works; from the end of the chain where omitted.
+    dtype : {"float32", "float64"}, optional
+        That of the module where omitted.
+    device
+        As for `MLP`.
+
+    Raises
+    ------
+    FileFormatError
+        Another kind of module, named, or in another order.
+    DeviceError
+        PyTorch is not installed.
+    """
+    nn = _torch().nn
+    widths: list[int] = []
+    activations: list[str] = []
+    dropouts: list[float] = []
+    end: str | None = None
+    for name, part in _chain(module):
+        if end is not None:
+            raise FileFormatError(f"{name} comes after {end}, which must be the end of the chain")
+        if isinstance(part, nn.Linear):
+            widths += [part.out_features] if widths else [part.in_features, part.out_features]
+            activations.append("identity")
+            dropouts.append(0.0)
+        elif isinstance(part, nn.Dropout):
+            if not dropouts:
+                raise FileFormatError(
+                    f"{name} comes before the first linear layer; pass the modules after it"
+                )
+            dropouts[-1] = part.p
+        elif isinstance(part, (nn.Softmax, nn.Sigmoid)) and part is _last(module):
+            end = type(part).__name__
+        elif not isinstance(part, nn.Flatten):
+            if not activations or activations[-1] != "identity":
+                raise FileFormatError(f"{name} comes where a linear layer is expected")
+            activations[-1] = _activation(name, part)
+    if not widths:
+        raise FileFormatError("the module has no linear layer")
+    if activations[-1] == "prelu":
+        raise FileFormatError("the last layer cannot be followed by PReLU; add a linear layer after it")
+    model = MLP(
+        widths, activation=activations[:-1], output_activation=activations[-1], dropout=dropouts[:-1],
+        dtype=dtype or str(next(module.parameters()).dtype).rpartition(".")[2], device=device,
+    )  # fmt: skip
+    linear = [part for _, part in _chain(module) if isinstance(part, nn.Linear)]
+    learnt = [_numpy(part.weight) for _, part in _chain(module) if isinstance(part, nn.PReLU)]
+    layers = [
+        (_numpy(part.weight), np.zeros(part.out_features) if part.bias is None else _numpy(part.bias))
+        for part in linear
+    ]
+    units = [layers[i][1].shape for i in slopes(model)]
+    fill(model, layers, [np.broadcast_to(a, shape) for a, shape in zip(learnt, units, strict=True)])
+    if end == "Softmax":
+        task, loss = task or "classification", loss or "softmax_cross_entropy"
+    elif end == "Sigmoid":
+        task = task or ("classification" if widths[-1] == 1 else "multilabel")
+        loss = loss or "binary_cross_entropy"
+    model.task, model.loss = task, loss
+    return model
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise DeviceError("this needs PyTorch; to_torch_state and from_torch_state do without it") from None
+    return torch
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    return np.asarray(tensor.detach().cpu())
+
+
+def _chain(module: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The modules of nested `Sequential` in order, with how messages call them."""
+    if isinstance(module, _torch().nn.Sequential):
+        for key, part in module.named_children():
+            yield from _chain(part, f"{name}.{key}" if name else key)
+    else:
+        yield f"{name or 'the module'} ({type(module).__name__})", module
+
+
+def _last(module: Any) -> Any:
+    return [part for _, part in _chain(module)][-1]
+
+
+def _activation(name: str, part: Any) -> str:
+    """xpnet's name of an activation module."""
+    kind = type(part).__name__
+    if kind == "PReLU":
+        return "prelu"
+    if kind == "LeakyReLU":
+        return f"leaky_relu:{part.negative_slope!r}"
+    if kind == "ELU":
+        return f"elu:{part.alpha!r}"
+    if kind == "GELU":
+        return "gelu" if part.approximate == "none" else "gelu_tanh"
+    plain = {torch_name: own for own, (torch_name, _) in _MODULES.items()}
+    usual = kind != "Softplus" or part.beta == 1.0
+    usual = usual and (kind != "Hardtanh" or (part.min_val, part.max_val) == (-1.0, 1.0))
+    if kind not in plain or not usual:
+        raise FileFormatError(
+            f"{name} has no counterpart here; known are Linear, Dropout, Flatten, PReLU, "
+            f"{', '.join(sorted({torch_name for torch_name, _ in _MODULES.values()}))} with their usual parameters"
+        )
+    return plain[kind]
