@@ -7,6 +7,7 @@ axes (-2 batch B, -1 features), so one model and a population of M run through t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,17 +30,24 @@ class Context:
         Dropout and noise act only while training.
     saved : tuple
         What `forward` leaves for `backward`.
+    seeds : sequence of int
+        One per model.
+    counter : Array, or sequence of (slice, Array)
+        The step that the random streams are at; for parts of a population that are at different steps, each part
+        with its own.
     """
 
-    __slots__ = ("_buffers", "_index", "_lead", "_make", "be", "counter", "g", "p", "saved", "seeds", "train")
+    __slots__ = (
+        "_buffers", "_dtype", "_index", "_lead", "_make", "be", "counter", "g", "p", "saved", "seeds", "train"
+    )  # fmt: skip
 
     def __init__(
         self, be: Backend, p: dict[str, Array], g: dict[str, Array], *, lead: tuple[int, ...], index: int,
         make: Callable[[tuple, tuple[int, ...], str | None], Array], train: bool,
-        seeds: Sequence[int] = (), counter: Array = None,
+        seeds: Sequence[int] = (), counter: Any = None, dtype: str = "float32",
     ):  # fmt: skip
         self.be, self.p, self.g, self.train = be, p, g, train
-        self.seeds, self.counter = seeds, counter
+        self.seeds, self.counter, self._dtype = seeds, counter, dtype
         self._lead, self._index, self._make = lead, index, make
         self._buffers: dict[str, Array] = {}
         self.saved: tuple = ()
@@ -58,7 +66,18 @@ class Context:
         """Draw fresh float32 numbers in [0, 1), one per unit and sample, each model from its own seed."""
         out = self.buffer(name, width, "float32")
         stream = rng.stream(purpose, self._index)
-        return self.be.uniform(out, seeds=self.seeds, stream=stream, counter=self.counter)
+        if not isinstance(self.counter, (list, tuple)):
+            return self.be.uniform(out, seeds=self.seeds, stream=stream, counter=self.counter)
+        for part, counter in self.counter:
+            self.be.uniform(out[part, ...], seeds=self.seeds[part], stream=stream, counter=counter)
+        return out
+
+    def each(self, name: str, values: Sequence[float]) -> Array:
+        """Return one number per model as (M, 1, 1), which broadcasts over batch and features."""
+        if name not in self._buffers:
+            column = self.be.asarray([[[float(v)]] for v in values], self._dtype)
+            self._buffers[name] = column
+        return self._buffers[name]
 
 
 class Layer:
@@ -253,52 +272,78 @@ class _ByPiece(dict):
 _BETTER, _WON = _ByPiece(_better), _ByPiece(_won)
 
 
+Rate = float | Sequence[float]  # one number, or one per member of a population
+
+
 class Dropout(Layer):
     """Inverted dropout: while training, keep each unit with probability 1 - p and divide it by 1 - p.
 
     Each sample of each model draws its own mask; the same on every back end, a function of (seed, layer, step).
+
+    Parameters
+    ----------
+    n : int
+        Units.
+    p : float, or one per member of a population
+        In [0, 1).
     """
 
-    def __init__(self, n: int, p: float):
-        if not 0.0 <= p < 1.0:
-            raise ConfigError(f"dropout must be in [0, 1), found {p!r}")
+    def __init__(self, n: int, p: Rate):
         self.n_in = self.n_out = n
-        self.p = p
-        scale = 1.0 / (1.0 - p)
-        self._mask = lambda ns, x, u: ns.where(u >= p, x * scale, 0.0)
+        self.p = p if isinstance(p, float) else tuple(p)
+        for each in _listed(p):
+            if not 0.0 <= each < 1.0:
+                raise ConfigError(f"dropout must be in [0, 1), found {each!r}")
+        # uniforms have 24 bits, so the first of them that is kept decides the same in every precision
+        limits = [math.ceil(each * 2.0**24) / 2.0**24 for each in _listed(p)]
+        scales = [1.0 / (1.0 - each) for each in _listed(p)]
+        limit, scale = limits[0], scales[0]
+        self._each = None if isinstance(p, float) else (limits, scales)
+        self._mask: Callable[..., Any] = lambda ns, x, u: ns.where(u >= limit, x * scale, 0.0)
+
+    def _apply(self, x: Array, u: Array, c: Context, out: Array) -> Array:
+        if self._each is None:
+            return c.be.map(self._mask, x, u, out=out)
+        limits, scales = self._each
+        return c.be.map(_mask_each, x, u, c.each("limit", limits), c.each("scale", scales), out=out)
 
     def forward(self, x: Array, c: Context) -> Array:
         if not c.train:
             return x
         u = c.uniform("u", self.n_out, rng.DROPOUT)
         c.saved = (u,)
-        return c.be.map(self._mask, x, u, out=c.buffer("y", self.n_out))
+        return self._apply(x, u, c, c.buffer("y", self.n_out))
 
     def backward(self, dy: Array, c: Context, *, need_dx: bool) -> Array | None:
         (u,) = c.saved
-        return c.be.map(self._mask, dy, u, out=dy) if need_dx else None
+        return self._apply(dy, u, c, dy) if need_dx else None
 
     @property
     def label(self) -> str:
-        return f"dropout {self.p:g}"
+        return f"dropout {_span(self.p)}"
+
+
+def _mask_each(ns: Any, x: Array, u: Array, limit: Array, scale: Array) -> Array:
+    return ns.where(u >= limit, x * scale, 0.0)
 
 
 class InputNoise(Layer):
-    """Add Gaussian noise of standard deviation `std` while training (Box and Muller 1958, from two uniforms)."""
+    """Add Gaussian noise of standard deviation `std` while training (Box and Muller 1958, from two uniforms).
 
-    def __init__(self, n: int, std: float):
-        if not 0.0 <= std < float("inf"):
-            raise ConfigError(f"input_noise must be a finite number >= 0, found {std!r}")
+    Parameters
+    ----------
+    n : int
+        Inputs.
+    std : float, or one per member of a population
+    """
+
+    def __init__(self, n: int, std: Rate):
         self.n_in = self.n_out = n
-        self.std = std
-        two_pi = 6.283185307179586
-
-        def noisy(ns: Any, x: Array, u: Array, v: Array) -> Array:
-            lift = 0.0 * x  # u and v are float32: compute in the dtype of x, on every back end alike
-            u, v = u + lift, v + lift
-            return x + std * (ns.sqrt(-2.0 * ns.log(1.0 - u)) * ns.cos(two_pi * v))
-
-        self._noisy = noisy
+        self.std = std if isinstance(std, float) else tuple(std)
+        for each in _listed(std):
+            if not 0.0 <= each < float("inf"):
+                raise ConfigError(f"input_noise must be a finite number >= 0, found {each!r}")
+        self._noisy: Callable[..., Any] = lambda ns, x, u, v: _noisy(ns, x, u, v, std)
 
     def forward(self, x: Array, c: Context) -> Array:
         if not c.train:
@@ -306,14 +351,33 @@ class InputNoise(Layer):
         # one draw of double width gives both uniforms of a pair
         both = c.uniform("u", 2 * self.n_out, rng.NOISE)
         u, v = both[..., : self.n_out], both[..., self.n_out :]
-        return c.be.map(self._noisy, x, u, v, out=c.buffer("y", self.n_out))
+        y = c.buffer("y", self.n_out)
+        if isinstance(self.std, float):
+            return c.be.map(self._noisy, x, u, v, out=y)
+        return c.be.map(_noisy, x, u, v, c.each("std", self.std), out=y)
 
     def backward(self, dy: Array, c: Context, *, need_dx: bool) -> Array | None:
         return dy if need_dx else None
 
     @property
     def label(self) -> str:
-        return f"input noise {self.std:g}"
+        return f"input noise {_span(self.std)}"
+
+
+def _noisy(ns: Any, x: Array, u: Array, v: Array, std: Any) -> Array:
+    lift = 0.0 * x  # u and v are float32: compute in the dtype of x, on every back end alike
+    u, v = u + lift, v + lift
+    return x + std * (ns.sqrt(-2.0 * ns.log(1.0 - u)) * ns.cos(6.283185307179586 * v))
+
+
+def _listed(rate: Rate) -> Sequence[float]:
+    return (rate,) if isinstance(rate, float) else tuple(rate)
+
+
+def _span(rate: Rate) -> str:
+    """The rate, or the least and the largest of a population's."""
+    each = sorted(set(_listed(rate)))
+    return f"{each[0]:g}" if len(each) == 1 else f"{each[0]:g} to {each[-1]:g}"
 
 
 def hidden_layer(n_in: int, n_out: int, activation: str, init: str, bias: float) -> list[Layer]:

@@ -36,9 +36,11 @@ class MLP:
     output_activation : str, default "identity"
         Of the last layer. Losses with softmax or sigmoid inside want "identity" (they take logits).
     dropout : float or sequence of float, default 0.0
-        Share of units dropped after each hidden layer while training.
+        Share of units dropped after each hidden layer while training; one for all or one each. In a population
+        the share of a layer may be a sequence of one number per member.
     input_dropout, input_noise : float, default 0.0
-        Share of inputs dropped; standard deviation of Gaussian noise added to inputs, in their scaled units.
+        Share of inputs dropped; standard deviation of Gaussian noise added to inputs, in their scaled units. In a
+        population also one number per member.
     init : str, default "auto"
         Weight initialiser; "auto" is He normal for the ReLU family, LeCun for SELU, else Glorot uniform.
     bias : float, default 0.0
@@ -73,9 +75,9 @@ class MLP:
         *,
         activation: str | Sequence[str] = "relu",
         output_activation: str = "identity",
-        dropout: float | Sequence[float] = 0.0,
-        input_dropout: float = 0.0,
-        input_noise: float = 0.0,
+        dropout: float | Sequence[float] | Sequence[Sequence[float]] = 0.0,
+        input_dropout: float | Sequence[float] = 0.0,
+        input_noise: float | Sequence[float] = 0.0,
         init: str = "auto",
         bias: float = 0.0,
         n_models: int | None = None,
@@ -98,9 +100,10 @@ class MLP:
         self.be = get_backend(device)
         self.architecture: dict[str, Any] = {
             "sizes": list(self.sizes), "activation": list(activations), "output_activation": output_activation,
-            "dropout": [_number("dropout", p) for p in dropouts],
-            "input_dropout": _number("input_dropout", input_dropout),
-            "input_noise": _number("input_noise", input_noise), "init": init, "bias": _number("bias", bias),
+            "dropout": [_rate("dropout", p, self.n_models) for p in dropouts],
+            "input_dropout": _rate("input_dropout", input_dropout, self.n_models),
+            "input_noise": _rate("input_noise", input_noise, self.n_models),
+            "init": init, "bias": _number("bias", bias),
         }  # fmt: skip
         self.layers = self._build()
         specs = [
@@ -208,7 +211,11 @@ class MLP:
             raise ConfigError("this is a single model; only a population (n_models=M) has members")
         if not -self.n_models <= m < self.n_models:
             raise ConfigError(f"member must be from 0 to {self.n_models - 1}, found {m}")
-        alone = MLP(**self.architecture, seed=self.seeds[m], dtype=self.dtype, device=self.be)
+        own = {
+            name: [_of_member(p, m) for p in value] if name == "dropout" else _of_member(value, m)
+            for name, value in self.architecture.items()
+        }
+        alone = MLP(**own, seed=self.seeds[m], dtype=self.dtype, device=self.be)
         alone.set_weights({name: self.be.to_numpy(view[m, ...]) for name, view in self.params.items()})
         alone.preprocessing, alone.classes, alone.tabular, alone.task, alone.loss = (
             self.preprocessing, self.classes, self.tabular, self.task, self.loss,
@@ -218,7 +225,7 @@ class MLP:
     # --- running --------------------------------------------------------------------------------
     def contexts(
         self, batch: int, make: Callable[..., Array], *, train: bool, grads: dict[str, Array] | None = None,
-        counter: Array = None,
+        counter: Any = None,
     ) -> list[Context]:  # fmt: skip
         """Return what the layers need to run on batches of `batch` samples.
 
@@ -233,7 +240,8 @@ class MLP:
         grads : dict of Array, optional
             Where `backward` writes, by parameter name.
         counter : Array, optional
-            int64 array of one element: the step that the random streams are at.
+            int64 array of one element: the step that the random streams are at. For a population whose parts are
+            at different steps, a list of (slice of members, such an array).
         """
         result = []
         for i, _layer in enumerate(self.layers):
@@ -251,6 +259,7 @@ class MLP:
                     train=train,
                     seeds=self.seeds,
                     counter=counter,
+                    dtype=self.dtype,
                 )
             )
         return result
@@ -493,6 +502,27 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ConfigError(f"{name} must be a number, found {value!r}")
     return float(value)
+
+
+def _rate(name: str, value: Any, n_models: int | None) -> float | tuple[float, ...]:
+    """A number, or one per member of a population: then all above zero, as a layer is there for all or for none."""
+    if isinstance(value, str) or not (isinstance(value, Sequence) or np.ndim(value)):
+        return _number(name, value)
+    each = tuple(_number(name, v) for v in value)
+    if len(each) != n_models:
+        raise ConfigError(
+            f"{name} has {len(each)} numbers for {n_models or 'a single'} model{'s' * bool(n_models)}"
+        )
+    if any(each) and not all(each):
+        raise ConfigError(
+            f"{name} is 0 for some members and above 0 for others; a population has the layer for all or for none"
+        )
+    return each if any(each) else 0.0
+
+
+def _of_member(value: Any, m: int) -> Any:
+    """What a setting that may be one number per member is for member `m`."""
+    return value[m] if isinstance(value, tuple) else value
 
 
 def _member_seeds(seed: Any, n_models: int | None) -> tuple[int, ...]:
