@@ -1,0 +1,378 @@
+"""The back end for NVIDIA devices: every operation as kernels and products of a `Runtime`.
+
+What is decided here (which kernel, how arrays lie, how large a grid) needs no device: the runtime does the rest, and
+the tests run this very code on the CPU with a runtime that executes the kernels' source there.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+
+from .. import Array
+from ..program import Program, trace
+from ..reference import ReferenceBackend
+from . import formulas, kernels
+from .products import Product, describe
+
+Numbers = Sequence[Any]
+#: Blocks of a loop over elements: more than any device runs at a time; each thread then takes several elements.
+_MOST_BLOCKS = 1 << 16
+#: Buffers of the back end's own that operations called one by one keep for the next time.
+_MOST_BUFFERS = 64
+
+
+class Runtime(Protocol):
+    """A device as the back end sees it. All work runs in the order it is asked for."""
+
+    xp: Any
+    name: str
+    device: str
+
+    def asarray(self, values: Any, dtype: str | None) -> Array: ...
+    def to_numpy(self, x: Array) -> np.ndarray: ...
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array: ...
+    def synchronize(self) -> None: ...
+
+    def address(self, x: Array) -> int:
+        """Where the first element of `x` is, in bytes."""
+
+    def launch(
+        self, name: str, source: str, grid: tuple[int, int], block: tuple[int, int], args: Sequence[Any]
+    ) -> None:
+        """Run a kernel. `args` are arrays and NumPy scalars of the types that the source says."""
+
+    def multiply(self, product: Product, a: Array, b: Array, out: Array, precision: str | None) -> None:
+        """out = op(a) @ op(b), as described; bfloat16 operands are arrays of 16-bit integers."""
+
+    def capture(self, fn: Callable[[], None]) -> Callable[[], None] | None:
+        """Record what `fn` asks for, without doing it, and return what does it; None where that is impossible."""
+
+    def free_memory(self) -> int | None: ...
+    def lost(self, error: BaseException) -> str | None: ...
+
+
+class CudaBackend(ReferenceBackend):
+    """CuPy arrays, kernels compiled at run time and products by cublasLt, on one device.
+
+    Parameters
+    ----------
+    runtime : Runtime
+    precision : {None, "tf32", "bf16"}
+        What float32 operands of products are rounded to; results and everything else stay float32.
+    """
+
+    def __init__(self, runtime: Runtime, precision: str | None = None):
+        self.runtime = runtime
+        self.xp = runtime.xp
+        self.name, self.device = runtime.name, runtime.device
+        self.precision = precision
+        self._programs: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+        self._seeds: dict[tuple[int, ...], Array] = {}
+        self._scratch: dict[tuple[Any, ...], Array] = {}
+        self._recording = False
+        # While a step is recorded: operands that are rounded already, by the memory they were read from
+        self._rounded: dict[tuple[int, ...], tuple[range, Array]] | None = None
+
+    # --- memory ---------------------------------------------------------------------------------
+    def asarray(self, values: Any, dtype: str | None = None) -> Array:
+        return self.runtime.asarray(values, dtype)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return self.runtime.to_numpy(x)
+
+    def empty(self, shape: Sequence[int], dtype: str) -> Array:
+        return self.runtime.empty(tuple(shape), dtype)
+
+    def synchronize(self) -> None:
+        self.runtime.synchronize()
+
+    def free_memory(self) -> int | None:
+        return self.runtime.free_memory()
+
+    def lost(self, error: BaseException) -> str | None:
+        return self.runtime.lost(error)
+
+    def _memory(self, name: str, shape: tuple[int, ...], dtype: str, *key: Any) -> Array:
+        """A buffer of the back end's own; one of a captured step is never handed to anything else."""
+        full = (name, shape, dtype, *key)
+        if full not in self._scratch:
+            if len(self._scratch) >= _MOST_BUFFERS and not self._recording:
+                self._scratch.clear()  # what is still in use is kept by those who use it
+            self._scratch[full] = self.runtime.empty(shape, dtype)
+        return self._scratch[full]
+
+    # --- launching ------------------------------------------------------------------------------
+    def _launch(
+        self, kernel: tuple[str, str], grid: tuple[int, int], block: tuple[int, int], args: Sequence[Any],
+        outs: Sequence[Array],
+    ) -> None:  # fmt: skip
+        self.runtime.launch(*kernel, grid, block, args)
+        self._written(*outs)
+
+    def _written(self, *outs: Array) -> None:
+        """Forget rounded copies of what has just been written."""
+        if self._rounded:
+            for out in outs:
+                region = _region(self.runtime.address(out), out)
+                for key, (source, _) in list(self._rounded.items()):
+                    if source.start < region.stop and region.start < source.stop:
+                        del self._rounded[key]
+
+    def _dense(self, x: Array) -> Array:
+        """`x` itself where it is C-contiguous, else a copy that is."""
+        if x.flags.c_contiguous:
+            return x
+        copy = self._memory("dense", tuple(x.shape), str(x.dtype), self.runtime.address(x))
+        return self.map(_same, x, out=copy)
+
+    def _into(self, out: Array, fill: Callable[[Array], None]) -> Array:
+        """Let `fill` write a C-contiguous array, and bring that to `out`."""
+        if out.flags.c_contiguous:
+            fill(out)
+        else:
+            dense = self._memory("result", tuple(out.shape), str(out.dtype), self.runtime.address(out))
+            fill(dense)
+            self.map(_same, dense, out=out)
+        return out
+
+    # --- compute --------------------------------------------------------------------------------
+    def matmul(self, a: Array, b: Array, *, ta: bool = False, tb: bool = False, out: Array) -> Array:
+        if out.size == 0:
+            return out
+        if a.size == 0:  # a sum of nothing
+            return self.map(_zero, out, out=out)
+        product = describe(a, b, ta, tb, out)
+        if product is None:  # memory that no leading dimension describes
+            a, b = self._dense(a), self._dense(b)
+            return self._into(out, lambda dense: self._multiply(a, b, ta, tb, dense))
+        self._multiply(a, b, ta, tb, out)
+        return out
+
+    def _multiply(self, a: Array, b: Array, ta: bool, tb: bool, out: Array) -> None:
+        precision = self.precision if str(out.dtype) == "float32" else None
+        if precision == "bf16":
+            a, b = self._round(a), self._round(b)
+        product = describe(a, b, ta, tb, out)
+        assert product is not None
+        self.runtime.multiply(product, a, b, out, precision)
+        self._written(out)
+
+    def _round(self, x: Array) -> Array:
+        """`x` in bfloat16, rows padded to a multiple of 8 numbers, which the fast products want."""
+        key = (self.runtime.address(x), *x.shape, *x.strides)
+        if self._rounded is not None and key in self._rounded:
+            return self._rounded[key][1]
+        x = self._dense(x) if x.ndim > 2 else x
+        if x.strides[-1] != x.dtype.itemsize and x.shape[-1] > 1:
+            x = self._dense(x)
+        *lead, width = x.shape
+        padded = -(-width // 8) * 8
+        whole = self._memory("bfloat16", (*lead, padded), "uint16", key)
+        rows = prod(lead)
+        stride = x.strides[-2] // x.dtype.itemsize if x.ndim > 1 and x.shape[-2] > 1 else width
+        grid, block = _rows_grid(rows, width)
+        numbers = (np.int64(rows), np.int32(width), np.int64(stride), np.int32(padded))
+        self._launch(kernels.source("to_bfloat16"), grid, block, (x, whole, *numbers), (whole,))
+        result = whole[..., :width]
+        if self._rounded is not None:
+            self._rounded[key] = (_region(self.runtime.address(x), x), result)
+        return result
+
+    def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
+        outs = out if isinstance(out, tuple) else (out,)
+        if outs[0].size:
+            addresses = [self.runtime.address(x) for x in (*args, *outs)]
+            lay = formulas.layout(args, outs, addresses)
+            program = self._program(fn, len(args), len(outs))
+            types = ([str(a.dtype) for a in args], [str(o.dtype) for o in outs])
+            name, source, numbers = formulas.source(program, *types, lay)
+            whole = np.int64 if lay.wide else np.int32
+            blocks = min(max(1, -(-lay.size // (256 * lay.width))), _MOST_BLOCKS)
+            self._launch(
+                (name, source), (blocks, 1), (256, 1), (*args, *outs, *(whole(n) for n in numbers)), outs
+            )
+        return out
+
+    def _program(self, fn: Callable[..., Any], n_args: int, n_out: int) -> Program:
+        by_signature = self._programs.setdefault(fn, {})
+        if (n_args, n_out) not in by_signature:
+            by_signature[n_args, n_out] = trace(fn, n_args, (None,) * n_out)
+        return by_signature[n_args, n_out]
+
+    def sum(self, x: Array, *, axis: int, out: Array) -> Array:
+        if out.size == 0:
+            return out
+        return self._into(out, lambda dense: (self._sum_rows if axis == -1 else self._sum_columns)(x, dense))
+
+    def _sum_rows(self, x: Array, out: Array) -> None:
+        dtype, width = str(x.dtype), x.shape[-1]
+        if x.ndim != 2 or (width > 1 and x.strides[-1] != x.dtype.itemsize):
+            x = self._dense(x)
+        rows = out.size
+        stride = np.int64(x.strides[-2] // x.dtype.itemsize if x.ndim == 2 else width)
+        numbers: tuple[Any, ...] = (np.int64(rows), np.int32(width), stride)
+        if width > kernels.LONG_ROW and rows < 2**31:
+            name, grid, block = "sum_long_rows", (rows, 1), (1024, 1)
+            numbers = (np.int64(rows), np.int64(width), stride)
+        elif width <= kernels.NARROW_ROW:
+            name, grid, block = "sum_narrow_rows", (-(-rows // 256), 1), (256, 1)
+        else:
+            name, (grid, block) = "sum_rows", _warps_grid(rows)
+        self._launch(kernels.source(name, dtype), grid, block, (x, out, *numbers), (out,))
+
+    def _sum_columns(self, x: Array, out: Array) -> None:
+        if x.ndim > 3 or (x.shape[-1] > 1 and x.strides[-1] != x.dtype.itemsize):
+            x = self._dense(x)
+        height, width = x.shape[-2:]
+        size = x.dtype.itemsize
+        stack = x.strides[-3] // size if x.ndim == 3 else height * width
+        lead = out.size // max(width, 1)
+        # one launch takes 65,535 members; a population is seldom larger
+        for start in range(0, lead, 65535):
+            part = x if lead <= 65535 else x.reshape(lead, height, width)[start : start + 65535]
+            to = out if lead <= 65535 else out.reshape(lead, width)[start : start + 65535]
+            members = min(65535, lead - start)
+            numbers = (np.int32(height), np.int32(width), np.int64(stack), np.int64(x.strides[-2] // size))
+            grid = (-(-width // 32), members)
+            kernel = kernels.source("sum_columns", str(x.dtype))
+            self._launch(kernel, grid, (32, kernels.COLUMN_ROWS), (part, to, *numbers), (out,))
+
+    def softmax(self, z: Array, *, out: Array) -> Array:
+        if out.size == 0:
+            return out
+        z = self._dense(z)
+
+        def fill(dense: Array) -> None:
+            grid, block = _warps_grid(z.size // z.shape[-1])
+            numbers = (np.int64(z.size // z.shape[-1]), np.int32(z.shape[-1]))
+            self._launch(kernels.source("softmax", str(z.dtype)), grid, block, (z, dense, *numbers), (dense,))
+
+        return self._into(out, fill)
+
+    def softmax_cross_entropy(self, z: Array, t: Array, w: Array, *, loss: Array, out: Array) -> Array:
+        if out.size == 0:
+            return out
+        z, t, w = self._dense(z), self._dense(t), self._dense(w)
+        width = z.shape[-1]
+        rows = z.size // width
+
+        def fill(dense_loss: Array, dense: Array) -> None:
+            grid, block = _warps_grid(rows)
+            numbers = (np.int64(rows), np.int32(width), np.int64(t.size // width), np.int64(w.size))
+            kernel = kernels.source("softmax_cross_entropy", str(z.dtype))
+            self._launch(kernel, grid, block, (z, t, w, dense_loss, dense, *numbers), (dense_loss, dense))
+
+        self._into(loss, lambda dense_loss: (self._into(out, lambda dense: fill(dense_loss, dense)), None)[1])
+        return out
+
+    def argmax(self, x: Array, *, out: Array) -> Array:
+        if out.size == 0:
+            return out
+        x = self._dense(x)
+
+        def fill(dense: Array) -> None:
+            grid, block = _warps_grid(dense.size)
+            numbers = (np.int64(dense.size), np.int32(x.shape[-1]))
+            self._launch(kernels.source("argmax", str(x.dtype)), grid, block, (x, dense, *numbers), (dense,))
+
+        return self._into(out, fill)
+
+    def gather(
+        self, x: Array, index: Array, *, out: Array, scale: Array | float = 1.0, shift: Array | float = 0.0
+    ) -> Array:
+        if out.size == 0:
+            return out
+        x, index = self._dense(x), self._dense(index)
+        width = prod(x.shape[1:])
+        dtype = str(out.dtype)
+        extra: list[Any] = []
+        kinds = []
+        for value, neutral in ((scale, 1.0), (shift, 0.0)):
+            if not isinstance(value, (int, float, np.number)):
+                kinds.append("array")
+                extra.append(self._dense(value))
+            elif value == neutral:
+                kinds.append("none")
+            else:
+                kinds.append("number")
+                extra.append(np.dtype(dtype).type(value))
+
+        def fill(dense: Array) -> None:
+            rows = index.size
+            grid, block = _rows_grid(rows, width)
+            kernel = kernels.gather(str(x.dtype), dtype, *kinds)
+            numbers = (np.int64(rows), np.int32(width))
+            self._launch(kernel, grid, block, (x, index, dense, *numbers, *extra), (dense,))
+
+        return self._into(out, fill)
+
+    def uniform(self, out: Array, *, seeds: Sequence[int], stream: int, counter: Array) -> Array:
+        key = tuple(seeds)
+        if key not in self._seeds:
+            self._seeds[key] = self.runtime.asarray(np.array(key, np.uint64), None)
+
+        def fill(dense: Array) -> None:
+            each = dense.size // len(key)
+            grid = (min(max(1, -(-each // (8 * 256))), _MOST_BLOCKS), len(key))
+            numbers = (np.uint64(stream), np.int64(each))
+            self._launch(
+                kernels.source("uniform"),
+                grid,
+                (256, 1),
+                (dense, self._seeds[key], counter, *numbers),
+                (dense,),
+            )
+
+        return self._into(out, fill) if out.size else out
+
+    def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
+        """Run `fn` once, then record it; the device repeats the record.
+
+        The first run compiles kernels, chooses algorithms and takes all memory that the record will refer to.
+        """
+        others, self._scratch, self._recording = self._scratch, {}, True
+        try:
+            fn()
+            self._rounded = {}
+            replay = self.runtime.capture(fn)
+        finally:
+            # buffers of the record must never be handed out again: later operations use others
+            keep, self._scratch, self._recording = self._scratch, others, False
+            self._rounded = None
+        if replay is None:
+            return fn
+        replay.keeps = (keep, fn)  # type: ignore[attr-defined]
+        return replay
+
+
+def _warps_grid(rows: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Grid and block of kernels that give each row a warp."""
+    return (-(-rows // kernels.WARPS), 1), (kernels.WARP, kernels.WARPS)
+
+
+def _rows_grid(rows: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Grid and block of kernels that walk along rows: narrow rows share a block."""
+    across = 1
+    while across < min(width, 256):
+        across *= 2
+    down = 256 // across
+    return (-(-width // across), min(-(-rows // down), 65535)), (across, down)
+
+
+def _region(address: int, x: Array) -> range:
+    """The bytes from the first element of `x` to its last."""
+    reach = sum((n - 1) * s for n, s in zip(x.shape, x.strides, strict=True)) if x.size else -x.dtype.itemsize
+    return range(address, address + reach + x.dtype.itemsize)
+
+
+def _same(ns: Any, x: Any) -> Any:
+    return x
+
+
+def _zero(ns: Any, x: Any) -> Any:
+    return ns.where(x == x, 0.0, 0.0)
