@@ -101,11 +101,15 @@ def _check_fits(model: MLP, data: Dataset) -> None:
 def evaluate_run(run: str | Path, *, device: str = "cpu", **options: Any) -> dict[str, Any]:
     """Return loss and accuracy on a test set, and for classes the report and the confusion matrix."""
     model, folder = open_model(run, device=device)
-    x, y, name = evaluation_data(model, folder, **options)
-    scores: dict[str, Any] = {"run": str(run), "data": name, **score(model, x, y)}
+    return {"run": str(run), **report_scores(model, *evaluation_data(model, folder, **options))}
+
+
+def report_scores(model: MLP, x: Any, y: Any, name: str) -> dict[str, Any]:
+    """Return the name of the data, loss and accuracy, and for classes the report and the confusion matrix."""
+    scores: dict[str, Any] = {"data": name, **score(model, x, y)}
     if model.task == "classification" and model.n_models is None:
         matrix = _confusion(model, y, model.predict(x))
-        names = _class_names(model)
+        names = class_names(model)
         scores |= {
             "classes": names, "report": metrics.class_report(matrix, names),
             "confusion_matrix": matrix.astype(int).tolist(),
@@ -113,7 +117,8 @@ def evaluate_run(run: str | Path, *, device: str = "cpu", **options: Any) -> dic
     return scores
 
 
-def _class_names(model: MLP) -> list[str]:
+def class_names(model: MLP) -> list[str]:
+    """Names of the classes, in the order of the outputs."""
     return list(model.classes or map(str, range(max(model.sizes[-1], 2))))
 
 
@@ -206,7 +211,7 @@ def _answers(model: MLP, x: np.ndarray, names: list[str], top: int) -> Iterator[
             yield {"name": name, "values": values.tolist()}
         return
     scores = _scores(model, x)
-    classes = _class_names(model)
+    classes = class_names(model)
     best = np.argsort(-scores, axis=-1, kind="stable")[:, :top]
     kind = "score" if model.loss == "hinge" else "probability"
     for name, row, order in zip(names, scores, best, strict=True):
@@ -284,7 +289,7 @@ def _plot_answers(model: MLP, x: np.ndarray, y: np.ndarray, target: Path) -> lis
         return ["regression.png"]
     if model.task != "classification":
         return []
-    classes, predicted = _class_names(model), model.predict(x)
+    classes, predicted = class_names(model), model.predict(x)
     plots.confusion(_confusion(model, y, predicted).astype(int), classes, target / "confusion.png")
     shape = tuple(n for n in model.preprocessing.sample_shape if n > 1) if model.preprocessing else ()
     if len(shape) != 2 or model.loss == "hinge":

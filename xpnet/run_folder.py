@@ -18,6 +18,7 @@ from .train import Trainer
 
 MODEL, CONFIG, ENVIRONMENT = "model.safetensors", "config.toml", "environment.json"
 METRICS, RESULT, STATE = "metrics.jsonl", "result.json", "last/state.safetensors"
+REPORT = "report.html"
 FIGURES = ("curves", "confusion", "first_layer", "mistakes", "regression")
 
 
@@ -84,7 +85,7 @@ class RunFolder:
                 f"{self.path} holds files but no run, so it is not overwritten; choose another --out"
             )
         figures = [f"plots/{name}.png" for name in FIGURES]
-        for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG, *figures):
+        for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG, REPORT, *figures):
             (self.path / name).unlink(missing_ok=True)
         self.remove_leftovers()
 

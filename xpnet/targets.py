@@ -12,6 +12,8 @@ from .data.labels import encode_labels
 from .errors import DataError
 from .mlp import MLP
 
+#: More different values than this are taken for a mistake.
+MAX_CLASSES = 1000
 #: Whole numbers as targets are classes where there are at most so many different ones ...
 MAX_CLASSES_OF_NUMBERS = 20
 #: ... and each occurs, in the mean, at least so often (or there are just two).
@@ -92,7 +94,7 @@ def find_classes(table: Table, name: str) -> tuple[str, ...]:
         raise DataError(
             f"{table.source}: the target column {name!r} holds only {classes[0]!r}; training needs two classes or more"
         )
-    if len(classes) > max(2, table.n_rows // 2):
+    if len(classes) > min(max(2, table.n_rows // 2), MAX_CLASSES):
         raise DataError(
             f"{table.source}: the target column {name!r} holds {len(classes)} different values in {table.n_rows} rows, "
             "too many to be classes; is it the right column? Numbers can be predicted with --task regression"

@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "inspect.evaluate",
     "predict": "inspect.predict",
     "plot": "inspect.plot",
+    "report": "report.report",
     "export": "export.export",
     "experiment": "experiment.experiment",
     "playground": "playground.playground",

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 
-def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that name data to judge by."""
     for option in reversed((
         click.option("--data", help="Data set or file; the run's own test set where omitted."),
         click.option("--data-dir", type=click.Path(), help="Folder that holds the named data set."),
@@ -24,7 +25,7 @@ def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("run", type=click.Path())
-@_data_options
+@data_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def evaluate(run: str, as_json: bool, **options: Any) -> None:
     """Test a model: loss, accuracy, per-class report, confusion matrix.
@@ -71,7 +72,7 @@ def predict(
 
 @click.command()
 @click.argument("run", type=click.Path())
-@_data_options
+@data_options
 @click.option("--out", type=click.Path(), help="Folder for the figures.  [default: RUN/plots]")
 def plot(run: str, out: str | None, **options: Any) -> None:
     """Draw curves, confusion matrix or residuals, first-layer weights and the worst mistakes as PNG."""
