@@ -59,7 +59,9 @@ class TrainConfig:
     )
     test: str | None = _option(None, "Test data of your own, a file like --data.", "data")
     test_fraction: float | None = _option(
-        None, "Share held out for the test, the same for every seed (default: 0.1 for tables, else 0).", "data"
+        None,
+        "Share held out for the test, the same for every seed (default: 0.1 for tables, else 0).",
+        "data",
     )
     categorical: list[str] = _option(  # noqa: RUF009
         [], "Columns of numbers that are categories: class,zip.", "tables"
@@ -72,7 +74,9 @@ class TrainConfig:
     missing_indicator: bool = _option(True, "Add a feature that says where a number is missing.", "tables")
     standardize: bool = _option(True, "Bring columns of numbers to mean 0 and scale 1.", "tables")
     scale_target: bool = _option(
-        True, "Learn the target of a regression at mean 0 and scale 1; answers are in its own units.", "tables"
+        True,
+        "Learn the target of a regression at mean 0 and scale 1; answers are in its own units.",
+        "tables",
     )
     hidden: list[int] = _option(  # noqa: RUF009
         [256], "Widths of the hidden layers: 500 or 300,100; none for a linear model.", "model"
@@ -138,6 +142,9 @@ class TrainConfig:
     capture: bool = _option(
         True, "Capture a step once and repeat it; without, slower and easy to debug.", "run"
     )
+    log: list[str] = _option(  # noqa: RUF009
+        [], "Also keep a log for other programs: csv, tensorboard, or both.", "run"
+    )
     save_every: int = _option(0, "Also save the state every N updates (0: after each epoch only).", "run")
 
     def __post_init__(self) -> None:
@@ -147,12 +154,17 @@ class TrainConfig:
             choices = f.metadata.get("choices")
             if choices and getattr(self, f.name) is not None and getattr(self, f.name) not in choices:
                 raise unknown_name(f.name.replace("_", "-"), getattr(self, f.name), choices)
+        for name in self.log:
+            if name not in LOGS:
+                raise unknown_name("log", name, LOGS)
         if not 0.0 <= self.valid_fraction < 1.0:
             raise ConfigError(f"valid_fraction must be in [0, 1), found {self.valid_fraction}")
         if self.test_fraction is not None and not 0.0 <= self.test_fraction < 1.0:
             raise ConfigError(f"test_fraction must be in [0, 1), found {self.test_fraction}")
         if self.test is not None and self.test_fraction:
-            raise ConfigError("test and test_fraction exclude each other: name a test set, or a share of the data")
+            raise ConfigError(
+                "test and test_fraction exclude each other: name a test set, or a share of the data"
+            )
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -190,6 +202,9 @@ class TrainConfig:
                 lines.append(f"{f.name} = {_toml(value)}")
         return "\n".join(lines) + "\n"
 
+
+#: What `log` may name; see `xpnet.logs`.
+LOGS = ("csv", "tensorboard")
 
 _LEAST = {"epochs": 1, "batch_size": 1, "save_every": 0, "threads": 1, "patience": 1, "max_categories": 2}
 

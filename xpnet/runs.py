@@ -17,6 +17,7 @@ from .callbacks import Callback, EpochTable
 from .config import TrainConfig
 from .data import Dataset, Preprocessing
 from .errors import ConfigError, DeviceError, DivergedError, FileFormatError, OutOfMemoryError, XpnetError
+from .logs import make_log
 from .mlp import MLP, load
 from .resume import fingerprint
 from .run_data import load_run_data, split
@@ -27,7 +28,7 @@ from .targets import in_target_units
 from .train import Interrupted, Trainer, device_errors
 
 #: What may change when a run goes on: how long, where, and how products are rounded, never what is computed.
-RESUMABLE = ("epochs", "device", "precision", "capture", "threads", "save_every", "data_dir")
+RESUMABLE = ("epochs", "device", "precision", "capture", "threads", "save_every", "data_dir", "log")
 # Names of files may change too, since files move; that they hold the same is checked by their contents.
 _FILES = ("data", "labels", "target", "valid", "test")
 
@@ -159,6 +160,7 @@ def train(
     config = _resolved(config, trainer, data)
     folder = RunFolder(out) if out is not None else RunFolder.numbered(data.name)
     folder.fixed = _fixed(config, validation)
+    trainer.callbacks += [make_log(name, folder.path) for name in dict.fromkeys(config.log)]
     trainer.callbacks.append(_Writer(folder, config.save_every))
     if not quiet:
         trainer.callbacks.append(EpochTable())

@@ -18,7 +18,7 @@ from .train import GroupedCommand, train_options
 @click.option("--tolerance", type=click.FloatRange(min=0.0),
               help="Exit 1 where weights end with a larger relative difference.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-@train_options(without=("device", "save_every", "statistics"))
+@train_options(without=("device", "save_every", "statistics", "log"))
 def compare(
     devices: str, config_file: str | None, tolerance: float | None, as_json: bool, **flags: Any
 ) -> None:

@@ -172,7 +172,8 @@ class BaseMLP(BaseEstimator):
             held = as_examples(xv, self.scaler_, self.dtype_), self._scale_targets(tv, wv, fit=False), wv
             options["validation"] = held
             scorer = self._score_callback(validation)
-            callbacks += [scorer] if scorer is not None else []
+            # the score goes first, so that every callback sees it
+            callbacks = callbacks if scorer is None else [scorer, *callbacks]
         schedule = get_schedule("constant") if partial else self._schedule(batch)
         planned = type(schedule) is not Schedule and not isinstance(
             schedule, (InverseScaling, ReduceOnPlateau)
