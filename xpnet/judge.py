@@ -22,6 +22,88 @@ def host_views(layout: ParameterLayout, flat: np.ndarray) -> dict[str, np.ndarra
     return layout.views(get_backend("cpu"), flat)
 
 
+class Standing:
+    """How each model stands: its best score and since when it has not improved; arrays of one shape.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (M,), or () for a single model.
+
+    Attributes
+    ----------
+    best_score, best_at : float64, int64
+        The best score so far and its epoch; 0 before the first.
+    reference, bad_epochs : float64, int64
+        What patience compares with, and epochs since it improved.
+    """
+
+    _FIELDS = ("best_score", "best_at", "reference", "bad_epochs")
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.best_score = np.full(shape, -np.inf)
+        self.best_at = np.zeros(shape, dtype=np.int64)
+        self.reference = np.full(shape, -np.inf)
+        self.bad_epochs = np.zeros(shape, dtype=np.int64)
+
+    def judge(
+        self,
+        monitor: str,
+        record: Record,
+        *,
+        epoch: Any,
+        patience: Any,
+        min_delta: Any,
+        out_of_race: np.ndarray,
+    ) -> np.ndarray:
+        """Take note of an epoch and return which models are better than ever.
+
+        Parameters
+        ----------
+        monitor : str
+            The entry of the record that decides; accuracies should be large, losses small.
+        record : dict
+            Its numbers have the shape of the models.
+        epoch : int, or one per model
+        patience : number, or one per model
+            inf where there is no limit. A model whose patience is over has stopped.
+        min_delta : float, or one per model
+            The least change that counts as an improvement.
+        out_of_race : bool
+            Models that diverged.
+        """
+        value = np.asarray(record[monitor], dtype=np.float64)
+        if monitor.endswith("accuracy"):
+            # equal accuracies are told apart by their losses, which are far smaller than one example
+            loss = np.asarray(record[monitor.replace("accuracy", "loss")], dtype=np.float64)
+            score = value - 1e-9 * np.minimum(loss, 1e3)
+        else:
+            value = score = -value
+        score = np.where(np.isfinite(score) & ~out_of_race, score, -np.inf)
+        value = np.where(np.isfinite(score), value, -np.inf)
+        # one that has stopped stays as it is, though the others of a population take it along
+        running = self.bad_epochs < patience
+        better = running & (score > self.best_score)
+        self.best_score = np.where(better, score, self.best_score)
+        self.best_at = np.where(better, epoch, self.best_at)
+        improved = running & (value > self.reference + min_delta)
+        self.reference = np.where(improved, value, self.reference)
+        self.bad_epochs = np.where(improved, 0, self.bad_epochs + 1)
+        return better
+
+    def take(self, members: np.ndarray) -> Standing:
+        """Return a copy with these members only."""
+        part = Standing((len(members),))
+        for name in self._FIELDS:
+            setattr(part, name, getattr(self, name)[members])
+        return part
+
+    def put(self, members: np.ndarray, part: Standing) -> None:
+        """Overwrite these members."""
+        for name in self._FIELDS:
+            getattr(self, name)[members] = getattr(part, name)
+
+
 class Judge:
     """Remembers the best weights and who diverged, counts epochs without improvement, feeds a plateau schedule.
 
@@ -42,8 +124,7 @@ class Judge:
     ----------
     best, last_good : (P,) ndarray
         Flat weights of the best epoch, and of the last one whose weights were finite.
-    best_at : int64
-        Epoch of the best value; 0 before the first.
+    standing : Standing
     diverged : bool
         Members whose loss or weights are no longer finite.
     """
@@ -58,18 +139,20 @@ class Judge:
         lead = layout.lead
         self.best = np.array(weights)
         self.last_good = self.best.copy()
-        self.best_at = np.zeros(lead, dtype=np.int64)
+        self.standing = Standing(lead)
         self.diverged = np.zeros(lead, dtype=bool)
-        self._best_score = np.full(lead, -np.inf)
-        self._reference = np.full(lead, -np.inf)  # what patience compares with
-        self._bad_epochs = np.zeros(lead, dtype=np.int64)
         #: What the plateau schedule remembers, per member.
         self._plateau: list[dict[str, float]] = [{} for _ in range(layout.n_models or 1)]
 
     @property
+    def best_at(self) -> np.ndarray:
+        """Epoch of the best value, int64; 0 before the first."""
+        return self.standing.best_at
+
+    @property
     def exhausted(self) -> bool:
         """Whether the patience with every member is over."""
-        return self.patience is not None and bool((self._bad_epochs >= self.patience).all())
+        return self.patience is not None and bool((self.standing.bad_epochs >= self.patience).all())
 
     @property
     def multiplier(self) -> Any:
@@ -98,24 +181,11 @@ class Judge:
 
     def judge(self, epoch: int, record: Record, weights: np.ndarray) -> None:
         """Take note of the record of an epoch and of the weights after it."""
-        value = np.asarray(record[self.monitor], dtype=np.float64)
-        if self.monitor.endswith("accuracy"):
-            # equal accuracies are told apart by their losses, which are far smaller than one example
-            loss = np.asarray(record[self.monitor.replace("accuracy", "loss")], dtype=np.float64)
-            score = value - 1e-9 * np.minimum(loss, 1e3)
-        else:
-            value = score = -value
-        score = np.where(np.isfinite(score) & ~self.diverged, score, -np.inf)
-        value = np.where(np.isfinite(score), value, -np.inf)
-        running = self._bad_epochs < (np.inf if self.patience is None else self.patience)
-        # a member whose patience is over has stopped, though the others take it along
-        better = running & (score > self._best_score)
-        self._best_score = np.where(better, score, self._best_score)
-        self.best_at = np.where(better, epoch, self.best_at)
+        better = self.standing.judge(
+            self.monitor, record, epoch=epoch, patience=np.inf if self.patience is None else self.patience,
+            min_delta=self.min_delta, out_of_race=self.diverged,
+        )  # fmt: skip
         self._copy(weights, self.best, better)
-        improved = running & (value > self._reference + self.min_delta)
-        self._reference = np.where(improved, value, self._reference)
-        self._bad_epochs = np.where(improved, 0, self._bad_epochs + 1)
         if isinstance(self.schedule, ReduceOnPlateau):
             watched = record["train_loss"] if record["valid_loss"] is None else record["valid_loss"]
             self._plateau = [
@@ -140,8 +210,8 @@ class Judge:
             good = host_views(self._layout, self.last_good)
             tensors |= {f"last_good.{k}": v.copy() for k, v in good.items()}
         metadata = {
-            "plateau": self._plateau, "bad_epochs": self._bad_epochs.tolist(),
-            "reference": self._reference.tolist(), "best_score": self._best_score.tolist(),
+            "plateau": self._plateau, "bad_epochs": self.standing.bad_epochs.tolist(),
+            "reference": self.standing.reference.tolist(), "best_score": self.standing.best_score.tolist(),
             "best_at": self.best_at.tolist(), "diverged": self.diverged.tolist(),
         }  # fmt: skip
         return tensors, metadata
@@ -153,10 +223,11 @@ class Judge:
         for name, view in host_views(self._layout, self.best).items():
             view[...] = tensors[f"best.{name}"]
         self._plateau = metadata["plateau"]
-        self._bad_epochs = np.asarray(metadata["bad_epochs"], dtype=np.int64)
-        self._reference = np.asarray(metadata["reference"], dtype=np.float64)
-        self._best_score = np.asarray(metadata["best_score"], dtype=np.float64)
-        self.best_at = np.asarray(metadata["best_at"], dtype=np.int64)
+        standing = self.standing
+        standing.bad_epochs = np.asarray(metadata["bad_epochs"], dtype=np.int64)
+        standing.reference = np.asarray(metadata["reference"], dtype=np.float64)
+        standing.best_score = np.asarray(metadata["best_score"], dtype=np.float64)
+        standing.best_at = np.asarray(metadata["best_at"], dtype=np.int64)
         self.diverged = np.asarray(metadata["diverged"], dtype=bool)
         self.last_good = np.array(weights)
         for name, view in host_views(self._layout, self.last_good).items():

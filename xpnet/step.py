@@ -60,6 +60,7 @@ class _Plan:
         self.w: Array = None
         self.raw: Array = None  # rows that come from the host batch by batch, and their positions
         self.position: Array = None
+        self.weight_index: Array = None  # where members weigh the examples differently
         self.x: Array = None
         self.h: Array = None
         self.replay: Callable[[], None] | None = None
@@ -76,6 +77,9 @@ class Pass:
     targets : Targets, optional
     train : bool, default False
         Whether dropout and noise act.
+    own_rows : bool, default False
+        Whether each member of a population has a batch of its own: rows are then (M, B), and the weights of the
+        examples may be (M, N).
     """
 
     def __init__(
@@ -86,8 +90,11 @@ class Pass:
         *,
         targets: Targets | None = None,
         train: bool = False,
+        own_rows: bool = False,
     ):
         self.model, self.loss, self.examples = model, loss, examples
+        #: (M,) where members have batches of their own, else ().
+        self._own = model.lead if own_rows else ()
         self.be: Backend = model.be
         self.targets = targets or Targets()
         self.workspace = Workspace(self.be, model.dtype)
@@ -99,6 +106,11 @@ class Pass:
         self._batch_loss = self._filled(model.lead, model.dtype, 0.0)
         self._batch_weight = 1.0  # what to divide it by for a mean
         self._n_seen = 0  # examples since `reset`; their weight where they have no weights of their own
+        self._weights, self._weight_offset = examples.weights, None
+        if examples.weights is not None and len(examples.weights.shape) == 2:
+            m, n = examples.weights.shape
+            self._weights = self.be.xp.reshape(examples.weights, (m * n,))
+            self._weight_offset = np.arange(m)[:, None] * n
         self._zero = self._filled((1,), model.dtype, 0.0)
         self._one = self._filled((1,), model.dtype, 1.0)
         width = model.sizes[-1]
@@ -129,11 +141,14 @@ class Pass:
         """Return the plan for batches of `batch` rows, made on first use."""
         if batch not in self._plans:
             plan = _Plan(batch)
-            plan.index = self.workspace.array("index", (batch,), "int64")
+            n = math.prod(self._own) * batch  # rows of all members
+            plan.index = self.workspace.array("index", (n,), "int64")
             if isinstance(self.examples.x, RowSource):
-                plan.raw = self.workspace.array("raw", (batch, self.model.sizes[0]))
-                plan.position = self.be.asarray(np.arange(batch))
-            plan.w = self._filled((batch,), self.model.dtype, 1.0 / batch)
+                plan.raw = self.workspace.array("raw", (n, self.model.sizes[0]))
+                plan.position = self.be.asarray(np.arange(n))
+            plan.w = self._filled((*self._own, batch), self.model.dtype, 1.0 / batch)
+            if self._weight_offset is not None:
+                plan.weight_index = self.workspace.array("weight_index", (n,), "int64")
             plan.contexts = self.model.contexts(
                 batch, self.workspace.array, train=self._train, grads=self._grads, counter=self.counter
             )
@@ -141,11 +156,12 @@ class Pass:
         return self._plans[batch]
 
     def __call__(self, rows: np.ndarray) -> None:
-        """Process the examples whose indices are `rows` (B,) int64."""
-        plan = self.plan(len(rows))
+        """Process the examples whose indices are `rows`, (B,) or (M, B) int64."""
+        batch = rows.shape[-1]
+        plan = self.plan(batch)
         self.feed(plan, rows)
-        self._n_seen += len(rows)
-        self._batch_weight = 1.0 if self.examples.weights is not None else float(len(rows))
+        self._n_seen += batch
+        self._batch_weight = 1.0 if self.examples.weights is not None else float(batch)
         if plan.replay is None:
             plan.replay = self.be.repeated(lambda: self._run(plan))
         else:
@@ -153,9 +169,12 @@ class Pass:
 
     def feed(self, plan: _Plan, rows: np.ndarray) -> None:
         """Say which examples the next run of `plan` is about."""
-        plan.index[...] = self.be.asarray(rows)
+        flat = rows.reshape(-1)
+        plan.index[...] = self.be.asarray(flat)
+        if plan.weight_index is not None:
+            plan.weight_index[...] = self.be.asarray((rows + self._weight_offset).reshape(-1))
         if plan.raw is not None:
-            plan.raw[...] = self.be.asarray(self.examples.x.take_rows(rows), self.model.dtype)
+            plan.raw[...] = self.be.asarray(self.examples.x.take_rows(flat), self.model.dtype)
 
     # --- the captured work ----------------------------------------------------------------------
     def _run(self, plan: _Plan) -> None:
@@ -165,9 +184,10 @@ class Pass:
         """Gather, forward, loss and totals; returns dh."""
         be, e, ws, model = self.be, self.examples, self.workspace, self.model
         b = plan.batch
-        rows = ws.array("x", (b, model.sizes[0]))
+        rows = ws.array("x", (math.prod(self._own) * b, model.sizes[0]))
         x, index = (e.x, plan.index) if plan.raw is None else (plan.raw, plan.position)
-        plan.x = be.gather(x, index, scale=e.scale, shift=e.shift, out=rows)
+        be.gather(x, index, scale=e.scale, shift=e.shift, out=rows)
+        plan.x = be.xp.reshape(rows, (*self._own, b, model.sizes[0]))
         t, labels = self._batch_targets(plan)
         w, raw = self._batch_weights(plan)
         h = plan.h = model.forward(plan.x, plan.contexts)
@@ -179,30 +199,35 @@ class Pass:
         return dh
 
     def _batch_targets(self, plan: _Plan) -> tuple[Array, Array | None]:
-        be, e, ws, b = self.be, self.examples, self.workspace, plan.batch
-        width = self.model.sizes[-1]
-        t = ws.array("t", (b, width))
+        be, e, ws = self.be, self.examples, self.workspace
+        n, width, shape = math.prod(self._own) * plan.batch, self.model.sizes[-1], (*self._own, plan.batch)
+        t = ws.array("t", (n, width))
+        every = be.xp.reshape(t, (*shape, width))
         if e.labels is None:
             be.gather(e.targets, plan.index, out=t)
             if self._smooth is not None:
                 be.map(self._smooth, t, out=t)
             if self.model.task == "classification" and width > 1:  # soft labels
-                return t, be.argmax(t, out=ws.array("labels", (b,), "int64"))
-            return t, None
-        labels = be.gather(e.labels, plan.index, out=ws.array("labels", (b,), "int64"))
+                return every, be.argmax(every, out=ws.array("labels", shape, "int64"))
+            return every, None
+        labels = be.gather(e.labels, plan.index, out=ws.array("labels", (n,), "int64"))
         if self._table is not None:
-            return be.gather(self._table, labels, out=t), labels
-        column = be.xp.expand_dims(labels, axis=-1)
-        return be.map(self._one_hot, column, self._classes, self._off, out=t), labels
+            be.gather(self._table, labels, out=t)
+        else:
+            be.map(self._one_hot, be.xp.expand_dims(labels, axis=-1), self._classes, self._off, out=t)
+        return every, be.xp.reshape(labels, shape)
 
     def _batch_weights(self, plan: _Plan) -> tuple[Array, Array | None]:
         """Row weights that sum to 1, and the raw ones where examples have weights."""
-        be, e, ws, b = self.be, self.examples, self.workspace, plan.batch
-        if e.weights is None:
+        be, ws, shape = self.be, self.workspace, (*self._own, plan.batch)
+        if self.examples.weights is None:
             return plan.w, None
-        raw = be.gather(e.weights, plan.index, out=ws.array("raw_w", (b,)))
-        total = be.sum(raw, axis=-1, out=ws.array("total_w", ()))
-        return be.map(_share, raw, total, out=ws.array("w", (b,))), raw
+        flat = ws.array("raw_w", (math.prod(shape),))
+        be.gather(self._weights, plan.index if plan.weight_index is None else plan.weight_index, out=flat)
+        raw = be.xp.reshape(flat, shape)
+        total = be.sum(raw, axis=-1, out=ws.array("total_w", self._own))
+        column = be.xp.expand_dims(total, axis=-1) if self._own else total
+        return be.map(_share, raw, column, out=ws.array("w", shape)), raw
 
     def _add_totals(self, each: Array, w: Array, raw: Array | None, b: int) -> None:
         be, ws = self.be, self.workspace
@@ -213,7 +238,7 @@ class Pass:
             return
         weighted = be.map(_times, each, w, out=ws.array("weighted_loss", each.shape))
         be.sum(weighted, axis=-1, out=self._batch_loss)
-        total = be.sum(raw, axis=-1, out=ws.array("total_w", ()))
+        total = be.sum(raw, axis=-1, out=ws.array("total_w", self._own))
         be.map(_add_times, loss, self._batch_loss, total, out=loss)
         be.map(_add, weight, total, out=weight)
 
@@ -268,8 +293,8 @@ class Pass:
     def run(self, rows: np.ndarray, batch_size: int) -> np.ndarray:
         """Process all `rows` and return the totals."""
         self.reset()
-        for start in range(0, len(rows), batch_size):
-            self(rows[start : start + batch_size])
+        for start in range(0, rows.shape[-1], batch_size):
+            self(rows[..., start : start + batch_size])
         return self.totals()
 
 
@@ -284,6 +309,8 @@ class TrainingStep(Pass):
     optimizer : Optimizer
     regularization : Regularization, optional
     targets : Targets, optional
+    own_rows : bool, default False
+        As for `Pass`.
 
     Examples
     --------
@@ -299,9 +326,9 @@ class TrainingStep(Pass):
 
     def __init__(
         self, model: MLP, loss: Loss, examples: Examples, optimizer: Optimizer,
-        regularization: Regularization | None = None, targets: Targets | None = None,
+        regularization: Regularization | None = None, targets: Targets | None = None, *, own_rows: bool = False,
     ):  # fmt: skip
-        super().__init__(model, loss, examples, targets=targets, train=True)
+        super().__init__(model, loss, examples, targets=targets, train=True, own_rows=own_rows)
         if self.targets.label_smoothing and loss.name not in (
             "softmax_cross_entropy",
             "binary_cross_entropy",
@@ -332,7 +359,7 @@ class TrainingStep(Pass):
         self.multiplier = 1.0
 
     def __call__(self, rows: np.ndarray) -> None:
-        """Train on the examples whose indices are `rows` (B,) int64."""
+        """Train on the examples whose indices are `rows`, (B,) or (M, B) int64."""
         self.counter[...] = self.n_updates
         self.update.set_numbers(self.n_updates + 1, self.multiplier)
         super().__call__(rows)

@@ -89,6 +89,11 @@ class Update:
         self._written: tuple[Any, ...] = ()
         self._multiplier = 1.0
         self._lr = float(np.ravel(self._hyper.lr)[0])
+        # the table on the host, and what goes into it of the regularization
+        self._host = np.empty((len(first), *self._shape))
+        self._penalties = tuple(
+            np.asarray(p) if np.ndim(p) else p for p in (regularization.l1, regularization.l2)
+        )
         self._h = [self._table[i, ...] for i in range(len(first))]
         by_member = per_member or (members > 1 and regularization.clip_norm is not None)
         penalized = any(np.any(np.asarray(p) > 0) for p in (regularization.l1, regularization.l2))
@@ -112,8 +117,15 @@ class Update:
     def _numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
         return (*self._hyper.numbers(step, lr), self.regularization.l1, self.regularization.l2)
 
-    def set_numbers(self, step: int, multiplier: float) -> None:
-        """Write the hyper-parameters of update number `step` (from 1) where `apply` reads them."""
+    def set_numbers(self, step: Any, multiplier: Any) -> None:
+        """Write the hyper-parameters of update number `step` (from 1) where `apply` reads them.
+
+        Parameters
+        ----------
+        step : int, or (M,) array of int where members are at different updates
+        multiplier : float or (M,) array
+            What the schedule makes of the learning rate.
+        """
         if len(self._shape) == 1 and isinstance(multiplier, float):  # plain numbers: this runs at every step
             if self._written and multiplier == self._multiplier and not self.optimizer.counts_steps:
                 return
@@ -123,10 +135,15 @@ class Update:
                 self._column[...] = self.be.asarray(values, self._dtype)
                 self._written = values
             return
-        lr = np.asarray(self.optimizer.lr, dtype=float) * multiplier
-        rows = [np.broadcast_to(np.reshape(n, (-1, *self._shape[1:])), self._shape)
-                for n in self._numbers(step, lr)]  # fmt: skip
-        self._table[...] = self.be.asarray(np.stack(rows), self._dtype)
+        single = isinstance(multiplier, float)
+        if self._written and single and multiplier == self._multiplier and not self.optimizer.counts_steps:
+            return
+        numbers = (*self._hyper.numbers(step, self._hyper.lr * multiplier), *self._penalties)
+        columns = self._host.reshape(len(numbers), -1)  # (numbers, members)
+        for column, n in zip(columns, numbers, strict=True):
+            column[...] = n
+        self._table[...] = self.be.asarray(self._host, self._dtype)
+        self._multiplier, self._written = (multiplier, numbers) if single else (1.0, ())
 
     # --- formulas -------------------------------------------------------------------------------
     def _gradient(self, ns: Any, w: Any, g: Any, h: Sequence[Any], decayed: bool) -> Any:

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import prod
@@ -175,12 +176,13 @@ class CompiledBackend(CpuBackend):
         return out
 
     def softmax_cross_entropy(self, z: Array, t: Array, w: Array, *, loss: Array, out: Array) -> Array:
-        # targets of a batch that all members share, or of one model
-        rows = t.ndim == 2 and w.ndim == 1 and z.shape[-2:] == t.shape
+        # targets of a batch that all members share, or of one model; or each member has its own
+        shared = t.ndim == 2 and w.ndim == 1 and z.shape[-2:] == t.shape
+        rows = shared or (z.shape == t.shape and w.shape == z.shape[:-1])
         if not rows or z.shape[-1] > _HEAD_WIDTH or not all(_plain(a) for a in (z, t, w, loss, out)):
             return super().softmax_cross_entropy(z, t, w, loss=loss, out=out)
         kernel = _kernel(_HEAD.format(kind=_KINDS[z.dtype.char], exp=_EXP[z.dtype.char]))
-        self._do(kernel, _rows(z), t, w, loss.reshape(-1), _rows(out))
+        self._do(kernel, _rows(z), _rows(t), w.reshape(-1), loss.reshape(-1), _rows(out))
         return out
 
     def sum(self, x: Array, *, axis: int, out: Array) -> Array:
@@ -323,6 +325,7 @@ def _source(
     return "\n".join(lines) + "\n"
 
 
+_lock = threading.Lock()  # two threads may train with a back end each
 _kernels: dict[str, Callable[..., None]] = {}
 _sources: dict[Callable[..., None], str] = {}
 
@@ -338,6 +341,11 @@ _OUTER = '@njit(error_model="numpy", cache=True, nogil=True)'
 
 def _kernel(source: str) -> Callable[..., None]:
     """Compile the function ``kernel`` in `source`; its machine code is kept on disk beside a copy of the source."""
+    with _lock:
+        return _compiled(source)
+
+
+def _compiled(source: str) -> Callable[..., None]:
     if source not in _kernels:
         text = _HEADER + source.replace("def kernel_", f"{_INNER}\ndef kernel_")
         text = text.replace("def kernel(", f"{_OUTER}\ndef kernel(")
