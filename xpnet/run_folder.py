@@ -13,6 +13,7 @@ from . import atomic, checkpoint
 from .backend import Backend
 from .config import TrainConfig, read_toml
 from .errors import ConfigError, FileFormatError, XpnetError
+from .logs import EVENTS, LOG
 from .strictjson import dumps_json, loads_json
 from .train import Trainer
 
@@ -85,8 +86,10 @@ class RunFolder:
                 f"{self.path} holds files but no run, so it is not overwritten; choose another --out"
             )
         figures = [f"plots/{name}.png" for name in FIGURES]
-        for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG, REPORT, *figures):
+        for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG, LOG, REPORT, *figures):
             (self.path / name).unlink(missing_ok=True)
+        for events in (self.path / EVENTS).glob("events.out.tfevents.*"):
+            events.unlink()
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
