@@ -311,7 +311,7 @@ def serve(
     listener = _listen(port)
     address = f"http://{HOST}:{listener.getsockname()[1]}/"
     config = uvicorn.Config(
-        application(Sessions(), digits), log_level="warning", access_log=False, server_header=False,
+        application(Sessions(), digits), log_level="warning", access_log=False, server_header=False, ws="none",
         timeout_graceful_shutdown=3,
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -7,7 +7,7 @@ function nice(top) {
   return [1, 2, 2.5, 5, 10].map((f) => f * power).find((v) => v >= top * 0.999);
 }
 
-const short = (value) => (value >= 10_000 ? `${+(value / 1000).toPrecision(3)}k` : `${+value.toPrecision(3)}`);
+const short = (value) => value >= 1e6 ? value.toExponential(0) : (value >= 10_000 ? `${+(value / 1000).toPrecision(3)}k` : `${+value.toPrecision(3)}`);
 
 export function drawCurve(canvas, curves, name, unit) {
   const [g, width, height] = sharp(canvas);

@@ -175,7 +175,7 @@ export class PointsTab {
       const last = (name) => frame.curves[`${part}_${name}`].at(-1);
       const [accuracy, loss] = [last("accuracy"), last("loss")];
       $(`${part}-accuracy`).textContent = accuracy == null ? "–" : `${(100 * accuracy).toFixed(1)} %`;
-      $(`${part}-loss`).textContent = loss == null ? "no loss yet" : `loss ${loss < 1e-3 ? loss.toExponential(1) : loss.toFixed(3)}`;
+      $(`${part}-loss`).textContent = loss == null ? "no loss yet" : `loss ${loss < 1e-3 || loss >= 1e4 ? loss.toExponential(1) : loss.toFixed(3)}`;
     }
   }
 
