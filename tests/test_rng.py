@@ -178,3 +178,15 @@ def test_bad_seeds(seed):
 
 def test_good_seeds():
     assert [rng.check_seed(s) for s in (0, np.int64(7), 2**64 - 1)] == [0, 7, 2**64 - 1]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 17, 64, 1000, 4097, 70_000])
+def test_a_permutation_from_tables_is_that_of_the_network(n):
+    for seed, epoch in ((0, 0), (7, 3), (2**64 - 1, 12)):
+        keys = rng.generator(seed, rng.stream(rng.SHUFFLE), epoch).integers(0, 2**32, 6, dtype=np.uint32)
+        half_bits = max(1, ((n - 1).bit_length() + 1) // 2)
+        assert half_bits <= rng._TABLE_BITS
+        walked = rng._walked(n, keys, half_bits)
+        np.testing.assert_array_equal(rng._tabulated(n, keys, half_bits), walked)
+        np.testing.assert_array_equal(rng.permutation(n, seed, epoch), walked)
+        np.testing.assert_array_equal(np.sort(walked), np.arange(n))

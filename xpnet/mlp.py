@@ -211,7 +211,7 @@ class MLP:
             raise ConfigError("this is a single model; only a population (n_models=M) has members")
         if not -self.n_models <= m < self.n_models:
             raise ConfigError(f"member must be from 0 to {self.n_models - 1}, found {m}")
-        own = {
+        own: dict[str, Any] = {
             name: [_of_member(p, m) for p in value] if name == "dropout" else _of_member(value, m)
             for name, value in self.architecture.items()
         }
