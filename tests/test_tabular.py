@@ -1,0 +1,533 @@
+"""Tables from the file to the answer: types, missing values, categories, scaling, and what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import xpnet
+from xpnet import atomic, runs
+from xpnet.cli import main
+from xpnet.data.columns import Table, from_columns, read_table
+from xpnet.errors import ConfigError, DataError, FileFormatError
+from xpnet.tabular import TabularPreprocessing
+from xpnet.targets import in_target_units, in_training_units
+
+FAST = ["--hidden", "8", "--epochs", "3", "--batch-size", "16", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, and do not wait for disks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
+
+
+def xp(*arguments: Any, code: int = 0) -> Result:
+    done = CliRunner().invoke(main, [str(a) for a in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return done
+
+
+def passengers(n: int = 300, seed: int = 0) -> list[dict[str, str]]:
+    """People on a ship: who is saved depends on sex and class, with gaps as in real records."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        sex, deck = rng.choice(["male", "female"]), int(rng.integers(1, 4))
+        saved = rng.random() < (0.9 if sex == "female" else 0.25) - 0.1 * (deck - 2)
+        rows.append({
+            "id": str(i + 1), "name": f"Person {i}, {sex}", "class": str(deck), "sex": str(sex),
+            "age": "" if i % 5 == 0 else f"{rng.integers(1, 80)}", "port": str(rng.choice(["S", "C", "NA"])),
+            "crew": "false", "boarded": f"1912-04-{rng.integers(10, 15)}", "saved": "yes" if saved else "no",
+        })  # fmt: skip
+    return rows
+
+
+def write(name: str, rows: list[dict[str, str]], separator: str = ",") -> str:
+    import csv
+
+    with open(name, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=separator)
+        writer.writeheader()
+        writer.writerows(rows)
+    return name
+
+
+# --- reading ------------------------------------------------------------------------------------
+def text(content: str, name: str = "t.csv") -> Table:
+    Path(name).write_text(content, encoding="utf-8")
+    return read_table(name)
+
+
+def test_types_of_columns() -> None:
+    table = text(
+        "n,b,d,t,gap,none\n1e3,true,2024-05-31,x,,\n-2,FALSE,2024-06-01T12:00:00Z,NA,7,NA\nnan,,,y,?,null\n"
+    )
+    assert {c.name: c.kind for c in table.columns.values()} == {
+        "n": "number", "b": "boolean", "d": "date", "t": "text", "gap": "number", "none": "number",
+    }  # fmt: skip
+    np.testing.assert_array_equal(table["n"].values, [1000, -2, np.nan])
+    np.testing.assert_array_equal(table["b"].values, [1, 0, np.nan])
+    np.testing.assert_array_equal(table["d"].values, [19874, 19875.5, np.nan])
+    np.testing.assert_array_equal(table["t"].values, [0, -1, 1])
+    assert table["t"].texts == ("x", "y") and table["none"].n_missing == 3
+    assert [table["d"].shown(i) for i in range(3)] == ["2024-05-31", "2024-06-01T12:00:00", ""]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separators_quotes_and_packed_files(separator: str) -> None:
+    content = f'\ufeffa{separator}"b"\n1{separator}"x{separator}\n""y"""\n\n2{separator}z\n'
+    table = text(content)
+    assert table.names == ("a", "b") and table["b"].texts == (f'x{separator}\n"y"', "z")
+    assert [table.place(i) for i in range(2)] == ["line 2", "line 5"]
+    Path("t.csv.gz").write_bytes(gzip.compress(content.encode()))
+    assert read_table("t.csv.gz")["b"].texts == table["b"].texts
+
+
+def test_numbers_that_turn_out_to_be_codes_keep_their_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xpnet.data.csvfile._ROWS", 2)  # the text comes two pieces after the numbers
+    table = text("a,b\n007,1\n1.0,2\n010,3\n2,4\nx,5\n")
+    assert table["a"].texts == ("007", "1.0", "010", "2", "x") and table["b"].kind == "number"
+    assert read_table("t.csv", text={"b"})["b"].texts == ("1", "2", "3", "4", "5")
+    assert text("a\nNA\n\nNA\nx\n1\n")["a"].texts == ("x", "1")  # only gaps in the first piece
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a,b\n1,2\n3\n", "line 3 has 1 values, expected 2"),
+        ("a,a\n1,2\n", "two columns are called 'a'"),
+        ("1,2\n3,4\n", "expected a header line"),
+        ("a,b\n", "expected a header line and at least one row"),
+        ("\n1,2\n", "the first line is empty"),
+        ('a,b\n"1,2\n', "not a CSV file"),
+    ],
+)
+def test_bad_csv(content: str, words: str) -> None:
+    with pytest.raises(DataError, match=re.escape(words)):
+        text(content)
+
+
+def test_frames_tables_and_parquet_agree_with_csv() -> None:
+    pd, pl, pa = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
+    rows = passengers(40)
+    name = write("p.csv", rows)
+    expected = read_table(name)
+    frame = pd.read_csv(name, keep_default_na=False, na_values=["", "NA"])
+    frame["boarded"] = pd.to_datetime(frame["boarded"])
+    frame.to_parquet("p.parquet")
+    several = pa.concat_tables([pa.Table.from_pandas(frame[:7]), pa.Table.from_pandas(frame[7:])])
+    frames: list[Any] = [
+        read_table("p.parquet"), from_columns(frame), from_columns(pl.from_pandas(frame)), from_columns(several),
+        from_columns(frame.convert_dtypes()), from_columns(frame.astype({"sex": "category"})),
+    ]  # fmt: skip
+    for table in frames:
+        assert [c for c in table.names if not c.startswith("__")] == list(expected.names)
+        for column in expected.columns.values():
+            assert table[column.name].kind == column.kind, column.name
+            np.testing.assert_array_equal(table[column.name].values, column.values)
+            assert table[column.name].texts == column.texts
+    assert (frames[0].place(0), frames[1].place(0)) == ("row 1", "row 0")
+
+
+def test_parquet_of_other_types() -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"x": [[1, 2], [3]], "y": [1, 2]}), "l.parquet")
+    with pytest.raises(DataError, match=r"column 'x' holds list<.*--ignore 'x'"):
+        read_table("l.parquet")
+    assert read_table("l.parquet", skip={"x"})["y"].values.tolist() == [1, 2]
+    content = Path("l.parquet").read_bytes()
+    Path("l.parquet").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="damaged or unreadable Parquet"):
+        read_table("l.parquet")
+
+
+# --- features -----------------------------------------------------------------------------------
+def test_features_of_numbers() -> None:
+    x = np.array([1.0, 3.0, np.nan, 100.0, 2.0])
+    prepare = TabularPreprocessing(standardize=False).fit({"x": x, "c": [7] * 5})
+    np.testing.assert_array_equal(
+        prepare.transform({"x": [4, None]}, dtype=np.float64), [[4, 0], [2.5, 1]]
+    )  # the median, and where it stands in
+    assert [(left.name, left.reason) for left in prepare.left_out_] == [("c", "it is always 7")]
+    mean = TabularPreprocessing(standardize=False, impute="mean", missing_indicator=False).fit({"x": x})
+    np.testing.assert_array_equal(mean.transform({"x": [None]}, dtype=np.float64), [[26.5]])
+    z = TabularPreprocessing().fit({"x": np.arange(100.0)}).transform({"x": np.arange(100.0)})
+    assert abs(z.mean()) < 1e-6 and z.std() == pytest.approx(1, abs=1e-6)
+
+
+def test_one_gross_outlier_does_not_set_the_scale() -> None:
+    values = [*range(99), 1e30]
+    z = TabularPreprocessing().fit({"x": values}).transform({"x": values})
+    assert np.isfinite(z).all() and z[:99].std() > 0.5 and z[99, 0] < 100
+
+
+def test_statistics_are_those_of_the_training_rows() -> None:
+    table = {"x": [0.0, 2.0, 1e6], "t": ["a", "b", "c"], "g": ["p", "q", None]}
+    prepare = TabularPreprocessing().fit(table, rows=np.array([0, 1]))
+    np.testing.assert_allclose(prepare.transform(table)[:2, 0], [-1, 1])
+    # what only other rows hold has no feature, and is no error
+    assert prepare.feature_names_ == ["x", "t=a", "t=b", "g=p", "g=q"]
+    assert prepare.transform(table)[2, 1:].tolist() == [0, 0, 0, 0]
+
+
+def test_many_categories_share_a_feature() -> None:
+    towns = ["a"] * 5 + ["b"] * 4 + ["c"] * 3 + ["d"] * 2 + ["e"]
+    prepare = TabularPreprocessing(max_categories=3).fit({"town": towns})
+    assert prepare.feature_names_ == ["town=a", "town=b", "town other"]
+    found = prepare.transform({"town": ["a", "e", "new"]})
+    assert found.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 1]]
+    (note,) = prepare.notes({"town": ["a", "e", "new"]})
+    assert "2 of 3 values have no category of their own, taken for one of the rare ones" in note
+
+
+def test_left_out_columns_say_why() -> None:
+    n = 120
+    table = {
+        "id": list(range(n)), "name": [f"n{i}" for i in range(n)], "same": ["x"] * n, "empty": [None] * n,
+        "v": np.arange(n) % 7, "gone": ["y"] * n,
+    }  # fmt: skip
+    prepare = TabularPreprocessing(ignore=["gone"]).fit(table)
+    assert prepare.columns == ["v"]
+    assert {left.name: left.reason for left in prepare.left_out_} == {
+        "id": "it numbers the rows", "name": "120 different texts in 120 rows, too many to learn from",
+        "same": "it is always 'x'", "empty": "it has no values", "gone": "ignored",
+    }  # fmt: skip
+    with pytest.raises(DataError, match="no column to learn from"):
+        TabularPreprocessing().fit({"same": ["x"] * 3})
+
+
+def test_numbers_as_categories() -> None:
+    prepare = TabularPreprocessing(categorical=["zip"]).fit({"zip": [10, 20, 10]})
+    assert prepare.feature_names_ == ["zip=10", "zip=20"]
+    for same in ({"zip": [20.0]}, {"zip": ["20"]}, {"zip": ["20.0"]}):  # as other programs write it
+        assert prepare.transform(same).tolist() == [[0, 1]]
+
+
+def test_the_record_gives_back_the_same_features() -> None:
+    rows = passengers()
+    table = read_table(write("p.csv", rows))
+    prepare = TabularPreprocessing("saved", categorical=["class"]).fit(table)
+    again = TabularPreprocessing.from_metadata(json.loads(json.dumps(prepare.to_metadata())))
+    np.testing.assert_array_equal(again.transform(table), prepare.transform(table))
+    np.testing.assert_array_equal(again.encode_target(table), prepare.encode_target(table))
+    assert again.describe() == prepare.describe() and again.to_metadata() == prepare.to_metadata()
+    kept = json.dumps(prepare.to_metadata())
+    assert "Person" not in kept  # no values of the table but categories
+    for damaged in ({}, {"version": 99}, {**prepare.to_metadata(), "columns": [{"recipe": "tea"}]}):
+        with pytest.raises(FileFormatError):
+            TabularPreprocessing.from_metadata(damaged)
+
+
+# --- the target ---------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("values", "task"),
+    [
+        (["a", "b"] * 5, "classification"), ([True, False] * 5, "classification"), ([0, 1] * 2, "classification"),
+        ([1, 2, 3] * 5, "classification"), ([1, 2, 3] * 4, "regression"), ([0.5, 1.0] * 9, "regression"),
+        (list(range(21)) * 9, "regression"), (list(range(20)) * 9, "classification"),
+    ],
+)  # fmt: skip
+def test_the_target_decides_the_task(values: list[Any], task: str) -> None:
+    table = {"x": np.arange(len(values)) % 7, "y": values}
+    assert TabularPreprocessing("y").fit_target(table).task == task
+    if not isinstance(values[0], (str, float)):
+        for forced in ("classification", "regression"):
+            assert TabularPreprocessing("y", task=forced).fit_target(table).task == forced
+
+
+def test_classes_are_sorted_by_value_and_found_again_in_any_spelling() -> None:
+    prepare = TabularPreprocessing("y").fit({"x": np.arange(30) % 4, "y": [10, 9, 2] * 10})
+    assert prepare.target_ is not None and prepare.target_.classes == ("2", "9", "10")
+    for same in ([2, 10], [2.0, 10.0], ["2", "10"], ["2.0", "10.0"]):
+        assert prepare.encode_target({"y": same}).tolist() == [0, 2]
+    with pytest.raises(DataError, match="row 1, column 'y' holds '3', which is none of the 3 known classes"):
+        prepare.encode_target({"y": [2, 3]})
+
+
+def test_scaling_of_the_target_is_undone_in_the_last_layer() -> None:
+    model = xpnet.MLP([3, 5, 1], dtype="float64")
+    model.task, model.loss = "regression", "squared_error"
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.random.default_rng(1).normal(1e6, 1e3, 40)
+    prepare = TabularPreprocessing("y").fit({"x": x[:, 0], "y": y})
+    model.tabular = prepare.to_metadata()
+    t = prepare.target_
+    assert t is not None and t.scaled
+    own = in_target_units(model)
+    np.testing.assert_allclose(own.predict(x), model.predict(x) * t.scale + t.mean, rtol=1e-12)
+    np.testing.assert_allclose(in_training_units(own).predict(x), model.predict(x), atol=1e-9)
+    np.testing.assert_allclose(prepare.encode_target({"y": y}).std(), 1.0)
+    np.testing.assert_array_equal(prepare.encode_target({"y": y}, scaled=False)[:, 0], y)
+
+
+# --- bad input ----------------------------------------------------------------------------------
+TRAINED = {"x": np.arange(40.0), "t": ["a", "b"] * 20, "b": [True, False] * 20, "y": ["u", "v"] * 20}
+
+
+@pytest.mark.parametrize(
+    ("new", "words"),
+    [
+        ({"t": ["a"], "b": [True]}, "no column named 'x'; the columns are t, b"),
+        ({"X": [1], "t": ["a"], "b": [True]}, "no column named 'x'"),
+        ({"x": ["1", "many"], "t": ["a"] * 2, "b": [True] * 2}, "row 1, column 'x' holds 'many', expected a number"),
+        ({"x": [1, np.inf], "t": ["a"] * 2, "b": [True] * 2}, "row 1, column 'x' holds 'inf', expected a finite"),
+        ({"x": [1e300], "t": ["a"], "b": [True]}, "too large: training saw 0 to 39"),
+        ({"x": [1], "t": ["c"], "b": [True]}, "row 0, column 't' holds 'c': a category that training never saw"),
+        ({"x": [1], "t": [None], "b": [True]}, "column 't' holds '': no value, which training never saw missing"),
+        ({"x": [1], "t": ["a"], "b": [2]}, "column 'b' holds '2', expected true or false"),
+        ({"x": [np.datetime64("2024-01-01")], "t": ["a"], "b": [True]}, "holds '2024-01-01', expected a number"),
+        ({"x": [1, 2], "t": ["a"], "b": [True]}, "columns have different lengths: x 2, t 1, b 1"),
+        ({"x": [[1], [2, 3]], "t": ["a"], "b": [True]}, "x"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_with_its_place(new: dict[str, Any], words: str) -> None:
+    prepare = TabularPreprocessing("y").fit(TRAINED)
+    if isinstance(new.get("x", [0])[0], list):
+        new = {**new, "x": np.array([[1], [2]])}
+        words = "column 'x' has shape (2, 1), expected one value per row"
+    with pytest.raises(DataError, match=re.escape(words)):
+        prepare.transform(new)
+
+
+def test_unknown_categories_can_be_let_through() -> None:
+    prepare = TabularPreprocessing("y").fit(TRAINED)
+    found = prepare.transform({"x": [0], "t": ["c"], "b": [True]}, unknown="missing")
+    assert (
+        found[0, prepare.feature_names_.index("t=a")] == 0
+        and found[0, prepare.feature_names_.index("t=b")] == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "table", "words"),
+    [
+        ({"target": "z"}, TRAINED, "no target column named 'z'"),
+        ({"target": "y", "ignore": ["q"]}, TRAINED, "unknown ignored column"),
+        ({"target": "y", "categorical": ["X"]}, TRAINED, "unknown categorical column"),
+        ({"target": "y"}, {"x": [1, 2], "y": ["a", None]}, "row 1 has no value in the target column 'y'"),
+        ({"target": "y"}, {"x": [1, 2], "y": ["a", "a"]}, "holds only 'a'; training needs two classes"),
+        ({"target": "y"}, {"x": [1, 2, 3], "y": ["a", "b", "c"]}, "3 different values in 3 rows"),
+        ({"target": "y", "task": "classification"}, {"x": [1, 2], "y": [0.5, 1.0]}, "'0.5', which is no class label"),
+        ({"target": "y", "task": "regression"}, {"x": [1, 2], "y": ["1", "two"]}, "row 1, column 'y' holds 'two'"),
+        ({"target": "y"}, {"x": [1], "y": [np.datetime64("2024-01-01")]}, "a date, which cannot be predicted"),
+        ({"target": "y"}, {"x": [], "y": []}, "no rows"),
+        ({}, {"x": ["1"] * 30 + ["l"]}, "row 30, column 'x' holds 'l', but 30 other rows hold numbers"),
+        ({}, {1: [2]}, "column 1 is called 1, expected a text"),
+        ({}, np.zeros((2, 2)), "data is a ndarray, expected a data frame"),
+        ({}, {"x": [1j]}, "column 'x' holds complex128"),
+        ({}, {"x": [object()]}, "row 0, column 'x' holds a object"),
+    ],
+)  # fmt: skip
+def test_tables_that_cannot_be_learnt_from(options: dict[str, Any], table: Any, words: str) -> None:
+    with pytest.raises((DataError, ConfigError), match=re.escape(words)):
+        TabularPreprocessing(**options).fit(table)
+
+
+# --- the command --------------------------------------------------------------------------------
+def test_classification_from_file_to_answers() -> None:
+    rows = passengers(400)
+    write("people.csv", rows)
+    shown = xp("train", "people.csv", "--target", "saved", "--categorical", "class", "--epochs", "20", "--hidden",
+               "16", "--out", "run").stdout  # fmt: skip
+    assert re.search(r"^age +number +feature +80 +2 ", shown, re.M)
+    assert re.search(r"^class +category +feature +- +3 +1, 2, 3$", shown, re.M)
+    assert re.search(r"^port +category .*missing: a category$", shown, re.M)
+    assert re.search(r"^boarded +date .*1912-04-10 to 1912-04-14", shown, re.M)
+    for name in ("id", "name", "crew"):
+        assert re.search(rf"^{name} .*left out", shown, re.M), name
+    assert "task: classification of 'saved', it holds texts" in shown
+    assert "324 training, 36 validation, 40 test examples" in shown
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["test_accuracy"] > 0.65 and "test_rmse" not in result
+    scores = json.loads(xp("evaluate", "run", "--json").stdout)
+    assert scores["loss"] == result["test_loss"] and scores["classes"] == ["no", "yes"]
+
+    # another order of columns, some that are new, the target absent
+    new = [
+        {k: row[k] for k in ("port", "boarded", "age", "sex", "class")} | {"shoe": "42"}
+        for row in passengers(5, 1)
+    ]
+    write("new.csv", new, ";")
+    done = xp("predict", "run", "new.csv", "--json")
+    assert "note: new.csv: ignored columns that training did not have: shoe" in done.stderr
+    answers = [json.loads(line)["predictions"][0] for line in done.stdout.splitlines()]
+    model = xpnet.load("run/model.safetensors")
+    assert model.tabular is not None
+    p = model.predict_proba(TabularPreprocessing.from_metadata(model.tabular).transform("new.csv"))
+    assert [a["class"] for a in answers] == [["no", "yes"][k] for k in p.argmax(axis=1)]
+    np.testing.assert_allclose([a["probability"] for a in answers], p.max(axis=1), rtol=1e-6)
+
+    info = json.loads(xp("info", "run/model.safetensors", "--json").stdout)
+    assert [c["column"] for c in info["columns"]][:3] == ["class", "sex", "age"]
+    assert "1912-04-10" in xp("info", "run").stdout
+    assert b"Person" not in Path("run/model.safetensors").read_bytes()
+
+
+def houses(n: int = 200) -> str:
+    rng = np.random.default_rng(3)
+    rows = []
+    for i in range(n):
+        size, town = float(rng.uniform(30, 200)), str(rng.choice(["Bern", "Graz"]))
+        price = 1e6 + 5e3 * size + (1e5 if town == "Bern" else 0.0)
+        rows.append({"size": "" if i % 9 == 0 else f"{size:.1f}", "town": town, "price": f"{price:.2f}"})
+    return write("houses.csv", rows)
+
+
+def test_regression_answers_in_its_own_units() -> None:
+    houses()
+    xp("train", "houses.csv", "--hidden", "16", "--epochs", "60", "--lr", "0.02", "--out", "run", "--quiet")
+    result = json.loads(Path("run/result.json").read_text())
+    config = runs.RunFolder("run").config()
+    assert (config.task, config.target) == ("regression", "price")
+    assert result["test_r2"] > 0.8 and result["test_loss"] < 0.2 and 1e3 < result["test_mae"] < 3e5
+    scores = json.loads(xp("evaluate", "run", "--json").stdout)
+    assert {k: scores[k] for k in ("loss", "rmse", "mae", "r2")} == {
+        k: result[f"test_{k}"] for k in ("loss", "rmse", "mae", "r2")
+    }
+    assert "R²        0." in xp("evaluate", "run").stdout
+    Path("new.csv").write_text("town,size\nBern,100\nGraz,100\n")
+    prices = [
+        json.loads(line)["values"][0]
+        for line in xp("predict", "run", "new.csv", "--json").stdout.splitlines()
+    ]
+    np.testing.assert_allclose(prices, [1.6e6, 1.5e6], rtol=0.05)
+    assert prices[0] > prices[1]
+    xp("plot", "run")
+    assert Path("run/plots/regression.png").is_file()
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_a_resumed_run_equals_an_uninterrupted_one(kind: str) -> None:
+    if kind == "regression":
+        arguments = ["train", houses(), *FAST]
+    else:
+        arguments = ["train", write("people.csv", passengers(120)), *FAST]
+    xp(*arguments, "--out", "whole", "--epochs", "4")
+    xp(*arguments, "--out", "parts", "--epochs", "2")
+    xp("train", "--resume", "parts", "--epochs", "4", "--quiet")
+    whole, parts = (json.loads(Path(f, "result.json").read_text()) for f in ("whole", "parts"))
+    same = [k for k in whole if k != "seconds"]
+    assert {k: whole[k] for k in same} == {k: parts[k] for k in same}
+    # a run on a changed file is refused
+    with open(arguments[1], "a") as file:
+        file.write(Path(arguments[1]).read_text().splitlines()[-1] + "\n")
+    assert "cannot continue" in xp("train", "--resume", "parts", "--epochs", "5", code=1).stderr
+
+
+def test_settings_of_tables() -> None:
+    houses()
+    xp("train", "houses.csv", *FAST, "--out", "plain", "--no-standardize", "--no-scale-target",
+       "--no-missing-indicator", "--ignore", "town", "--test-fraction", "0")  # fmt: skip
+    model = xpnet.load("plain/model.safetensors")
+    assert model.sizes[0] == 1 and model.tabular is not None and model.tabular["target"]["scale"] == 1.0
+    assert json.loads(Path("plain/result.json").read_text())["test_loss"] is None
+    note = xp("train", "houses.csv", "--loss", "poisson", "--epochs", "1", "--out", "poisson").stderr
+    assert "note: the target is learnt as it is, not scaled: the poisson loss" in note
+    # the last column is the target, and a table of one's own for each part
+    for part in ("valid", "test"):
+        Path(f"{part}.csv").write_text("town,price,size\nBern,1500000,80\nGraz,1300000,60\n")
+    xp("train", "houses.csv", *FAST, "--valid", "valid.csv", "--test", "test.csv", "--out", "own")
+    assert "houses (test, 2 examples)" in xp("evaluate", "own").stdout
+
+
+def test_a_share_of_arrays_can_be_held_out_too() -> None:
+    y = np.arange(60) % 3
+    np.savez("d.npz", x=np.eye(60), y=y)
+    xp("train", "d.npz", *FAST, "--test-fraction", "0.2", "--out", "run")
+    assert "d (test, 12 examples)" in xp("evaluate", "run").stdout
+
+
+REFUSED = [
+    ("train people.csv --target survived", 1, "no target column named 'survived'"),
+    ("train people.csv --ignore nam", 2, "unknown ignored column of people.csv: 'nam'; did you mean 'name'?"),
+    ("train people.csv --categorical Class", 2, "unknown categorical column"),
+    ("train people.csv --ignore saved --target saved", 2, "column 'saved' is the target"),
+    ("train people.csv --task regression", 1, "line 2, column 'saved' holds"),
+    ("train people.csv --target name --task classification", 1, "too many to be classes"),
+    ("train people.csv --data digits", 2, "the data are named twice"),
+    ("train people.csv --labels y.npy", 2, "a table has them in its --target column"),
+    ("train people.csv --valid v.npz", 2, "name a CSV or Parquet file"),
+    ("train people.csv --test new.csv --test-fraction 0.1", 2, "exclude each other"),
+    ("train people.csv --test-fraction 0.0001", 2, "leaves the test part empty"),
+    ("train people.csv --max-categories 1", 2, "max_categories must be at least 2"),
+    ("train people.csv --impute mode", 2, "'mode' is not one of"),
+    ("train digits --ignore a", 2, "ignore is a setting for tables"),
+    ("train nothing.parquet", 1, "nothing.parquet: no such file"),
+    ("train bad.parquet", 1, "not a Parquet file"),
+    ("train ragged.csv", 1, "line 3 has 1 values, expected 2"),
+    ("train infinite.csv", 1, "line 3, column 'a' holds 'inf', expected a finite number"),
+    ("train mistake.csv", 1, "line 12, column 'a' holds 'l0', but 10 other rows hold numbers"),
+    ("train no-target.csv", 1, "line 3 has no value in the target column 'y'"),
+    ("evaluate run --data new.csv", 1, "no target column named 'saved'"),
+    ("evaluate run --data people.csv --target age", 2, "predicts column 'saved', not 'age'"),
+    ("evaluate run --data d.npz", 1, "this model takes tables (CSV, Parquet) with the columns"),
+    ("predict run d.npz", 1, "this model takes tables"),
+    ("predict run other.csv", 1, "no column named 'sex'"),
+    ("predict run unknown.csv", 1, "line 2, column 'sex' holds 'cat': a category that training never saw"),
+    ("predict run unparsable.csv", 1, "line 2, column 'age' holds 'old', expected a number"),
+    ("report run --out page.pdf", 2, "expected a name ending in .html"),
+    ("report run/model.safetensors", 2, "a report needs the run folder"),
+    ("report run --data other.csv", 1, "no target column"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        write("people.csv", passengers(100))
+        row = passengers(1)[0]
+        features = {k: row[k] for k in ("class", "sex", "age", "port", "boarded")}
+        write("new.csv", [features])
+        write("unknown.csv", [features | {"sex": "cat"}])
+        write("unparsable.csv", [features | {"age": "old"}])
+        write("other.csv", [{"class": "1"}])
+        Path("bad.parquet").write_text("nothing of the kind")
+        Path("ragged.csv").write_text("a,y\n1,2\n3\n")
+        Path("infinite.csv").write_text("a,y\n1,2\ninf,3\n" + 30 * "2,2\n")
+        Path("mistake.csv").write_text("a,y\n" + "1.5,2\n" * 10 + "l0,3\n")
+        Path("no-target.csv").write_text("a,y\n1,2\n3,\n")
+        np.savez("d.npz", x=np.eye(4), y=np.arange(4) % 2)
+        xp("train", "people.csv", *FAST, "--out", "run")
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.mark.parametrize(("command", "code", "words"), REFUSED, ids=[c for c, _, _ in REFUSED])
+def test_refused(command: str, code: int, words: str, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    before = sorted(str(p) for p in trained.rglob("*"))
+    done = xp(*command.split(), code=code)
+    assert words in done.stderr and "Traceback" not in done.output
+    assert sorted(str(p) for p in trained.rglob("*")) == before, "something was written"
+
+
+def test_california_housing(data_dir: Path) -> None:
+    """A real table: 20640 rows, 207 gaps, one column of texts."""
+    path = data_dir / "california" / "housing.csv"
+    if not path.is_file():
+        pytest.skip(f"needs {path}: California housing as CSV")
+    xp("train", path, "--target", "median_house_value", "--hidden", "64,64", "--epochs", "15", "--lr", "3e-3",
+       "--schedule", "cosine", "--out", "run", "--quiet")  # fmt: skip
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["test_rmse"] < 58_000 and result["test_r2"] > 0.74
+    lines = path.read_text().splitlines()
+    Path("new.csv").write_text("\n".join(lines[:4]))
+    found = [
+        json.loads(a)["values"][0] for a in xp("predict", "run", "new.csv", "--json").stdout.splitlines()
+    ]
+    assert all(1e5 < value < 8e5 for value in found)
