@@ -19,7 +19,8 @@ export class PointsTab {
   async start() {
     this.limits = await get("/api/limits");
     this.brush = 0;
-    this.pending = []; // points on their way to the server
+    this.drawn = []; // points that are still to be sent
+    this.flying = []; // and those on their way
     this.work = Promise.resolve();
     this.plane = new Plane(this.limits.plane, {
       add: (x, y) => this.add(x, y),
@@ -49,9 +50,10 @@ export class PointsTab {
 
   // --- asking, one after the other -------------------------------------------------------------
   ask(request) {
+    const before = this.take(); // what was drawn before this was asked for
     const done = this.work.then(async () => {
       try {
-        await this.flush();
+        await this.flush(before);
         this.show(await request());
         complain("");
       } catch (error) {
@@ -105,18 +107,28 @@ export class PointsTab {
   // --- points ----------------------------------------------------------------------------------
   add(x, y) {
     const row = [Math.round(x * 1000) / 1000, Math.round(y * 1000) / 1000, this.brush];
-    this.pending.push(row);
+    this.drawn.push(row);
     this.plane.show(null, [...this.plane.rows, [...row, 0]]);
     this.timer ??= setTimeout(() => {
       this.timer = undefined;
-      this.work = this.work.then(() => this.flush().catch((error) => this.trouble(error)));
+      const rows = this.take();
+      this.work = this.work.then(() => this.flush(rows).catch((error) => this.trouble(error)));
     }, 120);
   }
 
-  async flush() {
-    if (!this.pending.length) return;
-    const rows = this.pending.splice(0);
-    this.show(await post(this.path("points"), { rows, add: true }));
+  take() {
+    const rows = this.drawn.splice(0);
+    this.flying.push(...rows);
+    return rows;
+  }
+
+  async flush(rows) {
+    if (!rows.length) return;
+    try {
+      this.show(await post(this.path("points"), { rows, add: true }), rows);
+    } finally {
+      this.flying = this.flying.filter((row) => !rows.includes(row));
+    }
   }
 
   choose(c) {
@@ -147,11 +159,11 @@ export class PointsTab {
   }
 
   // --- showing ---------------------------------------------------------------------------------
-  show(state) {
+  show(state, arrived = []) {
     this.state = state;
     this.id = state.id;
     this.network.build(state.architecture, this.limits);
-    this.plane.show(null, [...state.points.rows, ...this.pending.map((row) => [...row, 0])]);
+    this.plane.show(null, [...state.points.rows, ...[...this.flying, ...this.drawn].filter((row) => !arrived.includes(row)).map((row) => [...row, 0])]);
     this.fill();
     this.showFrame(state.frame);
     this.follow();
