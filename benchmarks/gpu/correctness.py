@@ -1,0 +1,148 @@
+"""Whether the device computes what the CPU does, and how long a whole process takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xpnet.callbacks import Callback
+
+from .parts import Finding
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def parity() -> Iterator[Finding]:
+    """The conformance check on the device, then trainings beside the CPU, then bits from run to run."""
+    from xpnet.backend import get_backend
+    from xpnet.config import TrainConfig
+    from xpnet.parity import compare_devices
+    from xpnet.testing import check_backend
+
+    try:
+        yield {"check_backend": check_backend(get_backend("cuda")), "ok": True}
+    except AssertionError as error:
+        yield {"check_backend": str(error)[:2000], "ok": False}
+    settings: dict[str, Any] = {
+        "hidden": [100, 50], "dropout": [0.2], "epochs": 3, "schedule": "cosine", "l2": 1e-4, "clip_norm": 1.0,
+    }  # fmt: skip
+    # relative difference of weights after 3 epochs that rounding may cause
+    for precision, limit in (("float32", 1e-3), ("float64", 1e-10), ("tf32", 0.05), ("bf16", 0.3)):
+        config = TrainConfig(**settings, dtype="float64" if precision == "float64" else "float32")
+        records = compare_devices(config, ["cpu", f"cuda@{precision}"])
+        last = records[-1]
+        yield {
+            "precision": precision, "start_identical": records[0]["identical"], "limit": limit,
+            "ok": records[0]["identical"] and last["weights_relative"] <= limit,
+            **{k: last[k] for k in ("weights_relative", "weights_max_abs", "loss_difference", "agreement")},
+        }  # fmt: skip
+    found = []
+    for capture in (True, False):
+        config = TrainConfig(**settings, capture=capture)
+        once, again = (_weights(config) for _ in range(2))
+        yield {"runs_bit_identical": once == again, "captured": capture, "ok": once == again}
+        found.append(once)
+    yield {"capture_changes_no_bit": found[0] == found[1], "ok": True}
+
+
+def _weights(config: Any) -> bytes:
+    """The weights after a training on the device."""
+    import dataclasses
+
+    from xpnet.run_data import load_run_data, split
+    from xpnet.runs import build_model, build_trainer
+
+    config = dataclasses.replace(config, device="cuda")
+    data = load_run_data(config)
+    training, validation = split(data, config)
+    trainer = build_trainer(config, build_model(config, data), data.task, training, validation)
+    trainer.run()
+    return trainer.latest_weights().tobytes()
+
+
+def tests() -> Iterator[Finding]:
+    """pytest on everything marked gpu; the findings are its counts and what failed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    yield {
+        **{word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)\b", done.stdout)},
+        "failures": re.findall(r"^(?:FAILED|ERROR) .*", done.stdout, re.M)[:40],
+        "ok": done.returncode == 0, "tail": done.stdout[-3000:] if done.returncode else "",
+    }  # fmt: skip
+
+
+def process() -> Iterator[Finding]:
+    """`xpnet train --device cuda` on pictures of MNIST's size, 10 epochs, twice: the second finds compiled kernels."""
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as folder:
+        rng = np.random.default_rng(0)
+        y = rng.integers(0, 10, 60_000)
+        centres = rng.integers(0, 128, (10, 784), dtype=np.uint8)
+        x = rng.integers(0, 128, (60_000, 784), dtype=np.uint8) + centres[y]
+        np.savez(Path(folder, "d.npz"), x=x, y=y)
+        environment = {**os.environ, "CUPY_CACHE_DIR": str(Path(folder, "cupy")), "XDG_CACHE_HOME": folder}
+        for name in ("first", "second"):
+            command = [
+                sys.executable, "-m", "xpnet", "train", "--data", "d.npz", "--hidden", "500", "--epochs", "10",
+                "--batch-size", "128", "--device", "cuda", "--out", name, "--json", "--quiet",
+            ]  # fmt: skip
+            path = f"{ROOT}{os.pathsep}{environment.get('PYTHONPATH', '')}"
+            started = time.perf_counter()
+            done = subprocess.run(
+                command, cwd=folder, env={**environment, "PYTHONPATH": path}, capture_output=True, text=True
+            )
+            seconds = time.perf_counter() - started
+            if done.returncode:
+                yield {"process": name, "ok": False, "error": done.stderr[-1000:]}
+                return
+            trained = json.loads(done.stdout.splitlines()[-1])["seconds"]
+            yield {
+                "process": name, "ok": True, "seconds": seconds, "epochs_s": trained, "rest_s": seconds - trained
+            }  # fmt: skip
+
+
+def accuracy() -> Iterator[Finding]:
+    """Seconds of training until MNIST's test digits are right in 98 %, after a warm-up; looking is on no clock."""
+    if not os.environ.get("XPNET_DATA"):
+        yield {"accuracy": "not measured: XPNET_DATA is not set"}
+        return
+    import xpnet
+
+    data = xpnet.data.load("mnist")
+    be = xpnet.get_backend("cuda", precision="tf32")
+    for seed in range(-1, 5):  # the first one compiles
+        model = xpnet.MLP([784, 800, 10], activation="relu", dropout=0.2, seed=max(seed, 0), device=be)
+        model.preprocessing = data.preprocessing
+        trainer = xpnet.Trainer(
+            model, (data.x_train, data.y_train), optimizer=xpnet.Adam(lr=2e-3), batch_size=512, epochs=8,
+            schedule="one_cycle",
+        )  # fmt: skip
+        pause = _Pause()
+        trainer.callbacks.append(pause)
+        spent, right = 0.0, 0.0
+        while trainer.epoch < trainer.epochs and right < 0.98:
+            begun = time.perf_counter()
+            trainer.run()
+            spent += time.perf_counter() - begun
+            right = float((model.predict(data.x_test) == data.y_test).mean())
+        if seed >= 0:
+            yield {
+                "seed": seed, "seconds": spent, "epochs": trainer.epoch, "test_accuracy": right,
+                "reached": right >= 0.98,
+            }  # fmt: skip
+
+
+class _Pause(Callback):
+    """Ends a run after one epoch; the next one goes on."""
+
+    def on_epoch_end(self, trainer: Any, record: Any) -> None:
+        trainer.stop("end of the epoch")
