@@ -29,7 +29,7 @@ LEVELS = [
     {"layers", "losses", "optim"},
     {"mlp", "examples", "update"},
     {"step"},
-    {"callbacks", "diagnostics", "judge", "resume", "conformance", "testing"},
+    {"settings", "callbacks", "diagnostics", "judge", "resume", "conformance", "testing"},
     {"train"},
     {"plots", "estimators", "exchange", "config", "runs", "reports", "doctor"},  # applications
     {"experiments", "playground"},

@@ -26,6 +26,7 @@ from .memory import free_memory, size
 from .mlp import MLP
 from .optim import Optimizer, get_optimizer
 from .schedules import ReduceOnPlateau, Schedule, get_schedule
+from .settings import check_combination, check_infogain, check_monitor, least_change, means, whole_number
 from .signals import Interrupted, Signals
 from .step import Pass, Targets, TrainingStep
 from .update import Regularization
@@ -109,7 +110,7 @@ class Trainer:
             raise ConfigError(f"task must be one of {', '.join(TASKS)}, found {task!r}")
         self.task = task or infer_task(y, chosen, model.sizes[-1])
         self.loss = chosen or default_loss(self.task, model.sizes[-1])
-        _check_combination(self.loss, self.task, model)
+        check_combination(self.loss, self.task, model)
         self.optimizer = get_optimizer(optimizer)
         self.schedule = get_schedule(schedule)
         self._constant = type(self.schedule) is Schedule and not self.schedule.warmup
@@ -117,17 +118,17 @@ class Trainer:
             # each member watches its own loss, so each needs a rate of its own
             rates = np.broadcast_to(np.asarray(self.optimizer.lr, dtype=float), model.lead)
             self.optimizer = replace(self.optimizer, lr=rates.tolist())
-        self.epochs = _whole("epochs", epochs, 0)
-        self.batch_size = _whole("batch_size", batch_size, 1)
-        patience = None if patience is None else _whole("patience", patience, 1)
-        min_delta = _least_change(min_delta)
-        self.threads = None if threads is None else _whole("threads", threads, 1)
+        self.epochs = whole_number("epochs", epochs, 0)
+        self.batch_size = whole_number("batch_size", batch_size, 1)
+        patience = None if patience is None else whole_number("patience", patience, 1)
+        min_delta = least_change(min_delta)
+        self.threads = None if threads is None else whole_number("threads", threads, 1)
         self.shuffle, self.restore_best = bool(shuffle), bool(restore_best)
         self.seed = rng.check_seed(model.seeds[0] if seed is None else seed)
         regularization = Regularization(
             l1=l1, l2=l2, max_norm=max_norm, clip_norm=clip_norm, clip_value=clip_value
         )
-        targets = Targets(label_smoothing=label_smoothing, infogain=_check_infogain(infogain, model))
+        targets = Targets(label_smoothing=label_smoothing, infogain=check_infogain(infogain, model))
         examples = prepare(
             model, x, y, loss=self.loss, task=self.task, sample_weight=sample_weight,
             class_weight=class_weight,
@@ -149,7 +150,7 @@ class Trainer:
             )
             self._validation = Pass(model, self.loss, held_out)
         self.validation_fingerprint = None if validation is None else resume.fingerprint(*validation)
-        self.monitor = self._check_monitor(monitor)
+        self.monitor = check_monitor(monitor, self.task, validated=self._validation is not None)
         self.callbacks: list[Callback] = [*callbacks]
         if statistics:
             self.callbacks.insert(0, LayerStatistics())
@@ -167,17 +168,6 @@ class Trainer:
         self._latest: np.ndarray | None = None
         self._signals = Signals()
         self._stop_reason: str | None = None
-
-    def _check_monitor(self, monitor: str | None) -> str:
-        part = "train" if self._validation is None else "valid"
-        known = ["train_loss"] + ([] if self.task == "regression" else ["train_accuracy"])
-        if part == "valid":
-            known += [name.replace("train", "valid") for name in known]
-        if monitor is None:
-            return f"{part}_{'loss' if self.task == 'regression' else 'accuracy'}"
-        if monitor not in known:
-            raise ConfigError(f"monitor must be one of {', '.join(known)} here, found {monitor!r}")
-        return monitor
 
     # --- where we are ---------------------------------------------------------------------------
     @property
@@ -304,11 +294,11 @@ class Trainer:
         self.epoch += 1
         self.batch = 0
         record: Record = {"epoch": self.epoch, "step": self.step.n_updates}
-        record |= _means("train", self.step.totals(), self.task, self.step.examples.n)
+        record |= means("train", self.step.totals(), self.task, self.step.examples.n)
         record["valid_loss"] = record["valid_accuracy"] = None
         if self._validation is not None:
             n = self._validation.examples.n
-            record |= _means("valid", self._validation.run(np.arange(n), EVALUATION_BATCH), self.task, n)
+            record |= means("valid", self._validation.run(np.arange(n), EVALUATION_BATCH), self.task, n)
         lr = np.asarray(self.optimizer.lr) * self.step.multiplier
         record["lr"] = lr.tolist() if lr.ndim else float(lr)
         record["seconds"] = self.elapsed
@@ -494,57 +484,11 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
     )
     with np.errstate(over="ignore", invalid="ignore"):
         totals = Pass(model, loss, examples).run(np.arange(examples.n), EVALUATION_BATCH)
-    means = _means("test", totals, model.task, examples.n)
-    return {"loss": means["test_loss"], "accuracy": means["test_accuracy"]}
-
-
-def _means(part: str, totals: np.ndarray, task: str, n: int) -> Record:
-    loss, weight, hits = totals
-    accuracy = None if task == "regression" else (hits / n).tolist()
-    return {f"{part}_loss": (loss / weight).tolist(), f"{part}_accuracy": accuracy}
+    result = means("test", totals, model.task, examples.n)
+    return {"loss": result["test_loss"], "accuracy": result["test_accuracy"]}
 
 
 def _pair(name: str, data: Any) -> tuple[Any, Any]:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise DataError(f"{name} must be a pair (X, y), found {type(data).__name__}")
     return data[0], data[1]
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ConfigError(f"{name} must be a whole number >= {least}, found {value!r}")
-    return int(value)
-
-
-def _least_change(value: Any) -> float:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not 0.0 <= value < np.inf:
-        raise ConfigError(f"min_delta must be a finite number >= 0, found {value!r}")
-    return float(value)
-
-
-def _check_infogain(matrix: Any, model: MLP) -> np.ndarray | None:
-    if matrix is None:
-        return None
-    matrix = np.asarray(matrix, dtype=np.float64)
-    c = model.sizes[-1]
-    if matrix.shape != (c, c) or not np.isfinite(matrix).all():
-        raise ConfigError(f"infogain must be a finite ({c}, {c}) matrix, found shape {matrix.shape}")
-    return matrix
-
-
-def _check_combination(loss: Loss, task: str, model: MLP) -> None:
-    width = model.sizes[-1]
-    fits = loss.regress if task == "regression" else loss.classify
-    if not fits or (task == "multilabel" and loss.link != "sigmoid"):
-        raise ConfigError(f"the {loss.name} loss does not fit the task {task!r}")
-    if loss.link == "softmax" and width < 2:
-        raise ConfigError(
-            "softmax_cross_entropy needs at least two outputs; for one, use binary_cross_entropy"
-        )
-    output = model.architecture["output_activation"]
-    if loss.link in ("softmax", "sigmoid", "exp") and output not in ("identity", "linear", "none"):
-        raise ConfigError(
-            f"the {loss.name} loss takes the raw outputs (it applies {loss.link} itself), but "
-            f"output_activation is {output!r}; leave it at 'identity'"
-        )
