@@ -262,7 +262,7 @@ def _loop(types: Sequence[str], n_args: int, lay: Layout) -> tuple[str, list[int
     where = [_position(names[k], pattern[k]) for k in range(len(types))]
     split = _split(index, axes)
     lines = [
-        f'extern "C" __global__ void __launch_bounds__(256) kernel({", ".join(parameters + extents)}) {{'
+        f'extern "C" __global__ void __launch_bounds__(256, 2) kernel({", ".join(parameters + extents)}) {{'
     ]
     lines += [
         f"    const {C_TYPES[types[k]]} x{k} = a{k}[0];" for k in range(n_args) if set(pattern[k]) <= {"0"}

@@ -32,7 +32,7 @@ static __device__ __forceinline__ T warp_max(T x) {
 
 # ReferenceBackend.sum, axis -1: a thread for each row of a few numbers.
 SUM_NARROW_ROWS = """
-extern "C" __global__ void __launch_bounds__(256) sum_narrow_rows(
+extern "C" __global__ void __launch_bounds__(256, 2) sum_narrow_rows(
         const T* x, T* out, const long long rows, const int width, const long long stride) {
     const long long row = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (row >= rows) return;
@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(256) sum_narrow_rows(
 
 # ReferenceBackend.sum, axis -1: a warp for each row.
 SUM_ROWS = """
-extern "C" __global__ void __launch_bounds__(256) sum_rows(
+extern "C" __global__ void __launch_bounds__(256, 2) sum_rows(
         const T* x, T* out, const long long rows, const int width, const long long stride) {
     const long long row = blockIdx.x * (long long)blockDim.y + threadIdx.y;
     if (row >= rows) return;
@@ -57,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(256) sum_rows(
 
 # ReferenceBackend.sum, axis -1: a block of 1024 threads for each long row.
 SUM_LONG_ROWS = """
-extern "C" __global__ void __launch_bounds__(1024) sum_long_rows(
+extern "C" __global__ void __launch_bounds__(1024, 1) sum_long_rows(
         const T* x, T* out, const long long rows, const long long width, const long long stride) {
     __shared__ T of_warp[32];
     const T* row = x + blockIdx.x * stride;
@@ -74,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(1024) sum_long_rows(
 
 # ReferenceBackend.sum, axis -2: 32 columns for each block, so that a warp reads neighbours.
 SUM_COLUMNS = """
-extern "C" __global__ void __launch_bounds__(512) sum_columns(
+extern "C" __global__ void __launch_bounds__(512, 2) sum_columns(
         const T* x, T* out, const int height, const int width, const long long stack, const long long stride) {
     __shared__ T part[16][33];
     const int column = blockIdx.x * 32 + threadIdx.x;
@@ -91,29 +91,33 @@ extern "C" __global__ void __launch_bounds__(512) sum_columns(
 
 # ReferenceBackend.softmax: a warp for each row.
 SOFTMAX = """
-extern "C" __global__ void __launch_bounds__(256) softmax(const T* z, T* out, const long long rows, const int width) {
+extern "C" __global__ void __launch_bounds__(256, 2) softmax(
+        const T* z, T* out, const long long rows, const int width) {
     const long long row = blockIdx.x * (long long)blockDim.y + threadIdx.y;
     if (row >= rows) return;
     z += row * width;
     out += row * width;
     const int lane = threadIdx.x;
     T top = z[lane < width ? lane : 0];
+#pragma unroll 1
     for (int j = lane + 32; j < width; j += 32) top = larger(top, z[j]);
     top = warp_max(top);
     T total = 0;
+#pragma unroll 1
     for (int j = lane; j < width; j += 32) {
         const T e = EXP(z[j] - top);
         out[j] = e;
         total += e;
     }
     total = warp_sum(total);
+#pragma unroll 1
     for (int j = lane; j < width; j += 32) out[j] = out[j] / total;
 }
 """
 
 # ReferenceBackend.softmax_cross_entropy: a warp for each row; members of a population may share targets and weights.
 SOFTMAX_CROSS_ENTROPY = """
-extern "C" __global__ void __launch_bounds__(256) softmax_cross_entropy(
+extern "C" __global__ void __launch_bounds__(256, 2) softmax_cross_entropy(
         const T* z, const T* t, const T* w, T* loss, T* out, const long long rows, const int width,
         const long long target_rows, const long long weights) {
     const long long row = blockIdx.x * (long long)blockDim.y + threadIdx.y;
@@ -123,9 +127,11 @@ extern "C" __global__ void __launch_bounds__(256) softmax_cross_entropy(
     t += row % target_rows * width;
     const int lane = threadIdx.x;
     T top = z[lane < width ? lane : 0];
+#pragma unroll 1
     for (int j = lane + 32; j < width; j += 32) top = larger(top, z[j]);
     top = warp_max(top);
     T total = 0, share = 0, cost = 0;
+#pragma unroll 1
     for (int j = lane; j < width; j += 32) {
         const T shifted = z[j] - top, e = EXP(shifted);
         total += e;
@@ -138,13 +144,14 @@ extern "C" __global__ void __launch_bounds__(256) softmax_cross_entropy(
     cost = warp_sum(cost);
     if (lane == 0) loss[row] = cost + share * LOG(total);
     const T weight = w[row % weights], factor = share / total;
+#pragma unroll 1
     for (int j = lane; j < width; j += 32) out[j] = weight * (out[j] * factor - t[j]);
 }
 """
 
 # ReferenceBackend.argmax: a warp for each row; of equal numbers the first, and a NaN before any number.
 ARGMAX = """
-extern "C" __global__ void __launch_bounds__(256) argmax(
+extern "C" __global__ void __launch_bounds__(256, 2) argmax(
         const T* x, long long* out, const long long rows, const int width) {
     const long long row = blockIdx.x * (long long)blockDim.y + threadIdx.y;
     if (row >= rows) return;
@@ -167,7 +174,7 @@ extern "C" __global__ void __launch_bounds__(256) argmax(
 
 # ReferenceBackend.gather. S is the stored type; products and sums are rounded one by one, as on the CPU.
 GATHER = """
-extern "C" __global__ void __launch_bounds__(256) gather(
+extern "C" __global__ void __launch_bounds__(256, 2) gather(
         const S* x, const long long* index, T* out, const long long rows, const int width
         SCALE_PARAMETER SHIFT_PARAMETER) {
     const long long start = blockIdx.y * (long long)blockDim.y + threadIdx.y;
@@ -194,7 +201,7 @@ static __device__ __forceinline__ void philox4x64(word c[4], word k0, word k1) {
         k1 += 0xBB67AE8584CAA73Bull;
     }
 }
-extern "C" __global__ void __launch_bounds__(256) uniform(
+extern "C" __global__ void __launch_bounds__(256, 2) uniform(
         float* out, const word* seeds, const long long* counter, const word stream, const long long each) {
     out += blockIdx.y * each;
     for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; 8 * i < each;
@@ -219,7 +226,7 @@ static __device__ __forceinline__ unsigned mix(unsigned h) {
     h *= 0xC2B2AE35u;
     return h ^ (h >> 16);
 }
-extern "C" __global__ void __launch_bounds__(256) permutation(
+extern "C" __global__ void __launch_bounds__(256, 2) permutation(
         long long* out, const unsigned* keys, const long long n, const int half_bits, const long long start,
         const long long count) {
     const unsigned mask = (1u << half_bits) - 1u;
@@ -242,7 +249,7 @@ extern "C" __global__ void __launch_bounds__(256) permutation(
 
 # Operands of products in bfloat16, rounded to the nearest, ties to even; a NaN stays one.
 TO_BFLOAT16 = """
-extern "C" __global__ void __launch_bounds__(256) to_bfloat16(
+extern "C" __global__ void __launch_bounds__(256, 2) to_bfloat16(
         const float* x, unsigned short* out, const long long rows, const int width, const long long stride,
         const int padded) {
     const long long start = blockIdx.y * (long long)blockDim.y + threadIdx.y;

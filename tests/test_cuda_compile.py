@@ -1,0 +1,141 @@
+"""Every kernel that training launches compiles to machine code, without a GPU, and keeps its numbers in registers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xpnet
+from tests.cuda_emulator import Emulator, Kernels
+from xpnet import activations, losses
+from xpnet.backend.cuda import kernels, nvrtc
+from xpnet.backend.cuda.backend import CudaBackend
+from xpnet.errors import DeviceError
+from xpnet.examples import prepare
+from xpnet.losses import get_loss
+from xpnet.optim import get_optimizer
+from xpnet.step import Targets, TrainingStep
+from xpnet.update import Regularization
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+
+X = np.zeros((40, 12), np.uint8)
+LABELS = np.arange(40) % 4
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+REGULARIZATIONS = (
+    {}, {"l1": 0.1}, {"l2": 0.1}, {"l1": 0.1, "l2": 0.1, "clip_value": 1.0}, {"clip_norm": 1.0},
+    {"l2": 0.1, "clip_norm": 1.0, "max_norm": 1.0},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiler():
+    pytest.importorskip(
+        "cuda.pathfinder", reason='cuda-pathfinder is absent: pip install "xpnet[cuda-check]"'
+    )
+    try:
+        nvrtc.compile_kernels('extern "C" __global__ void nothing() {}', "sm_90")
+    except RuntimeError as error:
+        pytest.skip(f'NVRTC is absent: pip install "xpnet[cuda-check]" ({str(error).splitlines()[0]})')
+
+
+def _step(be, dtype, architecture=None, loss="softmax_cross_entropy", **options):
+    """Ask for one step of training and one batch of another size, of a net that has room for 16 bytes at a time."""
+    model = xpnet.MLP([12, 8, 4], dtype=dtype, device=be, seed=1, **architecture or {})
+    chosen = get_loss(loss)
+    task = "classification" if chosen.classify else "regression"
+    y = LABELS if chosen.classify else np.ones((40, 4))
+    weights = np.ones(40) if options.pop("weights", False) else None
+    examples = prepare(model, X, y, loss=chosen, task=task, sample_weight=weights)
+    model.task = task
+    optimizer = get_optimizer(options.pop("optimizer", "sgd"), **options.pop("settings", {}))
+    targets = Targets(label_smoothing=options.pop("label_smoothing", 0.0))
+    step = TrainingStep(model, chosen, examples, optimizer, Regularization(**options), targets)
+    step(np.arange(16))
+    step(np.arange(5))
+
+
+def _all_kernels(dtype) -> dict[str, str]:
+    found = Kernels(Path())
+    be = CudaBackend(Emulator(found, dry=True))
+    names = [*activations.NAMES, "leaky_relu:0.2", "elu:0.5", "prelu", "maxout:3"]
+    for name in names:
+        if name != "step":  # has no gradient
+            _step(be, dtype, {"activation": name})
+    be.map(activations.get_activation("step").with_bias, be.empty((8, 4), dtype), be.empty((1, 4), dtype),
+           out=be.empty((8, 4), dtype))  # fmt: skip
+    for loss in (*losses.NAMES, "huber:0.3", "quantile:0.9"):
+        _step(be, dtype, loss=loss)
+    for optimizer in OPTIMIZERS:
+        for regularization in REGULARIZATIONS:
+            _step(be, dtype, optimizer=optimizer, **regularization)
+        _step(be, dtype, {"n_models": 3}, optimizer=optimizer, settings={"lr": [0.1, 0.2, 0.3]}, l2=0.1)
+    noisy = {"dropout": 0.2, "input_dropout": 0.1, "input_noise": 0.1}
+    _step(be, dtype, {**noisy, "n_models": 3}, weights=True, label_smoothing=0.1)
+    wide = be.empty((3, 2000), dtype)
+    be.sum(wide, axis=-1, out=be.empty((3,), dtype))
+    be.softmax(wide, out=wide)
+    for name in kernels.NAMES:
+        found.add(*kernels.source(name, dtype))
+    if dtype == "float32":
+        _step(CudaBackend(Emulator(found, dry=True), "bf16"), dtype)
+    for stored in ("uint8", "float32", "float64"):
+        for scale in ("number", "array"):
+            found.add(*kernels.gather(stored, dtype, scale, scale))
+    return found.sources
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[str, str]:
+    return _all_kernels("float32") | _all_kernels("float64")
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_and_none_spills(sources):
+    assert len(sources) > 200
+    text = "\n".join(sources.values())
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda arch: nvrtc.compile_kernels(text, arch), ARCHITECTURES))
+    for arch, (cubin, usage) in zip(ARCHITECTURES, results, strict=True):
+        assert cubin[:4] == b"\x7fELF"
+        assert set(usage) == set(sources)
+        spilled = {name: use for name, use in usage.items() if use.spilled}
+        assert not spilled, f"{arch}: {spilled}"
+        # exact sines of large numbers need a small array, and nothing else does
+        framed = [name for name, use in usage.items() if use.stack and "cos" not in sources[name]]
+        assert not framed, f"{arch}: {framed}"
+        assert max(use.registers for use in usage.values()) <= 128
+        assert max(use.shared for use in usage.values()) <= 48 * 1024
+
+
+def test_a_kernel_that_spills_is_noticed():
+    source = """
+extern "C" __global__ void __launch_bounds__(1024, 2) spills(float* x) {
+    float v[64];
+#pragma unroll
+    for (int i = 0; i < 64; ++i) v[i] = x[i * 1024 + threadIdx.x];
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 64; ++i) x[i * 1024 + threadIdx.x] = v[63 - i] * v[(i * 7) % 64];
+}
+"""
+    _, usage = nvrtc.compile_kernels(source, "sm_90")
+    assert usage["spills"].spilled > 0 and usage["spills"].registers <= 32
+
+
+def test_a_wrong_kernel_is_an_error_with_the_words_of_the_compiler():
+    with pytest.raises(DeviceError, match=r'do not compile for sm_90(.|\n)*identifier "y" is undefined'):
+        nvrtc.compile_kernels('extern "C" __global__ void wrong(float* x) { x[0] = y; }', "sm_90")
+
+
+def test_no_kernel_includes_a_header_or_adds_in_an_order_of_its_own(sources):
+    for name, source in sources.items():
+        assert "#include" not in source and "atomic" not in source, name
+
+
+def test_kernels_of_single_elements_move_16_bytes_at_a_time(sources):
+    vector = [s for s in sources.values() if "struct alignas(16)" in s]
+    assert len(vector) > 100
