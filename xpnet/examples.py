@@ -138,7 +138,6 @@ def prepare(
     else:
         rows = model.be.asarray(_rows(model, x, recipe, name))
         n = int(rows.shape[0])
-    weights = None if sample_weight is None else check_weights(sample_weight, n, name=f"{name}sample_weight")
     examples = Examples(
         rows, n, scale=_factor(model, recipe.scale),
         shift=_factor(model, recipe.shift),
@@ -147,22 +146,52 @@ def prepare(
         y = check_labels(y, n, n_classes=max(width, 2), name=f"{name}y")
         if training:
             check_trainable_labels(y)
-        if class_weight is not None:
-            by_class = _class_weights(class_weight, y, max(width, 2))
-            weights = by_class if weights is None else weights * by_class
         examples = _with_classes(model, examples, y, loss, width)
     else:
-        if class_weight is not None:
-            raise ConfigError(f"class_weight needs class labels, but the task is {task}")
         y = check_targets(y, n, width, unit_interval=task == "multilabel", name=f"{name}y")
         if loss.link == "exp" and (y < 0).any():
             raise DataError(
                 f"{name}y has {int((y < 0).sum())} negative values; the Poisson loss needs counts >= 0"
             )
         examples = replace(examples, targets=model.be.asarray(_narrowed(y, model.dtype, f"{name}y")))
-    if weights is not None:
-        examples = replace(examples, weights=model.be.asarray(_usable_weights(weights, model.dtype, name)))
-    return examples
+    weights = example_weights(
+        y, n, task=task, n_classes=max(width, 2), dtype=model.dtype, sample_weight=sample_weight,
+        class_weight=class_weight, name=name,
+    )  # fmt: skip
+    return examples if weights is None else replace(examples, weights=model.be.asarray(weights))
+
+
+def example_weights(
+    y: np.ndarray, n: int, *, task: str, n_classes: int, dtype: str, sample_weight: Any = None,
+    class_weight: Mapping[int, float] | str | None = None, name: str = "",
+) -> np.ndarray | None:  # fmt: skip
+    """Return the weight of each example, sample_weight times class_weight, or None where there are none.
+
+    Parameters
+    ----------
+    y : (N,) or (N, C) array
+        The targets, checked.
+    n : int
+        N.
+    task : {"classification", "multilabel", "regression"}
+    n_classes : int
+    dtype : str
+        Of the result.
+    sample_weight, class_weight, name
+        As for `prepare`.
+
+    Raises
+    ------
+    DataError, ConfigError
+        Weights that cannot be used.
+    """
+    weights = None if sample_weight is None else check_weights(sample_weight, n, name=f"{name}sample_weight")
+    if class_weight is not None:
+        if task != "classification":
+            raise ConfigError(f"class_weight needs class labels, but the task is {task}")
+        by_class = _class_weights(class_weight, y, n_classes)
+        weights = by_class if weights is None else weights * by_class
+    return None if weights is None else _usable_weights(weights, dtype, name)
 
 
 def _rows(model: MLP, x: Any, recipe: Preprocessing, name: str) -> np.ndarray:
