@@ -13,7 +13,11 @@ import xpnet
 from xpnet.cli import commands
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md", ROOT / "CONTRIBUTING.md",
+    *(p for p in sorted(DOCS.rglob("*.md")) if DOCS / "generated" not in p.parents),
+]  # fmt: skip
 
 
 def test_python_blocks_of_the_readme_run(tmp_path, monkeypatch, capsys):
@@ -26,6 +30,44 @@ def test_python_blocks_of_the_readme_run(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "circle.safetensors").exists()
     accuracy = float(capsys.readouterr().out.splitlines()[0])
     assert accuracy > 0.9
+
+
+def _run_blocks(page, kinds, namespace):
+    """Run the code blocks of a page in order: ```python is xpnet's, ```py that of another library."""
+    blocks = re.findall(r"^```(python|py)\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+    assert {kind for kind, _ in blocks} >= set(kinds)
+    for kind, block in blocks:
+        if kind in kinds:
+            exec(compile(block, page.name, "exec"), namespace)
+    return namespace
+
+
+@pytest.mark.parametrize("name", ["index", "coming-from-pytorch", "coming-from-keras"])
+def test_python_blocks_of_a_page_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    history = _run_blocks(DOCS / f"{name}.md", ["python"], {})["history"]
+    assert max(history.column("valid_accuracy")) > 0.9
+
+
+def test_both_sides_of_coming_from_scikit_learn_run(capsys):
+    _run_blocks(DOCS / "coming-from-scikit-learn.md", ["python", "py"], {})
+    theirs, ours = (float(line.split()[0]) for line in capsys.readouterr().out.splitlines()[:2])
+    assert theirs > 0.9 and ours > 0.9
+
+
+@pytest.mark.filterwarnings("ignore")  # what other libraries deprecate is their business
+@pytest.mark.parametrize(
+    ("name", "library"), [("coming-from-pytorch", "torch"), ("coming-from-keras", "keras")]
+)
+def test_the_other_side_of_a_page_runs(name, library, capsys):
+    pytest.importorskip(library)
+    _run_blocks(DOCS / f"{name}.md", ["python", "py"], {})
+    assert float(capsys.readouterr().out.splitlines()[0]) > 0.9
+
+
+def test_every_page_is_in_the_index():
+    listed = set(re.findall(r"^([\w/-]+)$", (DOCS / "index.md").read_text(encoding="utf-8"), re.M))
+    assert {p.stem for p in DOCS.glob("*.md")} - {"index"} <= listed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
