@@ -14,6 +14,7 @@ from .backend import Array, Backend, get_backend
 from .data.dataset import Preprocessing
 from .errors import ConfigError, DataError, FileFormatError
 from .init import draw
+from .interchange import follow, to_host
 from .layers import Context, Dense, Dropout, InputNoise, Layer, hidden_layer
 from .losses import Loss, get_loss
 from .params import ParameterLayout, ParamSpec
@@ -282,6 +283,7 @@ class MLP:
 
     def rows(self, x: Any) -> np.ndarray:
         """Check samples and bring them to rows (B, I) of numbers in the model's dtype, on the host."""
+        x = to_host(x)
         if self.preprocessing is not None:
             x = self.preprocessing(np.asarray(x), self.dtype)
         x = np.asarray(x)
@@ -293,8 +295,15 @@ class MLP:
             raise DataError(f"expected samples of real numbers, found dtype {x.dtype}")
         return x.astype(self.dtype, copy=False)
 
-    def outputs(self, x: Any) -> np.ndarray:
-        """Return what the last layer gives for samples x (B, ...), as (B, O) or (M, B, O) on the host."""
+    def outputs(self, x: Any) -> Any:
+        """Return what the last layer gives for samples x (B, ...), as (B, O) or (M, B, O).
+
+        An array of PyTorch, CuPy or another Array-API library is answered in that library, on its device; everything
+        else by a NumPy array. So it is with `predict`, `predict_proba` and `activations` too.
+        """
+        return follow(x, self._outputs(x))
+
+    def _outputs(self, x: Any) -> np.ndarray:
         rows = self.rows(x)
         result = np.empty((*self.lead, len(rows), self.sizes[-1]), self.dtype)
         for start in range(0, len(rows), _CHUNK):
@@ -306,7 +315,7 @@ class MLP:
             result[..., start : start + len(chunk), :] = self._inference[len(chunk)](chunk)
         return result
 
-    def activations(self, x: Any) -> list[np.ndarray]:
+    def activations(self, x: Any) -> list[Any]:
         """Return what every layer gives for samples x (B, ...): the hidden layers in order, then the outputs.
 
         Parameters
@@ -317,7 +326,7 @@ class MLP:
         Returns
         -------
         list of ndarray
-            One (..., B, O) per layer of `sizes` after the first, on the host, after its activation function;
+            One (..., B, O) per layer of `sizes` after the first, after its activation function;
             dropout and noise do not act. The last is `outputs(x)`.
 
         Raises
@@ -341,9 +350,9 @@ class MLP:
                 result.append(np.empty(0))
             if result:
                 result[-1] = np.array(self.be.to_numpy(h))
-        return result
+        return [follow(x, layer) for layer in result]
 
-    def predict_proba(self, x: Any) -> np.ndarray:
+    def predict_proba(self, x: Any) -> Any:
         """Return class probabilities (B, C), or (M, B, C) for a population.
 
         Softmax or sigmoid of the outputs, as the loss implies; a single sigmoid output gives two columns. After
@@ -360,7 +369,9 @@ class MLP:
             raise ConfigError(
                 f"the {loss.name} loss gives scores, not probabilities; use outputs() or predict()"
             )
-        h = self.outputs(x)
+        return follow(x, self._probabilities(self._outputs(x), loss))
+
+    def _probabilities(self, h: np.ndarray, loss: Loss) -> np.ndarray:
         if loss.link == "softmax":
             return get_backend("cpu").softmax(h, out=h)
         p = _sigmoid(np, h) if loss.link == "sigmoid" else np.clip(h, 0.0, 1.0)
@@ -371,13 +382,15 @@ class MLP:
         total = p.sum(axis=-1, keepdims=True)
         return np.divide(p, total, out=np.full_like(p, 1.0 / p.shape[-1]), where=total > 0.0)
 
-    def predict(self, x: Any) -> np.ndarray:
+    def predict(self, x: Any) -> Any:
         """Return class indices (B,) int64, labels (B, O) for multi-label, or predicted values (B, O).
 
         A population adds its axis M in front.
         """
         self._need_task()
-        h, loss = self.outputs(x), self._loss()
+        return follow(x, self._predictions(self._outputs(x), self._loss()))
+
+    def _predictions(self, h: np.ndarray, loss: Loss) -> np.ndarray:
         if self.task == "regression":
             return np.exp(h) if loss.link == "exp" else h
         if self.task == "multilabel":

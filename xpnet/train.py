@@ -20,6 +20,7 @@ from .backend import Backend
 from .callbacks import Callback, EpochTable, LayerStatistics
 from .errors import ConfigError, DataError, DeviceError, DivergedError, OutOfMemoryError, XpnetError
 from .examples import TASKS, default_loss, infer_task, prepare
+from .interchange import to_host
 from .judge import Judge
 from .losses import Loss, get_loss
 from .memory import free_memory, size
@@ -104,6 +105,9 @@ class Trainer:
         verbose: bool = False, threads: int | None = None,
     ):  # fmt: skip
         x, y = _pair("data", data)
+        if isinstance(validation, (tuple, list)):
+            validation = tuple(to_host(part, f"part {i} of validation") for i, part in enumerate(validation))
+        sample_weight = to_host(sample_weight, "sample_weight")
         self.model = model
         chosen = None if loss is None else get_loss(loss)
         if task is not None and task not in TASKS:
@@ -480,7 +484,8 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
         raise ConfigError("the model has not been trained: call xpnet.fit(model, (X, y)) or load a file")
     loss = get_loss(model.loss)
     examples = prepare(
-        model, *_pair("data", data), loss=loss, task=model.task, sample_weight=sample_weight, training=False
+        model, *_pair("data", data), loss=loss, task=model.task, sample_weight=to_host(sample_weight, "sample_weight"),
+        training=False,
     )
     with np.errstate(over="ignore", invalid="ignore"):
         totals = Pass(model, loss, examples).run(np.arange(examples.n), EVALUATION_BATCH)
@@ -491,4 +496,4 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
 def _pair(name: str, data: Any) -> tuple[Any, Any]:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise DataError(f"{name} must be a pair (X, y), found {type(data).__name__}")
-    return data[0], data[1]
+    return to_host(data[0], f"X of {name}"), to_host(data[1], f"y of {name}")

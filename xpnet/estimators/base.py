@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..callbacks import Callback
 from ..data.checks import check_weights
 from ..errors import ConfigError, DataError, DeviceError, unknown_name
+from ..interchange import check_together, device_name, to_host
 from ..losses import get_loss
 from ..mlp import DTYPES, MLP
 from ..optim import Optimizer, get_optimizer
@@ -134,6 +135,12 @@ class BaseMLP(BaseEstimator):
         return None
 
     # --- fitting ----------------------------------------------------------------------------------
+    def _on_host(self, **arrays: Any) -> list[Any]:
+        """Return arrays that belong together on the host, and remember where X was."""
+        check_together(**arrays)
+        self._place = device_name(arrays["X"])
+        return [to_host(array, name) for name, array in arrays.items()]
+
     def _check(self, x: Any, y: Any, reset: bool) -> tuple[Any, np.ndarray]:
         x, y = validate_data(
             self, x, y, reset=reset, accept_sparse="csr", multi_output=True, dtype=INPUT_TYPES,
@@ -230,7 +237,7 @@ class BaseMLP(BaseEstimator):
         self.model_ = MLP(
             [self.n_features_in_, *hidden, self.n_outputs_], activation=activation,
             dropout=dropout, input_dropout=self.input_dropout, input_noise=noise, init=self.init,
-            seed=seed, dtype=self.dtype_, device="cpu" if self.device is None else self.device,
+            seed=seed, dtype=self.dtype_, device=self._place if self.device is None else self.device,
         )  # fmt: skip
         self.n_layers_ = len(hidden) + 2
         link = get_loss(self._loss_name()).link
@@ -311,7 +318,7 @@ class BaseMLP(BaseEstimator):
     def _through(self, method: Callable[[np.ndarray], np.ndarray], x: Any) -> np.ndarray:
         """Apply a method of the model to samples, chunk by chunk."""
         check_is_fitted(self)
-        x = validate_data(self, x, reset=False, accept_sparse="csr", dtype=INPUT_TYPES)
+        x = validate_data(self, to_host(x), reset=False, accept_sparse="csr", dtype=INPUT_TYPES)
         parts = []
         for start in range(0, x.shape[0], CHUNK):
             chunk = x[start : start + CHUNK]
@@ -359,9 +366,14 @@ class BaseMLP(BaseEstimator):
             state["model_"] = {
                 "architecture": model.architecture, "seed": model.seeds[0], "dtype": model.dtype,
                 "task": model.task, "loss": model.loss, "weights": model.get_weights(),
-                "device": self.device if isinstance(self.device, str) else "cpu",
+                "device": self._device_kept(),
             }  # fmt: skip
         return state
+
+    def _device_kept(self) -> str:
+        if self.device is None:
+            return self.model_.be.device
+        return self.device if isinstance(self.device, str) else "cpu"
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)

@@ -13,6 +13,7 @@ from sklearn.utils.validation import column_or_1d
 
 from ..callbacks import Callback
 from ..errors import ConfigError, DataError
+from ..interchange import follow, to_host
 from ..losses import get_loss
 from ..optim import Optimizer
 from ..schedules import Schedule
@@ -295,6 +296,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         DivergedError
             Loss or weights are no longer finite.
         """
+        X, y, sample_weight, X_val, y_val, sample_weight_val = self._on_host(
+            X=X, y=y, sample_weight=sample_weight, X_val=X_val, y_val=y_val, sample_weight_val=sample_weight_val
+        )
         goes_on = self.warm_start and hasattr(self, "model_")
         x, y = self._check(X, y, reset=not goes_on)
         return self._fit_checked(x, y, sample_weight, (X_val, y_val, sample_weight_val), goes_on)
@@ -340,6 +344,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         if first and classes is None:
             raise DataError("the first call of partial_fit needs classes, all labels that will occur")
+        X, y, sample_weight = self._on_host(X=X, y=y, sample_weight=sample_weight)
+        classes = to_host(classes, "classes")
         x, y = self._check(X, y, reset=first)
         y = self._labels(y)
         if first:
@@ -397,28 +403,31 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return checked_weights(table[t] if w is None else w * table[t], len(t), "class_weight")
 
     # --- predicting -------------------------------------------------------------------------------
-    def predict(self, X: Any) -> np.ndarray:
-        """Return the label of each sample (N,), or 0 and 1 per label (N, O)."""
+    def predict(self, X: Any) -> Any:
+        """Return the label of each sample (N,), or 0 and 1 per label (N, O).
+
+        Numbers come in the array library of X and on its device, as from all methods that predict; text in NumPy.
+        """
         result = self._through(lambda rows: self.model_.predict(rows), X)
-        return result if self._multilabel else self.classes_[result]
+        return follow(X, result if self._multilabel else self.classes_[result])
 
     @available_if(_knows_probabilities)
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class (N, C), or of each label (N, O); not with the hinge loss."""
-        return self._through(lambda rows: self.model_.predict_proba(rows), X)
+        return follow(X, self._through(lambda rows: self.model_.predict_proba(rows), X))
 
     @available_if(_knows_probabilities)
-    def predict_log_proba(self, X: Any) -> np.ndarray:
+    def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithm of `predict_proba`."""
         with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
+            return follow(X, np.log(self.predict_proba(to_host(X))))
 
-    def decision_function(self, X: Any) -> np.ndarray:
+    def decision_function(self, X: Any) -> Any:
         """Return the scores before softmax or sigmoid: (N, C), (N, O), or (N,) for two classes."""
         h = self._through(lambda rows: self.model_.outputs(rows), X)
         if self._multilabel or len(self.classes_) > 2:
-            return h
-        return h[:, 1] - h[:, 0] if h.shape[1] == 2 else h[:, 0] - self._loss_known().threshold
+            return follow(X, h)
+        return follow(X, h[:, 1] - h[:, 0] if h.shape[1] == 2 else h[:, 0] - self._loss_known().threshold)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

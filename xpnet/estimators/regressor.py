@@ -11,6 +11,7 @@ from sklearn.metrics import r2_score
 
 from ..callbacks import Callback
 from ..errors import DataError
+from ..interchange import follow
 from ..losses import get_loss
 from ..optim import Optimizer
 from ..schedules import Schedule
@@ -128,8 +129,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     [250000.0]
     """
 
-    target_mean_: np.ndarray
-    target_scale_: np.ndarray
     scale_target: bool
     _task = "regression"
     _y_numeric = True
@@ -228,17 +227,29 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _scale_targets(self, t: np.ndarray, w: np.ndarray | None, *, fit: bool) -> np.ndarray:
         if fit:
-            self.target_mean_, self.target_scale_ = np.zeros(t.shape[1]), np.ones(t.shape[1])
+            mean, scale = np.zeros(t.shape[1]), np.ones(t.shape[1])
             if self.scale_target:
-                mean = np.average(t, axis=0, weights=w)
+                centre = np.average(t, axis=0, weights=w)
                 if self._log_link:
-                    scale = mean
+                    scale = centre
                 else:
-                    self.target_mean_ = mean
+                    mean = centre
                     scale = np.sqrt(np.average(np.square(t - mean), axis=0, weights=w))
-                varies = scale > 10.0 * np.finfo(np.float64).eps * np.abs(mean)
-                self.target_scale_ = np.where(varies, scale, 1.0)
+                varies = scale > 10.0 * np.finfo(np.float64).eps * np.abs(centre)
+                scale = np.where(varies, scale, 1.0)
+            self._target_units = (mean, scale)
         return (t - self.target_mean_) / self.target_scale_
+
+    # Properties, because scikit-learn wants arrays among the attributes in the library of X: these are always NumPy's.
+    @property
+    def target_mean_(self) -> np.ndarray:
+        """What was subtracted from each target (O,) while training."""
+        return self._target_units[0]
+
+    @property
+    def target_scale_(self) -> np.ndarray:
+        """What each target (O,) was divided by while training."""
+        return self._target_units[1]
 
     @property
     def _log_link(self) -> bool:
@@ -280,6 +291,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         DivergedError
             Loss or weights are no longer finite.
         """
+        X, y, sample_weight, X_val, y_val, sample_weight_val = self._on_host(
+            X=X, y=y, sample_weight=sample_weight, X_val=X_val, y_val=y_val, sample_weight_val=sample_weight_val
+        )
         goes_on = self.warm_start and hasattr(self, "model_")
         part = self._part(X, y, sample_weight, first=not goes_on)
         validation = None
@@ -295,6 +309,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
         The first call decides the scaling of features and targets.
         """
+        X, y, sample_weight = self._on_host(X=X, y=y, sample_weight=sample_weight)
         self._train(self._part(X, y, sample_weight, first=not hasattr(self, "model_")), None, partial=True)
         return self
 
@@ -312,11 +327,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return t
 
     # --- predicting -------------------------------------------------------------------------------
-    def predict(self, X: Any) -> np.ndarray:
-        """Return predictions (N,) where y was one-dimensional, else (N, O)."""
+    def predict(self, X: Any) -> Any:
+        """Return predictions (N,) where y was one-dimensional, else (N, O); in X's array library, on its device."""
         values = self._through(lambda rows: self.model_.predict(rows), X)
         result = (values * self.target_scale_ + self.target_mean_).astype(values.dtype)
-        return result[:, 0] if self._flat else result
+        return follow(X, result[:, 0] if self._flat else result)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

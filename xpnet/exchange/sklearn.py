@@ -129,7 +129,7 @@ def from_sklearn(source: Any, *, dtype: str = "float64", device: Any = None) -> 
         task, loss = "regression", "poisson" if link == "exp" else "squared_error"
         result = MLPRegressor(**shared, scale_target=False, loss=loss)
         result._flat, result._n_targets = sizes[-1] == 1, sizes[-1]
-        result.target_mean_, result.target_scale_ = np.zeros(sizes[-1]), np.ones(sizes[-1])
+        result._target_units = np.zeros(sizes[-1]), np.ones(sizes[-1])
     model = MLP(sizes, activation=source.activation, dtype=dtype, device="cpu" if device is None else device)
     model.task, model.loss = task, loss
     fill(model, [(w.T, b) for w, b in zip(source.coefs_, source.intercepts_, strict=True)])
