@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import array_api_strict
 import numpy as np
 import pytest
 
 from xpnet import Backend, get_backend
+from xpnet.backend.cuda.probe import probe
 from xpnet.backend.reference import ReferenceBackend
 
 BACKENDS = {
@@ -21,10 +23,20 @@ BACKENDS = {
 }
 
 
-@pytest.fixture(params=list(BACKENDS))
+@pytest.fixture(params=[*BACKENDS, pytest.param("cuda", marks=pytest.mark.gpu)])
 def be(request: pytest.FixtureRequest) -> Backend:
-    """Each back end that runs without a GPU."""
+    """Each back end; that of CUDA where there is a device."""
+    if request.param == "cuda":
+        return cuda()
     return BACKENDS[request.param]()
+
+
+def cuda(**options: Any) -> Backend:
+    """The back end of the first CUDA device; skips the test where there is none, and says why."""
+    finding = probe()
+    if not finding.available:
+        pytest.skip(f"needs a CUDA device: {finding.message}")
+    return get_backend("cuda", **options)
 
 
 @pytest.fixture

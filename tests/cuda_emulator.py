@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.backend.cuda import schedule
+
 COMPILER = shutil.which("g++") or shutil.which("c++")
 
 _SHIM = r"""
@@ -238,7 +240,8 @@ class Emulator:
 
     def __init__(self, kernels: Kernels, dry: bool = False):
         self.kernels, self.dry = kernels, dry
-        self.record: list[Callable[[], None]] | None = None
+        self.record: list[schedule.Operation] | None = None
+        self._random = np.random.default_rng(0)
         self.log: list[str] = []  # what was asked for since it was last emptied
         self._checked: dict[str, list[tuple[str, bool]]] = {}
 
@@ -272,12 +275,12 @@ class Emulator:
     def lost(self, error: BaseException) -> str | None:
         return None
 
-    def _do(self, what: str, call: Callable[[], None]) -> None:
-        self.log.append(what)
+    def _do(self, operation: schedule.Operation) -> None:
+        self.log.append(operation.what)
         if self.record is not None:
-            self.record.append(call)
+            self.record.append(operation)
         elif not self.dry:
-            call()
+            operation.run(0)
 
     def launch(self, name, source, grid, block, args) -> None:
         if name not in self._checked:
@@ -299,12 +302,12 @@ class Emulator:
         places = [ctypes.addressof(b) if isinstance(b, ctypes.c_void_p) else b.ctypes.data for b in boxes]
         table = (ctypes.c_void_p * len(places))(*places)
 
-        def call() -> None:
+        def run(lane: int) -> None:
             status = self.kernels.function(name)(*grid, *block, table)
             assert status == 0, f"{name}: threads wait for each other at different places"
             del boxes[len(boxes) :]  # the table points into them
 
-        self._do(name, call)
+        self._do(schedule.launch(name, run, schedule.pointers(name, source), args, self.address))
 
     def multiply(self, product, a, b, out, precision) -> None:
         def matrix(x, m, transposed):
@@ -316,7 +319,7 @@ class Emulator:
                 stack = _flat(values, m, product.batch)
             return np.swapaxes(stack, -1, -2) if transposed else stack
 
-        def call() -> None:
+        def run(lane: int) -> None:
             first = matrix(b, product.first, product.first.transposed)
             second = matrix(a, product.second, product.second.transposed)
             assert first.shape[-2:] == (product.m, product.k) and second.shape[-2:] == (product.k, product.n)
@@ -324,7 +327,8 @@ class Emulator:
             result[...] = first @ second
 
         assert precision != "bf16" or a.dtype == b.dtype == np.uint16
-        self._do("multiply", call)
+        reads, writes = (tuple(schedule.region(self.address(x), x) for x in xs) for xs in ((a, b), (out,)))
+        self._do(schedule.Operation("multiply", run, reads, writes))
 
     def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
         self.record = []
@@ -333,9 +337,17 @@ class Emulator:
         finally:
             record, self.record = self.record, None
 
+        waits_for = schedule.dependencies(record)
+
         def replay() -> None:
-            for call in [] if self.dry else record:
-                call()
+            """In any order that the dependencies allow, another one each time."""
+            left, done = list(range(len(record))), set()
+            while left and not self.dry:
+                ready = [i for i in left if waits_for[i] <= done]
+                i = ready[self._random.integers(len(ready))]
+                record[i].run(0)
+                left.remove(i)
+                done.add(i)
 
         replay.record = record
         return replay

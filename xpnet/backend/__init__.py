@@ -247,7 +247,9 @@ def _make(device: str | types.ModuleType, precision: str | None) -> Backend:
 
         return ReferenceBackend(device)
     if device == "auto":
-        device = "numba" if importlib.util.find_spec("numba") else "cpu"
+        from .cuda.probe import probe
+
+        device = "cuda" if probe().available else "numba" if importlib.util.find_spec("numba") else "cpu"
     if device == "cpu":
         from .cpu import CpuBackend
 
@@ -260,9 +262,14 @@ def _make(device: str | types.ModuleType, precision: str | None) -> Backend:
         from .cuda.probe import probe
 
         finding = probe(None if number[1] is None else int(number[1]))
-        reason = "this version of xpnet has no CUDA back end yet" if finding.available else finding.message
+        if finding.available:
+            from .cuda.backend import on_device
+
+            return on_device(int(number[1] or 0), precision)
         advice = f"To mend it: {finding.advice}. " if finding.advice else ""
-        raise DeviceError(f"device {device!r} is not available: {reason}. {advice}Or use --device cpu.")
+        raise DeviceError(
+            f"device {device!r} is not available: {finding.message}. {advice}Or use --device cpu."
+        )
     raise ConfigError(f"unknown device {device!r}; expected one of {DEVICES}")
 
 

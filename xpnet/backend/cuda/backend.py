@@ -18,6 +18,7 @@ from ..program import Program, trace
 from ..reference import ReferenceBackend
 from . import formulas, kernels
 from .products import Product, describe
+from .schedule import region
 
 Numbers = Sequence[Any]
 #: Blocks of a loop over elements: more than any device runs at a time; each thread then takes several elements.
@@ -118,9 +119,9 @@ class CudaBackend(ReferenceBackend):
         """Forget rounded copies of what has just been written."""
         if self._rounded:
             for out in outs:
-                region = _region(self.runtime.address(out), out)
+                written = region(self.runtime.address(out), out)
                 for key, (source, _) in list(self._rounded.items()):
-                    if source.start < region.stop and region.start < source.stop:
+                    if source.start < written.stop and written.start < source.stop:
                         del self._rounded[key]
 
     def _dense(self, x: Array) -> Array:
@@ -180,7 +181,7 @@ class CudaBackend(ReferenceBackend):
         self._launch(kernels.source("to_bfloat16"), grid, block, (x, whole, *numbers), (whole,))
         result = whole[..., :width]
         if self._rounded is not None:
-            self._rounded[key] = (_region(self.runtime.address(x), x), result)
+            self._rounded[key] = (region(self.runtime.address(x), x), result)
         return result
 
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
@@ -350,6 +351,13 @@ class CudaBackend(ReferenceBackend):
         return replay
 
 
+def on_device(number: int, precision: str | None) -> CudaBackend:
+    """Return the back end of device `number`; `probe` has said that it can be used."""
+    from .runtime import CupyRuntime
+
+    return CudaBackend(CupyRuntime(number), precision)
+
+
 def _warps_grid(rows: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Grid and block of kernels that give each row a warp."""
     return (-(-rows // kernels.WARPS), 1), (kernels.WARP, kernels.WARPS)
@@ -362,12 +370,6 @@ def _rows_grid(rows: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]
         across *= 2
     down = 256 // across
     return (-(-width // across), min(-(-rows // down), 65535)), (across, down)
-
-
-def _region(address: int, x: Array) -> range:
-    """The bytes from the first element of `x` to its last."""
-    reach = sum((n - 1) * s for n, s in zip(x.shape, x.strides, strict=True)) if x.size else -x.dtype.itemsize
-    return range(address, address + reach + x.dtype.itemsize)
 
 
 def _same(ns: Any, x: Any) -> Any:

@@ -1,0 +1,238 @@
+"""CuPy as a `Runtime`: memory, launches, products by cublasLt, and steps captured as CUDA graphs.
+
+This is the part that needs a device. What it is asked for is decided in `backend.py`, and tested without one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .. import Array
+from . import cublaslt
+from .products import Product
+from .schedule import Operation, dependencies, lanes, launch, pointers, region
+
+#: Candidates that are timed where autotuning was asked for, and how often each runs.
+_CANDIDATES, _REPEATS = 16, 20
+
+
+class CupyRuntime:
+    """One CUDA device.
+
+    Everything runs on the current stream of the calling thread, in order; a captured step has streams of its own
+    only while it is recorded.
+
+    Parameters
+    ----------
+    number : int, default 0
+    autotune : bool, default False
+        Time several algorithms for each product before its first use, instead of trusting the library's choice.
+        The last bits of results then depend on the timing; `algorithms` says what was chosen.
+
+    Raises
+    ------
+    DeviceError
+        CUDA cannot be used.
+    """
+
+    def __init__(self, number: int = 0, autotune: bool = False):
+        import cupy
+
+        self._cupy = self.xp = cupy
+        self.name, self.device = "cupy", f"cuda:{number}"
+        self._device = cupy.cuda.Device(number)
+        self._device.use()
+        self._autotune = autotune
+        self._functions: dict[str, Any] = {}
+        self._plans: dict[tuple[Any, ...], tuple[cublaslt.Description, cublaslt.Algorithm]] = {}
+        self._workspaces: list[Any] = []
+        self._record: list[Operation] | None = None
+        self._pointers: dict[str, tuple[str, ...]] = {}
+        #: Per product: precision, alignment and what was chosen, for the record of a run.
+        self.algorithms: list[dict[str, Any]] = []
+
+    # --- memory ---------------------------------------------------------------------------------
+    def asarray(self, values: Any, dtype: str | None) -> Array:
+        with self._device:
+            return self._cupy.asarray(values, dtype=dtype)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return self._cupy.asnumpy(x)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        with self._device:
+            return self._cupy.empty(shape, dtype)
+
+    def synchronize(self) -> None:
+        with self._device:
+            self._cupy.cuda.get_current_stream().synchronize()
+
+    def address(self, x: Array) -> int:
+        return x.data.ptr
+
+    def free_memory(self) -> int:
+        """Bytes: what the driver has, and what CuPy holds for later."""
+        with self._device:
+            free, _ = self._cupy.cuda.runtime.memGetInfo()
+            return int(free + self._cupy.get_default_memory_pool().free_bytes())
+
+    def lost(self, error: BaseException) -> str | None:
+        cuda = self._cupy.cuda
+        known = (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError)
+        return str(error) if isinstance(error, known) else None
+
+    # --- kernels --------------------------------------------------------------------------------
+    def launch(
+        self, name: str, source: str, grid: tuple[int, int], block: tuple[int, int], args: Sequence[Any]
+    ) -> None:
+        if name not in self._functions:
+            self._functions[name] = self._cupy.RawModule(code=source).get_function(name)
+            self._pointers[name] = pointers(name, source)
+        function = self._functions[name]
+        if self._record is None:
+            function(grid, block, tuple(args))
+            return
+        given = tuple(args)
+        self._record.append(
+            launch(name, lambda lane: function(grid, block, given), self._pointers[name], given, self.address)
+        )
+
+    # --- products -------------------------------------------------------------------------------
+    @cached_property
+    def _handle(self) -> cublaslt.Handle:
+        with self._device:
+            return cublaslt.Handle(cublaslt.Library())
+
+    def _workspace(self, lane: int) -> int:
+        while len(self._workspaces) <= lane:
+            self._workspaces.append(self.empty((cublaslt.WORKSPACE,), "uint8"))
+        return self._workspaces[lane].data.ptr
+
+    def multiply(self, product: Product, a: Array, b: Array, out: Array, precision: str | None) -> None:
+        addresses = tuple(self.address(x) for x in (b, a, out))
+        description, algorithm = self._plan(product, precision, addresses)
+
+        def run(lane: int) -> None:
+            stream = self._cupy.cuda.get_current_stream().ptr
+            self._handle.multiply(description, algorithm, addresses, self._workspace(lane), stream)
+
+        if self._record is None:
+            run(0)
+            return
+        reads = tuple(region(self.address(x), x) for x in (a, b))
+        self._record.append(Operation("multiply", run, reads, (region(self.address(out), out),)))
+
+    def _plan(
+        self, product: Product, precision: str | None, addresses: Sequence[int]
+    ) -> tuple[cublaslt.Description, cublaslt.Algorithm]:
+        alignments = tuple(cublaslt.alignment(x) for x in addresses)
+        key = (product, precision, alignments)
+        if key not in self._plans:
+            description = cublaslt.Description(self._handle.library, product, precision)
+            found = self._handle.algorithms(description, alignments, _CANDIDATES if self._autotune else 1)
+            times: list[float] = []
+            if self._autotune and len(found) > 1:
+                times = [self._time(description, algorithm, addresses) for algorithm in found]
+            best = found[int(np.argmin(times))] if times else found[0]
+            self._plans[key] = (description, best)
+            self.algorithms.append(
+                {
+                    "product": repr(product), "precision": precision or product.dtype, "alignments": alignments,
+                    "library": self._handle.library.version, "algorithm": best.data.hex(),
+                    "microseconds": [1e3 * t for t in times],
+                }
+            )  # fmt: skip
+        return self._plans[key]
+
+    def _time(
+        self, description: cublaslt.Description, algorithm: cublaslt.Algorithm, addresses: Sequence[int]
+    ) -> float:
+        """Milliseconds of one product, in a captured row of them: as it will run, without the time of calls.
+
+        Overwrites the result, which the product that is about to be computed does anyway.
+        """
+        cuda = self._cupy.cuda
+        stream = cuda.Stream(non_blocking=True)
+        self.synchronize()
+        with stream:
+            stream.begin_capture()
+            try:
+                for _ in range(_REPEATS):
+                    self._handle.multiply(description, algorithm, addresses, self._workspace(0), stream.ptr)
+            finally:
+                graph = stream.end_capture()
+            graph.launch(stream)
+            start, stop = cuda.Event(), cuda.Event()
+            start.record(stream)
+            graph.launch(stream)
+            stop.record(stream)
+            stop.synchronize()
+        return cuda.get_elapsed_time(start, stop) / _REPEATS
+
+    # --- capture --------------------------------------------------------------------------------
+    def capture(self, fn: Callable[[], None]) -> Callable[[], None] | None:
+        """Record `fn` and make a graph of it, whose independent operations run side by side."""
+        self._record = []
+        try:
+            fn()
+        finally:
+            operations, self._record = self._record, None
+        try:
+            graph = self._graph(operations)
+        except Exception as error:
+            said = " ".join(str(error).split())
+            warnings.warn(
+                f"steps on {self.device} are not captured and run slower: {type(error).__name__}: {said}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return None
+
+        def replay() -> None:
+            graph.launch()
+
+        replay.record = operations  # type: ignore[attr-defined]  # holds every array that the graph refers to
+        return replay
+
+    def _graph(self, operations: Sequence[Operation]) -> Any:
+        cuda = self._cupy.cuda
+        waits_for = dependencies(operations)
+        lane_of = lanes(waits_for)
+        n_lanes = max(lane_of, default=0) + 1
+        for lane in range(n_lanes):
+            self._workspace(lane)  # nothing may be allocated while the graph is made
+        streams = [cuda.Stream(non_blocking=True) for _ in range(n_lanes)]
+        events: dict[int, Any] = {}
+        last = [-1] * n_lanes
+        needed = {j for i, direct in enumerate(waits_for) for j in direct if lane_of[j] != lane_of[i]}
+        self.synchronize()
+        origin = streams[0]
+        with self._device, origin:
+            origin.begin_capture()
+            try:
+                fork = origin.record(cuda.Event(disable_timing=True))
+                for stream in streams[1:]:
+                    stream.wait_event(fork)
+                for i, operation in enumerate(operations):
+                    lane = lane_of[i]
+                    stream = streams[lane]
+                    for j in waits_for[i]:
+                        if lane_of[j] != lane:
+                            stream.wait_event(events[j])
+                    with stream:
+                        operation.run(lane)
+                    last[lane] = i
+                    if i in needed:
+                        events[i] = stream.record(cuda.Event(disable_timing=True))
+                for stream in streams[1:]:
+                    origin.wait_event(stream.record(cuda.Event(disable_timing=True)))
+            finally:
+                graph = origin.end_capture()  # also after an error: it takes the stream out of capture
+        graph.upload(origin)
+        origin.synchronize()
+        return graph
