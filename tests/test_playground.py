@@ -285,7 +285,7 @@ def test_pictures_show_what_the_network_says():
     (layer,) = found["units"]["layers"]
     units = np.frombuffer(base64.b64decode(layer["bytes"]), np.uint8).reshape(3, -1).astype(float)
     hidden = model.activations(plane(UNIT_GRID))[0].T
-    np.testing.assert_allclose((units - 128) / 127 * layer["scale"], hidden, atol=0.01)
+    np.testing.assert_allclose((units - 128) / 127 * np.array(layer["scales"])[:, None], hidden, atol=0.01)
 
 
 # --- drawn digits ------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def test_drawings_are_cut_out_scaled_and_centred(shape, box):
 
 def test_nothing_drawn_is_said():
     with pytest.raises(DataError, match="nothing is drawn"):
-        centred(np.full((50, 50), 0.05), (28, 28))
+        centred(np.full((50, 50), 0.02), (28, 28))
 
 
 @pytest.fixture(scope="module")
@@ -526,7 +526,12 @@ def test_two_sessions_know_nothing_of_each_other(ask):
         ("points", {"rows": [[0, 0, 0]] * 2001}, 400, "at most 2000"),
         ("points", {"rows": [[1.25, 1.25, 0]] * 60000}, 413, "at most 524,288 bytes"),
         ("preset", {"name": "moon"}, 400, "did you mean 'moons'"),
-        ("preset", {"name": "xor", "n": 100000}, 400, "n must be a whole number from 8 to 1000"),
+        (
+            "preset",
+            {"name": "xor", "n": 100000},
+            400,
+            "the number of points must be a whole number from 8 to 1000",
+        ),
         ("play", {"playing": "yes"}, 400, "must be true or false"),
         ("step", {"epochs": 0}, 400, "epochs must be"),
         ("step", {"speed": 1}, 400, "unknown entry 'speed'"),

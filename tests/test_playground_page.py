@@ -214,6 +214,7 @@ def test_change_the_network(page):
     unit = page.browser.find_element(By.CSS_SELECTOR, "[aria-label^='Hidden layer 1, unit 1']")
     ActionChains(page.browser, duration=0).move_to_element(unit).perform()
     page.until(lambda: page.pixels("#plane") != plane)  # the unit is shown large
+    assert page["result-title"].text == "Hidden layer 1, unit 1"
     assert page["parameters"].text == "83 weights and biases"
 
 
@@ -272,7 +273,7 @@ def test_what_is_too_much_or_wrong_is_refused_on_the_page(page, tmp_path):
     page.until(lambda: "line 3" in page["alert"].text and "oops" in page["alert"].text)
     field = page["n"]
     field.send_keys(Keys.CONTROL, "a", Keys.NULL, "99999", Keys.ENTER)
-    page.until(lambda: "n must be a whole number from 8 to 1000" in page["alert"].text)
+    page.until(lambda: "the number of points must be a whole number from 8 to 1000" in page["alert"].text)
     assert page.state() == before
     upload("good.csv", "x,y,c\n" + "".join(f"{i},{i % 7},{'ab'[i % 2]}\n" for i in range(50)))
     page.until(lambda: not page["alert"].is_displayed() and "scaled to fit" in page["note"].text)

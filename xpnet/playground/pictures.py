@@ -37,7 +37,7 @@ def picture(model: xpnet.MLP) -> dict[str, Any]:
     -------
     dict
         ``grid``: C maps of GRID x GRID bytes, 255 for probability 1. ``units``: per hidden layer the maps of
-        UNIT_GRID x UNIT_GRID bytes and the output that 255 (and 1, its negative) stands for; 128 is zero.
+        UNIT_GRID x UNIT_GRID bytes, 128 for zero, and for each the output that 255 stands for (and 1 its negative).
         ``weights``: per layer a matrix (O, I).
     """
     with np.errstate(over="ignore", invalid="ignore"):
@@ -61,11 +61,13 @@ def _softmax(h: np.ndarray) -> np.ndarray:
 
 def _layer(h: np.ndarray) -> dict[str, Any]:
     h = np.nan_to_num(h.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    scale = float(np.abs(h).max()) or 1.0
+    # each unit in colours of its own, so that its shape is seen; one that hardly ever answers stays pale
+    largest = np.abs(h).max(axis=0)
+    scale = np.maximum(largest, 0.02 * (largest.max() or 1.0))
     return {
         "units": h.shape[1],
-        "scale": float(f"{scale:.3g}"),
-        "bytes": _packed(128.0 + 127.0 * h.T / scale),
+        "scales": [float(f"{v:.3g}") for v in scale],
+        "bytes": _packed(128.0 + 127.0 * (h / scale).T),
     }
 
 

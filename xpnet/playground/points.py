@@ -98,7 +98,7 @@ class Points:
         """
         if name not in PRESETS:
             raise unknown_name("preset", str(name)[:60], PRESETS)
-        n, noise = whole("n", n, 8, 1000), number("noise", noise, 0.0, 1.0)
+        n, noise = whole("the number of points", n, 8, 1000), number("noise", noise, 0.0, 1.0)
         k = 2 if name in TWO_CLASSES else whole("classes", classes, 2, MAX_CLASSES)
         g = np.random.default_rng(whole("seed", seed, 0, 2**32 - 1))
         label = np.arange(n, dtype=np.int64) % k

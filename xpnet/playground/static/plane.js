@@ -27,6 +27,7 @@ export class Plane {
 
   look(unit) {
     this.unit = unit;
+    $("result-title").textContent = unit ? `Hidden layer ${unit[0] + 1}, unit ${unit[1] + 1}` : "Answer";
     this.paint();
     this.draw();
   }
