@@ -18,7 +18,7 @@ from .optim import SGD, AdaGrad, Adam, AdamW, RMSProp
 from .train import History, Trainer, evaluate, fit
 
 if _TYPE_CHECKING:
-    from .estimators import MLPClassifier, MLPRegressor
+    from .estimators import MLPClassifier, MLPRegressor, PopulationSearchCV
     from .populations import fit_many
 
 __version__ = "0.1.0"
@@ -40,6 +40,7 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "OutOfMemoryError",
+    "PopulationSearchCV",
     "RMSProp",
     "Trainer",
     "XpnetError",
@@ -54,7 +55,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # the estimators need scikit-learn, which takes a second to import
-    if name in ("MLPClassifier", "MLPRegressor"):
+    if name in ("MLPClassifier", "MLPRegressor", "PopulationSearchCV"):
         from . import estimators
 
         return getattr(estimators, name)

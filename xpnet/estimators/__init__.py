@@ -1,5 +1,6 @@
 """Estimators with scikit-learn's names and contract, on xpnet's training loop."""
 
+import importlib
 from typing import TYPE_CHECKING
 
 from .scaling import FeatureScaler
@@ -7,18 +8,19 @@ from .scaling import FeatureScaler
 if TYPE_CHECKING:
     from .classifier import MLPClassifier
     from .regressor import MLPRegressor
+    from .search import PopulationSearchCV
 
-__all__ = ["FeatureScaler", "MLPClassifier", "MLPRegressor"]
+__all__ = ["FeatureScaler", "MLPClassifier", "MLPRegressor", "PopulationSearchCV"]
+
+_MODULES = {
+    "MLPClassifier": "classifier",
+    "MLPRegressor": "regressor",
+    "PopulationSearchCV": "search",
+}
 
 
 def __getattr__(name: str) -> object:
     # the scaling of features is of use without scikit-learn, which takes a second to import
-    if name == "MLPClassifier":
-        from .classifier import MLPClassifier
-
-        return MLPClassifier
-    if name == "MLPRegressor":
-        from .regressor import MLPRegressor
-
-        return MLPRegressor
+    if name in _MODULES:
+        return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,8 +22,9 @@ from ..mlp import DTYPES, MLP
 from ..optim import Optimizer, get_optimizer
 from ..schedules import ReduceOnPlateau, Schedule, get_schedule
 from ..train import History, Trainer
-from .rows import CHUNK, as_examples, hold_out, scaled
+from .rows import CHUNK, hold_out, scaled
 from .scaling import FeatureScaler
+from .session import Plan, Planned, current, fitted_scaler, scaled_examples
 
 SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad")
 INPUT_TYPES = (np.float64, np.float32, np.uint8)
@@ -168,19 +169,15 @@ class BaseMLP(BaseEstimator):
         x, t, w = part
         n = int(x.shape[0])
         batch = self._batch(n)
-        if not goes_on:
-            self._start(x, w, n, batch, seed)
-        t_scaled = self._scale_targets(t, w, fit=not goes_on)
-        data = (as_examples(x, self.scaler_, self.dtype_), t_scaled)
-        options = self._options() | {"sample_weight": w}
-        callbacks = list(self.callbacks or ())
+        network = None if goes_on else self._start(x, w, n, batch, seed)
+        data = (scaled_examples(x, self.scaler_, self.dtype_), self._scale_targets(t, w, fit=not goes_on))
+        callbacks, held, scorer = list(self.callbacks or ()), None, None
         if validation is not None:
             xv, tv, wv = validation
-            held = as_examples(xv, self.scaler_, self.dtype_), self._scale_targets(tv, wv, fit=False), wv
-            options["validation"] = held
+            held = (
+                scaled_examples(xv, self.scaler_, self.dtype_), self._scale_targets(tv, wv, fit=False), wv
+            )  # fmt: skip
             scorer = self._score_callback(validation)
-            # the score goes first, so that every callback sees it
-            callbacks = callbacks if scorer is None else [scorer, *callbacks]
         schedule = get_schedule("constant") if partial else self._schedule(batch)
         planned = type(schedule) is not Schedule and not isinstance(
             schedule, (InverseScaling, ReduceOnPlateau)
@@ -189,30 +186,52 @@ class BaseMLP(BaseEstimator):
             callbacks.append(_StopAtFloor())
         # under a schedule that is planned to the end, a loss that rests for a while is no reason to stop
         stops = self.early_stopping or not (planned or isinstance(schedule, ReduceOnPlateau))
+        options = {
+            "loss": self._loss_name(), "task": self._task, "optimizer": self._optimizer(),
+            "schedule": schedule, "l1": self.l1, "l2": self.alpha_, "max_norm": self.max_norm,
+            "clip_norm": self.clip_norm, "clip_value": self.clip_value, "sample_weight": w,
+            "epochs": 1 if partial else int(self.max_iter), "batch_size": batch, "shuffle": bool(self.shuffle),
+            "seed": seed + (self.t_ if partial else 0), "min_delta": self.tol,
+            "patience": self.n_iter_no_change if stops and not partial else None, **self._options(),
+        }  # fmt: skip
+        watched = stops and not partial and not self.early_stopping
+        plan = Plan(network, data, held, options, callbacks, scorer, n, watched)
+        session = current()
+        if session is not None and session.planning and not partial:
+            raise Planned(self, plan, session.fingerprint)
+        self._run(plan, partial=partial)
+
+    def _run(self, plan: Plan, *, partial: bool = False) -> None:
+        """Train as planned, by itself."""
+        if plan.network is not None:
+            self.model_ = MLP(**plan.network)
+        # the score goes first, so that every callback sees it
+        callbacks = [*([plan.scorer] if plan.scorer is not None else []), *plan.callbacks]
         trainer = Trainer(
-            self.model_, data, loss=self._loss_name(), task=self._task, optimizer=self._optimizer(),
-            schedule=schedule, l1=self.l1, l2=self.alpha_, max_norm=self.max_norm, clip_norm=self.clip_norm,
-            clip_value=self.clip_value, epochs=1 if partial else int(self.max_iter), batch_size=batch,
-            shuffle=bool(self.shuffle), seed=seed + (self.t_ if partial else 0),
-            patience=self.n_iter_no_change if stops and not partial else None, min_delta=self.tol,
-            callbacks=callbacks, verbose=bool(self.verbose), **options,
+            self.model_, plan.data, validation=plan.validation, callbacks=callbacks,
+            verbose=bool(self.verbose), **plan.options,
         )  # fmt: skip
-        if partial and goes_on:
+        if partial and plan.network is None:
             self._restore_moments(trainer)
         history = trainer.run()
-        self._record(history, n, validation is not None, partial)
+        self._finish(plan, history, partial)
         self._moments = self._kept_moments(trainer) if partial else None
-        if stops and not partial and not self.early_stopping and history.stopped == "epochs":
+
+    def _finish(self, plan: Plan, history: History, partial: bool = False) -> None:
+        """Record what training gave; the network is in `model_`."""
+        self._record(history, plan.n, plan.validation is not None, partial)
+        if plan.watched and history.stopped == "epochs":
             warnings.warn(
                 f"training ended at max_iter={self.max_iter} epochs while the loss still fell by more than "
                 f"tol={self.tol}; raise max_iter, or use learning_rate='cosine', which ends by plan",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=5,
             )
 
-    def _start(self, x: Any, w: np.ndarray | None, n: int, batch: int, seed: int) -> None:
+    def _start(self, x: Any, w: np.ndarray | None, n: int, batch: int, seed: int) -> dict[str, Any]:
+        """Decide all that a first fit decides, and return the arguments of the network."""
         self.dtype_ = self._dtype(x, n)
-        self.scaler_ = FeatureScaler().fit(x, w) if self.standardize else None
+        self.scaler_ = fitted_scaler(x, w) if self.standardize else None
         self.alpha_ = float(self._auto_alpha(n)) if isinstance(self.alpha, str) else self.alpha
         if isinstance(self.alpha, str) and self.alpha != "auto":
             raise ConfigError(f"alpha must be a number >= 0 or 'auto', found {self.alpha!r}")
@@ -233,12 +252,6 @@ class BaseMLP(BaseEstimator):
         hidden = self.hidden_layer_sizes
         hidden = list(hidden) if np.iterable(hidden) else [hidden]
         self.n_outputs_ = self._width()
-        activation = _plain(self.activation)
-        self.model_ = MLP(
-            [self.n_features_in_, *hidden, self.n_outputs_], activation=activation,
-            dropout=dropout, input_dropout=self.input_dropout, input_noise=noise, init=self.init,
-            seed=seed, dtype=self.dtype_, device=self._place if self.device is None else self.device,
-        )  # fmt: skip
         self.n_layers_ = len(hidden) + 2
         link = get_loss(self._loss_name()).link
         self.out_activation_ = {"sigmoid": "logistic", None: "identity"}.get(link, link)
@@ -247,6 +260,11 @@ class BaseMLP(BaseEstimator):
         self.validation_scores_: list[float] | None = None
         self.t_ = self.n_iter_ = 0
         self._moments = None
+        return {
+            "sizes": [self.n_features_in_, *hidden, self.n_outputs_], "activation": _plain(self.activation),
+            "dropout": dropout, "input_dropout": self.input_dropout, "input_noise": noise, "init": self.init,
+            "seed": seed, "dtype": self.dtype_, "device": self._place if self.device is None else self.device,
+        }  # fmt: skip
 
     def _record(self, history: History, n: int, validated: bool, partial: bool) -> None:
         self.history_ = history

@@ -18,6 +18,7 @@ from ..losses import get_loss
 from ..optim import Optimizer
 from ..schedules import Schedule
 from .base import BaseMLP, checked_weights, validation_pair
+from .session import took_over
 
 _NOISE = 0.3
 
@@ -297,8 +298,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             Loss or weights are no longer finite.
         """
         X, y, sample_weight, X_val, y_val, sample_weight_val = self._on_host(
-            X=X, y=y, sample_weight=sample_weight, X_val=X_val, y_val=y_val, sample_weight_val=sample_weight_val
+            X=X,
+            y=y,
+            sample_weight=sample_weight,
+            X_val=X_val,
+            y_val=y_val,
+            sample_weight_val=sample_weight_val,
         )
+        if took_over(self, X, y, sample_weight):
+            return self
         goes_on = self.warm_start and hasattr(self, "model_")
         x, y = self._check(X, y, reset=not goes_on)
         return self._fit_checked(x, y, sample_weight, (X_val, y_val, sample_weight_val), goes_on)

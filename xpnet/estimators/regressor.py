@@ -18,6 +18,7 @@ from ..schedules import Schedule
 from ..train import Trainer
 from .base import BaseMLP, Part, checked_weights, validation_pair
 from .rows import CHUNK, scaled
+from .session import took_over
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -292,8 +293,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             Loss or weights are no longer finite.
         """
         X, y, sample_weight, X_val, y_val, sample_weight_val = self._on_host(
-            X=X, y=y, sample_weight=sample_weight, X_val=X_val, y_val=y_val, sample_weight_val=sample_weight_val
+            X=X,
+            y=y,
+            sample_weight=sample_weight,
+            X_val=X_val,
+            y_val=y_val,
+            sample_weight_val=sample_weight_val,
         )
+        if took_over(self, X, y, sample_weight):
+            return self
         goes_on = self.warm_start and hasattr(self, "model_")
         part = self._part(X, y, sample_weight, first=not goes_on)
         validation = None
