@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ..errors import ConfigError, DataError, DivergedError
-from ..train import History
-from .members import Member, read_configurations
+from ..backend import get_backend
+from ..errors import ConfigError
+from ..signals import Signals
+from .engine import run
+from .group import Data, make_groups
+from .members import read_configurations
+from .plan import plan
 from .results import MemberResult, PopulationResult
 
 BATCHES = ("own", "shared")
@@ -88,44 +93,32 @@ def fit_many(
     started = time.perf_counter()
     if batches not in BATCHES:
         raise ConfigError(f"batches must be 'own' or 'shared', found {batches!r}")
-    members = read_configurations(configurations, common, _count(data))
-    results: list[MemberResult] = []
-    shared = members[0].order_seed
-    for member in members:
-        order_seed = shared if batches == "shared" else member.order_seed
-        result = _alone(member, order_seed, data, validation, dtype, device, preprocessing, classes)
-        if on_result is not None:
-            on_result(result)
-        if not keep_models:
-            result.model = None
-        results.append(result)
-    return PopulationResult(results, time.perf_counter() - started)
-
-
-def _count(data: Any) -> int:
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise DataError(f"data must be a pair (X, y), found {type(data).__name__}")
-    return len(data[1])
-
-
-def _alone(
-    member: Member, order_seed: int, data: Any, validation: Any, dtype: str, device: Any, preprocessing: Any,
-    classes: Any,
-) -> MemberResult:  # fmt: skip
-    from dataclasses import replace
-
-    from ..train import Trainer  # noqa: F401
-
-    model = member.model(dtype=dtype, device=device, preprocessing=preprocessing, classes=classes)
-    history, error = History(), None
-    try:
-        history = replace(member, order_seed=order_seed).fit_alone(model, data, validation)
-        stopped = history.stopped
-    except DivergedError as diverged:
-        stopped, error = "diverged", str(diverged)
-    part = "train" if validation is None and member.validation_rows is None else "valid"
-    default = f"{part}_{'loss' if model.task == 'regression' else 'accuracy'}"
-    return MemberResult(
-        index=member.index, configuration=member.configuration, model=model, history=history,
-        stopped=stopped, monitor=member.training.get("monitor") or default, error=error,
-    )  # fmt: skip
+    source = Data(data, validation)
+    members = read_configurations(configurations, common, source.n)
+    if batches == "shared":
+        members = [replace(m, order_seed=members[0].order_seed) for m in members]
+    options = {
+        "dtype": dtype,
+        "device": get_backend(device),
+        "preprocessing": preprocessing,
+        "classes": classes,
+    }
+    groups = make_groups(members, source, options)
+    results: dict[int, MemberResult] = {}
+    signals = Signals()
+    planned = plan(
+        groups, source, device, memory=memory, block=block, workers=workers, keep_models=keep_models
+    )
+    with signals.waiting():
+        for group, each in zip(groups, planned, strict=True):
+            trained = run(
+                group, lambda member: member.model(**options), device, size=each["block"],
+                workers=each["workers"], signals=signals,
+            )  # fmt: skip
+            for result in trained:
+                if on_result is not None:
+                    on_result(result)
+                if not keep_models:
+                    result.model = None
+                results[result.index] = result
+    return PopulationResult([results[m.index] for m in members], time.perf_counter() - started, planned)

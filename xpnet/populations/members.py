@@ -6,6 +6,7 @@ numbers of the optimizer, schedules, penalties, rates of dropout, noise, epochs,
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -16,7 +17,10 @@ from ..errors import ConfigError, DataError, check_options
 from ..mlp import MLP
 from ..optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp, get_optimizer
 from ..schedules import Schedule, get_schedule
-from ..train import History, fit
+from ..settings import least_change, whole_number
+from ..step import Targets
+from ..train import History, Trainer, fit
+from ..update import Regularization
 
 _NETWORK = (
     "sizes",
@@ -34,6 +38,12 @@ _TRAINING = (
     "sample_weight", "class_weight", "epochs", "batch_size", "shuffle", "patience", "min_delta", "monitor",
     "restore_best",
 )  # fmt: skip
+
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(Trainer.__init__).parameters.items()
+    if name in _TRAINING
+}
 
 #: Every setting that a configuration may have.
 SETTINGS = (
@@ -54,7 +64,7 @@ class Member:
     network : dict
         Options of `MLP` beside seed, dtype and device.
     training : dict
-        Options of `fit` beside optimizer, schedule and seed.
+        Options of `fit` beside optimizer, schedule and seed; all of them, with their defaults.
     seed : int
         Of weights and masks.
     order_seed : int
@@ -164,7 +174,8 @@ def _read(index: int, settings: dict[str, Any], n: int) -> Member:
         raise ConfigError("the setting 'sizes' is missing; give the widths, such as sizes=[784, 128, 10]")
     seed = settings.get("seed", 0)
     order_seed = settings.get("order_seed")
-    training = {k: settings[k] for k in _TRAINING if k in settings}
+    training = {**_DEFAULTS, **{k: settings[k] for k in _TRAINING if k in settings}}
+    _check_training(training)
     return Member(
         index=index, configuration=settings, network={k: settings[k] for k in _NETWORK if k in settings},
         training=training, seed=seed, order_seed=seed if order_seed is None else order_seed,
@@ -172,6 +183,19 @@ def _read(index: int, settings: dict[str, Any], n: int) -> Member:
         rows=_rows("rows", settings.get("rows"), n),
         validation_rows=_rows("validation_rows", settings.get("validation_rows"), n),
     )  # fmt: skip
+
+
+def _check_training(t: dict[str, Any]) -> None:
+    """Check what a training would check, so that a bad setting shows before anything is trained."""
+    t["epochs"] = whole_number("epochs", t["epochs"], 0)
+    t["batch_size"] = whole_number("batch_size", t["batch_size"], 1)
+    t["patience"] = None if t["patience"] is None else whole_number("patience", t["patience"], 1)
+    t["min_delta"] = least_change(t["min_delta"])
+    for name in ("l1", "l2"):
+        if isinstance(t[name], (Sequence, np.ndarray)):
+            raise ConfigError(f"{name} must be one number, found {t[name]!r}; a configuration is one member")
+    Regularization(**{name: t[name] for name in ("l1", "l2", "max_norm", "clip_norm", "clip_value")})
+    Targets(label_smoothing=t["label_smoothing"])
 
 
 def _optimizer(settings: Mapping[str, Any]) -> Optimizer:

@@ -35,6 +35,14 @@ class MemberResult:
         The column of the history that decided, such as "valid_accuracy".
     error : str or None
         What went wrong with this member, where something did.
+
+    Examples
+    --------
+    >>> history = History([{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.3}])
+    >>> MemberResult(
+    ...     index=0, configuration={"lr": 0.1}, model=None, history=history, stopped="epochs", monitor="train_loss"
+    ... ).score
+    0.3
     """
 
     index: int
@@ -77,6 +85,14 @@ class PopulationResult:
     plan : list of dict
         One entry per group of members that trained together: "members", "parameters", "block" (members per
         batched product), "workers", and "bytes", the memory that was planned.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> result = xpnet.fit_many(
+    ...     [{"lr": 0.0}, {"lr": 0.1}], ([[0.0], [1.0]], [0, 1]), sizes=[1, 2], epochs=30, monitor="train_loss")
+    >>> result.best.index, [row["lr"] for row in result.to_rows()]
+    (1, [0.0, 0.1])
     """
 
     members: list[MemberResult]
