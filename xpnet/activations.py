@@ -33,6 +33,13 @@ class Activation:
         Whether `slope` takes y.
     gate : callable, optional
         ``gate(ns, dy, s) -> dy f'(z)`` where that is cheaper than the product.
+
+    Examples
+    --------
+    >>> import math
+    >>> square = Activation("square", lambda ns, z: z * z, lambda ns, z: 2.0 * z, from_output=False)
+    >>> square.with_bias(math, 2.0, 1.0)
+    9.0
     """
 
     name: str
@@ -257,6 +264,15 @@ def parse(spec: str) -> tuple[str, float | None]:
 
 def get_activation(spec: str) -> Activation:
     """Return the activation called `spec`, such as ``"relu"`` or ``"leaky_relu:0.2"``.
+
+    Parameters
+    ----------
+    spec : str
+        A name of `xpnet.activations.NAMES`, with a number after a colon where it takes one.
+
+    Returns
+    -------
+    Activation
 
     Raises
     ------

@@ -26,6 +26,9 @@ class Callback:
     ...             trainer.stop("good enough")
     """
 
+    #: Whether `on_step_end` has to see every single step; where not, a device may do several between two calls.
+    each_step: bool = True
+
     def on_train_start(self, trainer: Trainer) -> None:
         """Before the first step of a run, also of a resumed one."""
 
@@ -46,6 +49,14 @@ class EpochTable(Callback):
     ----------
     stream : text stream, optional
         Where to; standard output where omitted, looked up when training starts.
+
+    Examples
+    --------
+    >>> import io, xpnet
+    >>> out = io.StringIO()
+    >>> history = xpnet.fit(xpnet.MLP([1, 2]), ([[0.0], [1.0]], [0, 1]), epochs=2, callbacks=[EpochTable(out)])
+    >>> out.getvalue().splitlines()[0].split()[:3]
+    ['epoch', 'train', 'loss']
     """
 
     _COLUMNS = (
@@ -57,6 +68,8 @@ class EpochTable(Callback):
         "train_loss": "train loss", "train_accuracy": "train acc", "valid_loss": "valid loss",
         "valid_accuracy": "valid acc", "samples_per_second": "samples/s",
     }  # fmt: skip
+
+    each_step = False  # a bar may jump
 
     def __init__(self, stream: TextIO | None = None):
         self._stream = stream
@@ -120,6 +133,13 @@ class LayerStatistics(Callback):
     ----------
     examples : int, default 512
         How many training examples to look at.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> history = xpnet.fit(xpnet.MLP([1, 3, 2]), ([[0.0], [1.0]], [0, 1]), callbacks=[LayerStatistics()])
+    >>> [layer["layer"] for layer in history[-1]["layers"]]
+    ['0: dense 1->3 relu', '1: dense 3->2 identity']
     """
 
     def __init__(self, examples: int = 512):

@@ -30,6 +30,13 @@ def layer_statistics(step: TrainingStep, rows: np.ndarray) -> list[dict[str, Any
         units whose slope is 0 for every example; "saturated": share of (example, unit) pairs whose slope is
         below 5 % of the activation's steepest. The last two are None where a layer has no fixed activation
         (linear, maxout). For a population each value is a list over members.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> trainer = xpnet.Trainer(xpnet.MLP([1, 3, 2], bias=-9.0), ([[0.0], [1.0]], [0, 1]))
+    >>> layer_statistics(trainer.step, np.array([0, 1]))[0]["dead"]  # biases that low let nothing through
+    1.0
     """
     model, be = step.model, step.be
     totals = step.totals()
@@ -120,6 +127,14 @@ def locate_nonfinite(step: TrainingStep, rows: np.ndarray) -> str:
 
 def nonfinite_parameters(model: MLP) -> str | None:
     """Name the first layer with parameters that are not finite; None where all are finite.
+
+    Parameters
+    ----------
+    model : MLP
+
+    Returns
+    -------
+    str or None
 
     Examples
     --------

@@ -35,6 +35,14 @@ class Context:
     counter : Array, or sequence of (slice, Array)
         The step that the random streams are at; for parts of a population that are at different steps, each part
         with its own.
+
+    Examples
+    --------
+    >>> import numpy as np, xpnet
+    >>> model = xpnet.MLP([2, 3], seed=1)
+    >>> first = model.contexts(5, lambda key, shape, dtype=None: np.empty(shape, dtype or "float32"), train=False)[0]
+    >>> first.p["weight"].shape, first.buffer("z", 3).shape
+    ((3, 2), (5, 3))
     """
 
     __slots__ = (
@@ -87,6 +95,18 @@ class Layer:
     ----------
     n_in, n_out : int
         I and O.
+
+    Examples
+    --------
+    >>> class Halved(Layer):
+    ...     def __init__(self, n):
+    ...         self.n_in = self.n_out = n
+    ...     def forward(self, x, c):
+    ...         return c.be.map(lambda ns, x: 0.5 * x, x, out=c.buffer("y", self.n_out))
+    ...     def backward(self, dy, c, *, need_dx):
+    ...         return c.be.map(lambda ns, dy: 0.5 * dy, dy, out=dy) if need_dx else None
+    >>> Halved(4).label
+    'halved 4->4'
     """
 
     n_in: int
@@ -126,6 +146,12 @@ class Dense(Layer):
         Initialiser of W; see `xpnet.init`.
     bias : float
         Initial value of b.
+
+    Examples
+    --------
+    >>> from xpnet.activations import get_activation
+    >>> [(s.name, s.shape) for s in Dense(3, 2, get_activation("tanh"), "glorot_uniform").specs()]
+    [('weight', (2, 3)), ('bias', (2,))]
     """
 
     def __init__(self, n_in: int, n_out: int, activation: Activation, init: str, bias: float = 0.0):
@@ -163,7 +189,20 @@ class Dense(Layer):
 
 
 class PReLU(Layer):
-    """y = x where x >= 0, else a x, with a learnt slope per unit (He et al. 2015); a starts at 0.25, undecayed."""
+    """y = x where x >= 0, else a x, with a learnt slope per unit (He et al. 2015).
+
+    Parameters
+    ----------
+    n : int
+        Units.
+    start : float, default 0.25
+        Initial slope; slopes are neither penalised nor decayed.
+
+    Examples
+    --------
+    >>> [(s.name, s.shape) for s in PReLU(4).specs()]
+    [('slope', (4,))]
+    """
 
     def __init__(self, n: int, start: float = 0.25):
         self.n_in = self.n_out = n
@@ -196,6 +235,20 @@ class Maxout(Layer):
     """y = the largest of k linear pieces of x (Goodfellow et al. 2013).
 
     W is (..., k O, I), piece after piece; the gradient goes to the winning piece only, the first one on a tie.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        I and O.
+    pieces : int
+        k, at least 2.
+    init, bias
+        As for `Dense`.
+
+    Examples
+    --------
+    >>> Maxout(3, 2, 4, "glorot_uniform").specs()[0].shape
+    (8, 3)
     """
 
     def __init__(self, n_in: int, n_out: int, pieces: int, init: str, bias: float = 0.0):
@@ -286,6 +339,11 @@ class Dropout(Layer):
         Units.
     p : float, or one per member of a population
         In [0, 1).
+
+    Examples
+    --------
+    >>> Dropout(8, 0.25).label
+    'dropout 0.25'
     """
 
     def __init__(self, n: int, p: Rate):
@@ -335,6 +393,11 @@ class InputNoise(Layer):
     n : int
         Inputs.
     std : float, or one per member of a population
+
+    Examples
+    --------
+    >>> InputNoise(8, 0.5).label
+    'input noise 0.5'
     """
 
     def __init__(self, n: int, std: Rate):

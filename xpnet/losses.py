@@ -44,6 +44,14 @@ class Loss:
         Whether real-valued targets make sense.
     signed : bool
         Whether 0/1 targets are used as -1/+1.
+
+    Examples
+    --------
+    A loss of your own, to be passed to `xpnet.fit`; the two functions use the names that `Backend.map` lists.
+
+    >>> quartic = Loss("quartic", lambda ns, h, t: (h - t) ** 4, lambda ns, h, t: 4 * (h - t) ** 3, regress=True)
+    >>> quartic.slope(None, 3.0, 1.0)
+    32.0
     """
 
     name: str
@@ -227,6 +235,15 @@ NAMES = tuple(_TABLE)
 
 def get_loss(spec: str | Loss) -> Loss:
     """Return the loss called `spec`, such as ``"softmax_cross_entropy"`` or ``"huber:2"``.
+
+    Parameters
+    ----------
+    spec : str or Loss
+        A name of `xpnet.losses.NAMES`; a loss that is built already is returned as it is.
+
+    Returns
+    -------
+    Loss
 
     Raises
     ------

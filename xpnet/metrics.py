@@ -61,6 +61,11 @@ def class_report(matrix: Any, classes: Sequence[str]) -> list[dict[str, Any]]:
     classes : sequence of str
         C names.
 
+    Returns
+    -------
+    list of dict
+        One per class: "class", "precision", "recall", "f1" (shares from 0 to 1), and "support", its samples.
+
     Examples
     --------
     >>> class_report([[1, 0], [1, 1]], ["no", "yes"])[1]
@@ -89,6 +94,11 @@ def regression_scores(truth: Any, predicted: Any) -> dict[str, float | None]:
     Parameters
     ----------
     truth, predicted : (N, O) float64 arrays
+
+    Returns
+    -------
+    dict
+        "rmse" and "mae" in the units of the truth, and "r2".
 
     Examples
     --------

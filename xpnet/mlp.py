@@ -120,7 +120,7 @@ class MLP:
         self.preprocessing: Preprocessing | None = None
         #: Names of the classes in the order of the outputs, where known.
         self.classes: tuple[str, ...] | None = None
-        #: How the columns of a table become the rows it takes: the record of a `xpnet.tabular.TabularPreprocessing`.
+        #: How the columns of a table become the rows it takes, as `TabularPreprocessing.to_metadata` records it.
         self.tabular: dict[str, Any] | None = None
         #: "classification", "multilabel" or "regression"; set by `fit`.
         self.task: str | None = None
@@ -457,10 +457,31 @@ class _Inference:
 def load(path: str | PathLike[str], *, device: str | Backend | Any = "cpu") -> MLP:
     """Open a model file written by `MLP.save` or a run, on any device.
 
+    Parameters
+    ----------
+    path : path
+    device : str, Backend or Array-API namespace, default "cpu"
+        See `xpnet.backend.get_backend`.
+
+    Returns
+    -------
+    MLP
+
     Raises
     ------
     FileFormatError
         Damaged, of another format, or not a model.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> model = MLP([2, 3, 1], seed=5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.safetensors")
+    ...     model.save(path)
+    ...     again = load(path)
+    >>> np.array_equal(again.outputs([[1.0, 2.0]]), model.outputs([[1.0, 2.0]]))
+    True
     """
     tensors, metadata = checkpoint.load_tensors(path)
     if metadata.get("kind") != "model":

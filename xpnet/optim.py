@@ -24,6 +24,17 @@ class Optimizer:
     ----------
     moments : tuple of str
         Names of the buffers it keeps, each as large as the parameters; they start at zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class SignDescent(Optimizer):
+    ...     def numbers(self, step, lr):
+    ...         return (lr,)
+    ...     def formula(self, ns, w, g, moments, h):
+    ...         return (w - h[0] * ns.sign(g),)
+    >>> SignDescent(lr=0.5).formula(np, np.array([1.0, 2.0]), np.array([7.0, -7.0]), (), (0.5,))
+    (array([0.5, 2.5]),)
     """
 
     lr: Number = 0.01
@@ -102,6 +113,15 @@ _RANGES = {
 class SGD(Optimizer):
     """w <- w - lr v with v <- momentum v + g; Nesterov: w <- w - lr (g + momentum v).
 
+    Parameters
+    ----------
+    lr : float or one per member, default 0.01
+        Learning rate.
+    momentum : float or one per member, default 0
+        In [0, 1) (Polyak 1964).
+    nesterov : bool, default False
+        Look ahead (Nesterov 1983, in the form of Sutskever et al. 2013); needs a momentum above 0.
+
     Examples
     --------
     >>> SGD(lr=0.1, momentum=0.9, nesterov=True).state
@@ -137,7 +157,20 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaGrad(Optimizer):
-    """s <- s + g^2; w <- w - lr g / (sqrt(s) + eps) (Duchi, Hazan and Singer 2011)."""
+    """s <- s + g^2; w <- w - lr g / (sqrt(s) + eps) (Duchi, Hazan and Singer 2011).
+
+    Parameters
+    ----------
+    lr : float or one per member, default 0.01
+        Learning rate.
+    eps : float or one per member, default 1e-10
+        Keeps the quotient finite.
+
+    Examples
+    --------
+    >>> AdaGrad(lr=0.1).state
+    ('square',)
+    """
 
     lr: Number = 0.01
     eps: Number = 1e-10
@@ -156,7 +189,22 @@ class AdaGrad(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class RMSProp(Optimizer):
-    """s <- rho s + (1 - rho) g^2; w <- w - lr g / (sqrt(s) + eps) (Hinton 2012, lecture 6e)."""
+    """s <- rho s + (1 - rho) g^2; w <- w - lr g / (sqrt(s) + eps) (Hinton 2012, lecture 6e).
+
+    Parameters
+    ----------
+    lr : float or one per member, default 0.001
+        Learning rate.
+    rho : float or one per member, default 0.9
+        Share of the old mean square that stays, in [0, 1).
+    eps : float or one per member, default 1e-8
+        Keeps the quotient finite.
+
+    Examples
+    --------
+    >>> RMSProp(rho=0.95).rho
+    0.95
+    """
 
     lr: Number = 1e-3
     rho: Number = 0.9
@@ -181,6 +229,20 @@ class Adam(Optimizer):
 
     The corrections are folded into two numbers per step:
     lr m' / (sqrt(v') + eps) = lr c / (1 - beta1^t) m / (sqrt(v) + c eps) with c = sqrt(1 - beta2^t).
+
+    Parameters
+    ----------
+    lr : float or one per member, default 0.001
+        Learning rate.
+    beta1, beta2 : float or one per member, default 0.9 and 0.999
+        Shares of the old mean of gradients and of their squares that stay, in [0, 1).
+    eps : float or one per member, default 1e-8
+        Keeps the quotient finite.
+
+    Examples
+    --------
+    >>> Adam(lr=0.01).state
+    ('mean', 'square')
     """
 
     lr: Number = 1e-3
@@ -208,7 +270,20 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
-    """Adam with decoupled decay: w <- w - lr weight_decay w first (Loshchilov and Hutter 2019); weights only."""
+    """Adam with decoupled decay: w <- w - lr weight_decay w first (Loshchilov and Hutter 2019); weights only.
+
+    Parameters
+    ----------
+    lr, beta1, beta2, eps
+        As for `Adam`.
+    weight_decay : float or one per member, default 0.01
+        Share of a weight that decays per update, over lr.
+
+    Examples
+    --------
+    >>> AdamW(lr=0.01, weight_decay=[0.0, 0.1]).weight_decay  # a population of two
+    [0.0, 0.1]
+    """
 
     weight_decay: Number = 0.01
 
@@ -234,6 +309,17 @@ def get_optimizer(spec: str | Optimizer, **options: Any) -> Optimizer:
     """Return an optimizer by name, with options of its own; one that is built already is returned as it is.
 
     ``"momentum"`` and ``"nesterov"`` are SGD with a momentum of 0.9.
+
+    Parameters
+    ----------
+    spec : str or Optimizer
+        A name of `xpnet.optim.NAMES`, in any case.
+    **options
+        Of the optimizer with that name.
+
+    Returns
+    -------
+    Optimizer
 
     Raises
     ------

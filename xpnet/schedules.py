@@ -22,6 +22,11 @@ class Schedule:
     warmup : float, default 0
         Share of all updates during which the rate first rises linearly from 0; the schedule proper starts
         after it. In [0, 1).
+
+    Examples
+    --------
+    >>> [Schedule(warmup=0.5)(s, 6, 1) for s in range(5)]
+    [0.3333333333333333, 0.6666666666666666, 1.0, 1.0, 1.0]
     """
 
     warmup: float = 0.0
@@ -56,6 +61,14 @@ class Schedule:
 class Step(Schedule):
     """Multiply by `factor` every `every` epochs.
 
+    Parameters
+    ----------
+    every : int, default 10
+        Epochs.
+    factor : float, default 0.1
+    warmup : float, default 0
+        See `Schedule`.
+
     Examples
     --------
     >>> [Step(every=2, factor=0.1)(s, 6, 1) for s in range(3)]
@@ -71,7 +84,19 @@ class Step(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Exponential(Schedule):
-    """Multiply by `factor` over each epoch, smoothly from update to update."""
+    """Multiply by `factor` over each epoch, smoothly from update to update.
+
+    Parameters
+    ----------
+    factor : float, default 0.95
+    warmup : float, default 0
+        See `Schedule`.
+
+    Examples
+    --------
+    >>> Exponential(factor=0.25)(1, 10, 2)  # half an epoch
+    0.5
+    """
 
     factor: float = 0.95
 
@@ -81,7 +106,19 @@ class Exponential(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(Schedule):
-    """Fall along half a cosine from 1 to `floor` at the last update (Loshchilov and Hutter 2017)."""
+    """Fall along half a cosine from 1 to `floor` at the last update (Loshchilov and Hutter 2017).
+
+    Parameters
+    ----------
+    floor : float, default 0
+    warmup : float, default 0
+        See `Schedule`.
+
+    Examples
+    --------
+    >>> [round(Cosine()(s, 4, 1), 3) for s in range(5)]
+    [1.0, 0.854, 0.5, 0.146, 0.0]
+    """
 
     floor: float = 0.0
 
@@ -91,7 +128,19 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(Schedule):
-    """Fall along a line from 1 to `floor` at the last update."""
+    """Fall along a line from 1 to `floor` at the last update.
+
+    Parameters
+    ----------
+    floor : float, default 0
+    warmup : float, default 0
+        See `Schedule`.
+
+    Examples
+    --------
+    >>> [Linear()(s, 4, 1) for s in range(5)]
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+    """
 
     floor: float = 0.0
 
@@ -104,6 +153,20 @@ class OneCycle(Schedule):
     """Rise from `start` to 1 over the share `rise` of the run, then fall to `floor`, both along cosines.
 
     Smith and Topin, "Super-convergence" (2018). Here lr is the peak.
+
+    Parameters
+    ----------
+    rise : float, default 0.3
+        Share of the updates before the peak.
+    start, floor : float, default 0.04 and 1e-4
+        The first and the last multiplier.
+    warmup : float, default 0
+        See `Schedule`.
+
+    Examples
+    --------
+    >>> [round(OneCycle(rise=0.5)(s, 4, 1), 3) for s in range(5)]
+    [0.04, 0.52, 1.0, 0.5, 0.0]
     """
 
     rise: float = 0.3
@@ -123,6 +186,24 @@ class ReduceOnPlateau(Schedule):
     """Multiply by `factor` whenever the watched loss has not improved for `patience` epochs.
 
     The loop calls `observe` after each epoch and keeps what it returns.
+
+    Parameters
+    ----------
+    factor : float, default 0.5
+    patience : int, default 3
+        Epochs without improvement.
+    min_factor : float, default 0.001
+        The multiplier never falls below it.
+    warmup : float, default 0
+        See `Schedule`.
+
+    Examples
+    --------
+    >>> schedule, state = ReduceOnPlateau(patience=2), {}
+    >>> for loss in (0.5, 0.6, 0.7):
+    ...     state = schedule.observe(state, loss)
+    >>> state["multiplier"]
+    0.5
     """
 
     factor: float = 0.5
@@ -156,6 +237,17 @@ NAMES = tuple(_TABLE)
 
 def get_schedule(spec: str | Schedule | None, **options: Any) -> Schedule:
     """Return a schedule by name; None is constant; one that is built already is returned as it is.
+
+    Parameters
+    ----------
+    spec : str, Schedule or None
+        A name of `xpnet.schedules.NAMES`.
+    **options
+        Of the schedule with that name.
+
+    Returns
+    -------
+    Schedule
 
     Raises
     ------

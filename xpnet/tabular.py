@@ -359,7 +359,24 @@ class TabularPreprocessing:
 
 
 def columns_text(prepare: TabularPreprocessing) -> str:
-    """Lay out for people what becomes of each column, and why the target is what it is."""
+    """Lay out for people what becomes of each column, and why the target is what it is.
+
+    Parameters
+    ----------
+    prepare : TabularPreprocessing
+        Fitted.
+
+    Returns
+    -------
+    str
+        One line per column, under a line of titles.
+
+    Examples
+    --------
+    >>> print(columns_text(TabularPreprocessing().fit({"age": [31, 45, 22]})))
+    column  type    role     missing  features  use
+    age     number  feature        -         1  22 to 45; as (x - 32.6667) / 9.46338
+    """
     lines, t = rows_text(prepare.describe()), prepare.target_
     if t is not None:
         chosen = f"{t.why} (--task forces it)" if t.why != FORCED else t.why

@@ -35,6 +35,11 @@ class Target:
         Sorted; empty for regression.
     mean, scale : float
         A regression learns ``(y - mean) / scale``.
+
+    Examples
+    --------
+    >>> Target("price", "number", "regression", mean=250_000.0, scale=80_000.0).scaled
+    True
     """
 
     name: str

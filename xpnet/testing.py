@@ -125,6 +125,12 @@ def check_gradients(
         Unknown method, a setting the loss cannot have, or an activation without a gradient.
     DataError
         `x` or `y` cannot be used.
+
+    Examples
+    --------
+    >>> model = MLP([2, 3, 2], activation="tanh")
+    >>> check_gradients(model, [[0.1, 0.2], [0.3, -0.4]], [0, 1], l2=0.1) < 1e-12
+    True
     """
     if method not in ("complex", "central"):
         raise ConfigError(f"method must be 'complex' or 'central', found {method!r}")
@@ -193,6 +199,13 @@ class LayerTrace:
         dJ/dy and dJ/dx; `dx` is None where it is never computed (the first layer).
     z, dz : array (..., B, O), optional
         Of a dense layer: z = x W^T + b before the activation, and dJ/dz = dy f'(z).
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> seen = trace(xpnet.MLP([2, 3, 2], activation="tanh"), [[1.0, 2.0]], [0])[0]
+    >>> np.allclose(seen.y, np.tanh(seen.z)), np.allclose(seen.gradients["weight"], seen.dz.T @ seen.x)
+    (True, True)
     """
 
     label: str

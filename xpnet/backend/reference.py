@@ -39,6 +39,12 @@ class ReferenceBackend(Backend):
         An Array-API namespace: `numpy`, `array_api_strict`, `torch` through array-api-compat, ...
     device : object, optional
         A device of that namespace; its default device where omitted.
+
+    Examples
+    --------
+    >>> be = ReferenceBackend(np)
+    >>> be.softmax(be.asarray([[1.0, 1.0]]), out=be.empty((1, 2), "float64"))
+    array([[0.5, 0.5]])
     """
 
     def __init__(self, xp: Any = np, device: Any = None):

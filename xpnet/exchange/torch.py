@@ -101,6 +101,10 @@ def from_torch_state(
     FileFormatError
         The tensors are no such chain.
 
+    Returns
+    -------
+    MLP
+
     Examples
     --------
     >>> state = to_torch_state(MLP([3, 4, 2], seed=1))
@@ -170,6 +174,15 @@ def to_torch(source: MLP | MLPClassifier | MLPRegressor, *, probabilities: bool 
         `probabilities` after a loss that knows none.
     DeviceError
         PyTorch is not installed.
+
+    Examples
+    --------
+    >>> to_torch(MLP([3, 4, 2], activation="tanh"))  # doctest: +SKIP
+    Sequential(
+      (0): Linear(in_features=3, out_features=4, bias=True)
+      (1): Tanh()
+      (2): Linear(in_features=4, out_features=2, bias=True)
+    )
     """
     nn = _torch().nn
     model = bare_model(source)
@@ -228,12 +241,22 @@ def from_torch(
     device
         As for `MLP`.
 
+    Returns
+    -------
+    MLP
+
     Raises
     ------
     FileFormatError
         Another kind of module, named, or in another order.
     DeviceError
         PyTorch is not installed.
+
+    Examples
+    --------
+    >>> from torch import nn  # doctest: +SKIP
+    >>> from_torch(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))).sizes  # doctest: +SKIP
+    (3, 4, 2)
     """
     nn = _torch().nn
     widths: list[int] = []
