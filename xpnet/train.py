@@ -57,6 +57,12 @@ class History(list[Record]):
         Members of a population whose loss or weights stopped being finite; they have their last good weights.
     stopped : str
         Why training ended: "epochs" or the reason given to `Trainer.stop`.
+
+    Examples
+    --------
+    >>> history = History([{"epoch": 1, "train_loss": 0.7}, {"epoch": 2, "train_loss": 0.4}])
+    >>> history[-1]["epoch"], history.column("train_loss")
+    (2, [0.7, 0.4])
     """
 
     best_epoch: int | None = None
@@ -90,6 +96,12 @@ class Trainer:
         The order of examples in the current epoch.
     elapsed : float
         Seconds spent in the current epoch.
+
+    Examples
+    --------
+    >>> trainer = Trainer(MLP([1, 2]), ([[0.0], [1.0]], [0, 1]), epochs=3, batch_size=1)
+    >>> len(trainer.run()), trainer.epoch, trainer.steps_per_epoch
+    (3, 3, 2)
     """
 
     def __init__(
@@ -473,12 +485,33 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
 def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) -> dict[str, Any]:
     """Return {"loss", "accuracy"} of a trained model on (X, y); lists over members for a population.
 
+    Parameters
+    ----------
+    model : MLP
+    data : (X, y)
+        As `fit` takes them.
+    sample_weight : (N,) array, optional
+        Weights of the samples in the loss.
+
+    Returns
+    -------
+    dict
+        "loss", the mean over samples in nats or in squared units of y, without penalties; "accuracy", a share
+        from 0 to 1, None for a regression.
+
     Raises
     ------
     ConfigError
         The model has not been trained.
     DataError
         Data that cannot be used.
+
+    Examples
+    --------
+    >>> model = MLP([1, 2])
+    >>> history = fit(model, ([[0.0], [1.0]], [0, 1]), epochs=200, batch_size=2, optimizer="sgd")
+    >>> evaluate(model, ([[0.0], [1.0]], [0, 1]))["accuracy"]
+    1.0
     """
     if model.task is None or model.loss is None:
         raise ConfigError("the model has not been trained: call xpnet.fit(model, (X, y)) or load a file")

@@ -31,6 +31,16 @@ class Regularization:
         Scale the gradient of each model to at most this Euclidean norm.
     max_norm : float, optional
         After the update, scale each unit's incoming weights to at most this Euclidean norm.
+
+    Raises
+    ------
+    ConfigError
+        A number out of range.
+
+    Examples
+    --------
+    >>> Regularization(l2=1e-4, max_norm=3.0).l1
+    0.0
     """
 
     l1: Number = 0.0

@@ -53,6 +53,13 @@ class Backend(ABC):
     captures : bool
         Whether a step is captured once and repeated; without, every operation is called anew each time, which
         is slower and can be followed with a debugger.
+
+    Examples
+    --------
+    >>> be = get_backend("cpu")
+    >>> out = be.empty((2, 3), "float64")
+    >>> be.matmul(be.asarray(np.ones((2, 4))), be.asarray(np.ones((3, 4))), tb=True, out=out)[0].tolist()
+    [4.0, 4.0, 4.0]
     """
 
     name: str
@@ -207,6 +214,10 @@ def get_backend(
     capture : bool, default True
         Whether steps are captured and repeated. Results of NumPy are the same to the bit; captured Numba
         steps take their matrix products from SciPy's BLAS instead of NumPy's.
+
+    Returns
+    -------
+    Backend
 
     Raises
     ------

@@ -100,10 +100,22 @@ def from_sklearn(source: Any, *, dtype: str = "float64", device: Any = None) -> 
     dtype : {"float64", "float32"}
     device : str, optional
 
+    Returns
+    -------
+    MLPClassifier or MLPRegressor
+        Fitted, of xpnet.
+
     Raises
     ------
     ConfigError
         It is not such a network, or not fitted.
+
+    Examples
+    --------
+    >>> theirs = neural_network.MLPRegressor(hidden_layer_sizes=(3,), solver="lbfgs", tol=1.0, random_state=0)
+    >>> theirs = theirs.fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0])
+    >>> bool(np.allclose(from_sklearn(theirs).predict([[3.0]]), theirs.predict([[3.0]])))
+    True
     """
     kinds = (neural_network.MLPClassifier, neural_network.MLPRegressor)
     if not isinstance(source, kinds) or not hasattr(source, "coefs_"):
