@@ -38,6 +38,7 @@ class _Writer(Callback):
 
     def __init__(self, folder: RunFolder, every: int):
         self._folder, self._every = folder, every
+        self.each_step = bool(every)
 
     def on_step_end(self, trainer: Trainer) -> None:
         due = self._every and trainer.step.n_updates % self._every == 0

@@ -8,7 +8,7 @@ capture a step once and repeat it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,19 @@ class _Plan:
         self.x: Array = None
         self.h: Array = None
         self.replay: Callable[[], None] | None = None
+        self.ahead: _Ahead | None = None
+
+
+class _Ahead:
+    """What several steps of one plan need, told to the device at once; `cursor` says which of them is next."""
+
+    def __init__(self, capacity: int, batch: int, n_numbers: int, be: Backend, dtype: str):
+        self.capacity = capacity
+        self.rows = be.empty((capacity, batch), "int64")
+        self.numbers = be.empty((capacity, n_numbers), dtype)
+        self.cursor = be.empty((1,), "int64")
+        self.one: Callable[[], None] | None = None
+        self.all: Callable[[], None] | None = None
 
 
 class Pass:
@@ -357,22 +370,107 @@ class TrainingStep(Pass):
         self.n_updates = 0
         #: What the schedule makes of the learning rate at the next step.
         self.multiplier = 1.0
+        # Of steps done ahead, the number of the first whose loss was not finite, per model; -1 where none was
+        self._first_bad = self._filled(model.lead, "float64", -1.0)
+        self._number = self.be.xp.reshape(self.counter, ())
 
     def __call__(self, rows: np.ndarray) -> None:
         """Train on the examples whose indices are `rows`, (B,) or (M, B) int64."""
-        self.counter[...] = self.n_updates
+        self._count()
         self.update.set_numbers(self.n_updates + 1, self.multiplier)
         super().__call__(rows)
         self.n_updates += 1
+
+    def _count(self) -> None:
+        """Say which step the random streams are at."""
+        self.counter[...] = self.n_updates
 
     def _run(self, plan: _Plan) -> None:
         self.gradients(plan)
         self.update.apply()
 
+    # --- several steps at once ------------------------------------------------------------------
+    @property
+    def can_go_ahead(self) -> bool:
+        """Whether `several` can be used: all examples are on the device."""
+        return not isinstance(self.examples.x, RowSource)
+
+    def several(self, rows: np.ndarray, multipliers: Sequence[Any]) -> None:
+        """Train on the batches `rows` (K, B) int64, one after the other, K at most `Backend.steps_ahead`.
+
+        Gives what K calls give. The device is told everything first, so it does not wait for the host between two
+        steps; in return nothing can be read between them, and `first_bad` says later whether all went well.
+
+        Parameters
+        ----------
+        rows : (K, B) int64
+        multipliers : sequence of K
+            What the schedule makes of the learning rate at each step.
+        """
+        be, (k, batch) = self.be, rows.shape
+        plan = self.plan(batch)
+        numbers = self.update.numbers_ahead(range(self.n_updates + 1, self.n_updates + k + 1), multipliers)
+        if plan.ahead is None:
+            plan.ahead = _Ahead(be.steps_ahead, batch, numbers.shape[1], be, self.model.dtype)
+        ahead = plan.ahead
+        ahead.rows[:k, ...] = be.asarray(rows)
+        ahead.numbers[:k, ...] = be.asarray(numbers, self.model.dtype)
+        ahead.cursor[...] = 0
+        self.counter[...] = self.n_updates
+        if k == ahead.capacity:
+            if ahead.all is None:
+                ahead.all = be.repeated(lambda: self._next(plan, k))
+            else:
+                ahead.all()
+        else:
+            for _ in range(k):
+                if ahead.one is None:
+                    ahead.one = be.repeated(lambda: self._next(plan))
+                else:
+                    ahead.one()
+        self._n_seen += rows.size
+        self._batch_weight = 1.0 if self.examples.weights is not None else float(batch)
+        self.multiplier = multipliers[-1]
+        self.n_updates += k
+
+    def _next(self, plan: _Plan, n: int = 1) -> None:
+        """Do `n` steps from the one that the cursor points at."""
+        be, ahead = self.be, plan.ahead
+        assert ahead is not None
+        if n > 1:
+            for _ in range(n):
+                self._next(plan)
+            return
+        be.gather(ahead.rows, ahead.cursor, out=be.xp.reshape(plan.index, (1, plan.batch)))
+        self.update.use_row(ahead.numbers, ahead.cursor)
+        self._run(plan)
+        be.map(_first_bad, self._first_bad, self._batch_loss, self._number, out=self._first_bad)
+        be.map(_advance, self.counter, ahead.cursor, out=(self.counter, ahead.cursor))
+
+    def first_bad(self) -> np.ndarray:
+        """Per model, the number (from 0) of the first update since `reset` whose loss was not finite, or -1.
+
+        Counts the steps of `several` only. Waits for the device.
+        """
+        return np.asarray(self.be.to_numpy(self._first_bad)).astype(np.int64)
+
+    def reset(self) -> None:
+        super().reset()
+        self._first_bad[...] = -1.0
+
     def gradients(self, plan: _Plan) -> None:
         """Fill the gradients of the mean loss (penalties not included) for the batch in `plan.index`."""
         dh = self._forward(plan)
         self.model.backward(dh, plan.contexts)
+
+
+def _first_bad(ns: Any, first: Array, loss: Array, number: Array) -> Array:
+    finite = (loss - loss) == 0.0  # infinities and NaN give NaN
+    return ns.where((first < 0.0) & ~finite, number, first)
+
+
+def _advance(ns: Any, counter: Array, cursor: Array) -> tuple[Array, Array]:
+    return counter + 1, cursor + 1
 
 
 def _share(ns: Any, raw: Array, total: Array) -> Array:

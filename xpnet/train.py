@@ -38,6 +38,7 @@ EVALUATION_BATCH = 1000  # rows per forward pass of an evaluation
 
 Record = dict[str, Any]
 
+CHECK_EVERY = 256  # steps done ahead between two looks at whether the loss is still finite
 _NO_STEP = Callback.on_step_end  # what a callback has that does not watch steps
 
 
@@ -284,12 +285,22 @@ class Trainer:
         batches = self.steps_per_epoch
         # a small network's step takes as long as a few empty calls, so those are not made
         watching = [c for c in self.callbacks if getattr(c.on_step_end, "__func__", None) is not _NO_STEP]
+        ahead = self._steps_ahead(watching)
         while self.batch < batches:
-            rows = self.order[self.batch * size : (self.batch + 1) * size]
-            self.step.multiplier = self._multiplier()
-            self.step(rows)
-            self._check_finite(rows)
-            self.batch += 1
+            k = min(ahead, n // size - self.batch)
+            if k > 1:
+                self._ahead(k)
+            else:
+                rows = self.order[self.batch * size : (self.batch + 1) * size]
+                self.step.multiplier = self._multiplier(self.step.n_updates)
+                self.step(rows)
+                if ahead == 1:
+                    self._check_finite(rows)
+                self.batch += 1
+            if ahead > 1 and (
+                self.batch == batches or self.batch // CHECK_EVERY > (self.batch - k) // CHECK_EVERY
+            ):
+                self._check_ahead()
             self.elapsed = done_before + time.perf_counter() - started
             for callback in watching:
                 callback.on_step_end(self)
@@ -298,13 +309,28 @@ class Trainer:
                 return
         self._end_epoch()
 
-    def _multiplier(self) -> Any:
+    def _steps_ahead(self, watching: Sequence[Callback]) -> int:
+        """How many steps the device may do before anybody here wants to know."""
+        be = self.model.be
+        if not (be.captures and self.step.can_go_ahead) or any(c.each_step for c in watching):
+            return 1
+        return be.steps_ahead
+
+    def _ahead(self, k: int) -> None:
+        """Ask for the next `k` steps at once."""
+        first, size = self.batch, self.batch_size
+        rows = self.order[first * size : (first + k) * size].reshape(k, size)
+        done = self.step.n_updates
+        self.step.several(rows, [self._multiplier(done + i) for i in range(k)])
+        self.batch += k
+
+    def _multiplier(self, n_updates: int) -> Any:
         if isinstance(self.schedule, ReduceOnPlateau):
             return self.judge.multiplier
         if self._constant:
             return 1.0
         total = self.epochs * self.steps_per_epoch
-        return self.schedule(self.step.n_updates, total, self.steps_per_epoch)
+        return self.schedule(n_updates, total, self.steps_per_epoch)
 
     def _end_epoch(self) -> None:
         self.epoch += 1
@@ -344,6 +370,23 @@ class Trainer:
             why = f"the loss of the batch is {loss[~finite].flat[0]}"
             self._raise_diverged(self.epoch + 1, locate_nonfinite(self.step, rows), why)
 
+    def _check_ahead(self) -> None:
+        """Look whether a loss was not finite in the steps done since the last look; waits for the device."""
+        bad = np.broadcast_to(self.step.first_bad(), self.model.lead)
+        last = self.step.last_loss()  # a smaller batch at the end of an epoch is a step of its own
+        failed = (bad >= 0) | ~np.isfinite(last)
+        if not failed.any():
+            return
+        self.judge.exclude(failed)
+        if self.diverged.all():
+            from .diagnostics import nonfinite_parameters
+
+            where = nonfinite_parameters(self.model) or "the weights are finite again"
+            known = bad[bad >= 0]
+            step = int(known.min()) + 1 if known.size else self.step.n_updates
+            why = "the loss of that batch is not finite; without capture, the first layer that fails is named"
+            self._raise_diverged(self.epoch + 1, where, why, step)
+
     def _check_weights(self) -> None:
         self.judge.keep_good(self.latest_weights())
         if self.diverged.all():
@@ -352,10 +395,10 @@ class Trainer:
             where = nonfinite_parameters(self.model) or "the weights are finite again"
             self._raise_diverged(self.epoch, where, "the last update made them so")
 
-    def _raise_diverged(self, epoch: int, where: str, why: str) -> None:
+    def _raise_diverged(self, epoch: int, where: str, why: str, step: int | None = None) -> None:
         self._set_weights(self.judge.best if self._restores else self.judge.last_good)
         raise DivergedError(
-            f"training diverged at epoch {epoch}, step {self.step.n_updates}: {where}; {why}. "
+            f"training diverged at epoch {epoch}, step {step or self.step.n_updates}: {where}; {why}. "
             "The model keeps its last good weights. "
             "Try a smaller learning rate, clip_norm=1, or inputs scaled to about 0..1."
         )
@@ -517,7 +560,11 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
         raise ConfigError("the model has not been trained: call xpnet.fit(model, (X, y)) or load a file")
     loss = get_loss(model.loss)
     examples = prepare(
-        model, *_pair("data", data), loss=loss, task=model.task, sample_weight=to_host(sample_weight, "sample_weight"),
+        model,
+        *_pair("data", data),
+        loss=loss,
+        task=model.task,
+        sample_weight=to_host(sample_weight, "sample_weight"),
         training=False,
     )
     with np.errstate(over="ignore", invalid="ignore"):

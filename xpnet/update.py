@@ -155,6 +155,20 @@ class Update:
         self._table[...] = self.be.asarray(self._host, self._dtype)
         self._multiplier, self._written = (multiplier, numbers) if single else (1.0, ())
 
+    def numbers_ahead(self, steps: Sequence[int], multipliers: Sequence[Any]) -> np.ndarray:
+        """The numbers of several updates, one flat row for each; `use_row` says which of them counts."""
+        table = np.empty((len(steps), self._host.size))
+        for row, step, multiplier in zip(table, steps, multipliers, strict=True):
+            numbers = (*self._hyper.numbers(step, self._hyper.lr * multiplier), *self._penalties)
+            for column, n in zip(row.reshape(len(numbers), -1), numbers, strict=True):
+                column[...] = n
+        return table
+
+    def use_row(self, table: Array, row: Array) -> None:
+        """Let `apply` use row number ``row[0]`` of `table`, which is on the device already."""
+        self._written = ()
+        self.be.gather(table, row, out=self.be.xp.reshape(self._table, (1, table.shape[1])))
+
     # --- formulas -------------------------------------------------------------------------------
     def _gradient(self, ns: Any, w: Any, g: Any, h: Sequence[Any], decayed: bool) -> Any:
         """The gradient with its penalty, clipped by value."""

@@ -53,6 +53,8 @@ class Backend(ABC):
     captures : bool
         Whether a step is captured once and repeated; without, every operation is called anew each time, which
         is slower and can be followed with a debugger.
+    steps_ahead : int
+        How many training steps the device likes to be told about at once; 1 where asking costs nothing.
 
     Examples
     --------
@@ -67,6 +69,7 @@ class Backend(ABC):
     xp: Any
     precision: str | None = None
     captures: bool = True
+    steps_ahead: int = 1
 
     # --- memory ---------------------------------------------------------------------------------
     @abstractmethod

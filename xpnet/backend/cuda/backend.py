@@ -67,6 +67,9 @@ class CudaBackend(ReferenceBackend):
         What float32 operands of products are rounded to; results and everything else stay float32.
     """
 
+    #: One upload and one launch for this many steps: asking then costs less than the work.
+    steps_ahead = 32
+
     def __init__(self, runtime: Runtime, precision: str | None = None):
         self.runtime = runtime
         self.xp = runtime.xp

@@ -1,0 +1,114 @@
+"""Several steps asked for at once give what one at a time gives, to the bit; and what goes wrong is found later."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import xpnet
+from xpnet import Callback, DivergedError, get_backend
+
+X = np.random.default_rng(1).integers(0, 256, (90, 12)).astype(np.uint8)
+Y = np.random.default_rng(2).integers(0, 3, 90)
+
+
+def _backend(ahead: int):
+    be = get_backend("cpu")
+    be.steps_ahead = ahead
+    return be
+
+
+SETTINGS = {
+    "plain": ({}, {}),
+    "schedule and dropout": ({"dropout": 0.2, "input_noise": 0.1}, {"schedule": "cosine", "optimizer": "adamw"}),
+    "weights": ({}, {"sample_weight": np.linspace(0.1, 2, 90), "l2": 0.01, "optimizer": "momentum"}),
+    "population": (
+        {"n_models": 3, "dropout": 0.1},
+        {"optimizer": xpnet.Adam(lr=[0.001, 0.01, 0.02]), "clip_norm": 1.0, "schedule": "plateau"},
+    ),
+}  # fmt: skip
+
+
+def _fit(ahead, architecture, options, **more):
+    model = xpnet.MLP([12, 7, 3], seed=3, device=_backend(ahead), **architecture)
+    given = {
+        "epochs": 3,
+        "batch_size": 8,
+        "verbose": False,
+        "validation": (X[:30], Y[:30]),
+        **options,
+        **more,
+    }
+    history = xpnet.fit(model, (X, Y), **given)
+    return model, [{k: v for k, v in r.items() if "second" not in k} for r in history]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("ahead", [4, 32])  # 11 whole batches an epoch and a smaller one
+def test_training_is_the_same_to_the_bit(name, ahead):
+    model, history = _fit(ahead, *SETTINGS[name])
+    twin, expected = _fit(1, *SETTINGS[name])
+    assert history == expected
+    assert model.be.to_numpy(model.weights).tobytes() == twin.be.to_numpy(twin.weights).tobytes()
+
+
+class Steps(Callback):
+    def __init__(self, each_step):
+        self.each_step, self.seen = each_step, []
+
+    def on_step_end(self, trainer):
+        self.seen.append(trainer.step.n_updates)
+
+
+def test_a_callback_says_whether_it_wants_every_step():
+    every, some = Steps(True), Steps(False)
+    _fit(4, {}, {}, callbacks=[every, some], epochs=1)
+    assert every.seen == some.seen == list(range(1, 13))
+    some = Steps(False)
+    _fit(4, {}, {}, callbacks=[some], epochs=1)
+    assert some.seen == [4, 8, 11, 12]
+
+
+def test_a_run_that_goes_on_in_the_middle_of_an_epoch_is_the_same():
+    class Stop(Callback):
+        each_step = False
+
+        def on_step_end(self, trainer):
+            if trainer.step.n_updates >= 16:
+                trainer.stop("halfway")
+
+    def trainer(ahead, **more):
+        model = xpnet.MLP([12, 7, 3], seed=3, device=_backend(ahead), dropout=0.2)
+        return xpnet.Trainer(model, (X, Y), epochs=3, batch_size=8, **more)
+
+    first = trainer(4, callbacks=[Stop()])
+    first.run()
+    assert first.batch == 4 and first.epoch == 1
+    second, whole = trainer(4), trainer(1)
+    second.load_state(*first.state())
+    second.run(), whole.run()
+    np.testing.assert_array_equal(second.latest_weights(), whole.latest_weights())
+
+
+def test_the_first_step_that_goes_wrong_is_named():
+    x = np.where(np.arange(90)[:, None] == 50, np.float32(3e38), np.float32(1.0)) * np.ones((1, 12), "f4")
+    model = xpnet.MLP([12, 7, 3], seed=3, device=_backend(4))
+    with pytest.raises(DivergedError, match=r"epoch 1, step 7: layer 0 .* are not finite") as error:
+        xpnet.fit(model, (x, Y), epochs=2, batch_size=8, shuffle=False, verbose=False)
+    assert "without capture" in str(error.value)
+    assert np.isfinite(model.be.to_numpy(model.weights)).all()
+
+
+def test_members_that_go_wrong_are_left_out():
+    model = xpnet.MLP([12, 7, 3], seed=3, n_models=2, device=_backend(4), activation="identity")
+    rates = xpnet.SGD(lr=[1e30, 0.01])
+    history = xpnet.fit(model, (X, Y), optimizer=rates, epochs=2, batch_size=8, verbose=False)
+    assert history.diverged == [0] and np.isfinite(history[-1]["train_loss"][1])
+
+
+def test_without_capture_every_step_is_asked_for_by_itself():
+    be = get_backend("cpu", capture=False)
+    be.steps_ahead = 4
+    steps = Steps(False)
+    xpnet.fit(xpnet.MLP([12, 3], device=be), (X, Y), epochs=1, batch_size=8, verbose=False, callbacks=[steps])
+    assert steps.seen == list(range(1, 13))
