@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from functools import cache
 from pathlib import Path
@@ -12,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.text import Text
 
 import xpnet
 from xpnet import experiments
 from xpnet.cli import main
-from xpnet.errors import ConfigError, DataError
+from xpnet.errors import ConfigError, DataError, XpnetError
+from xpnet.experiments import chinese
 from xpnet.experiments import lab as lab_module
 from xpnet.experiments.e06_forward_by_hand import B1, B2, W1, W2, network
 from xpnet.experiments.e10_small_sigmoid import best_match
@@ -31,12 +34,20 @@ NAMES = [f"E{i}" for i in range(1, 21)]
 def result(tmp_path_factory):
     """Run an experiment once; its figures and result lie in `result.folder`."""
     folder = tmp_path_factory.mktemp("experiments")
+    texts: dict[str, set[str]] = {}
+    save = lab_module.Lab.save
+
+    def watched(lab, figure, name):
+        texts.setdefault(lab.name, set()).update(t.get_text().strip() for t in figure.findobj(Text))
+        save(lab, figure, name)
 
     @cache
     def run(name):
-        return experiments.run(name, folder, quick=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lab_module.Lab, "save", watched)
+            return experiments.run(name, folder, quick=True)
 
-    run.folder = folder
+    run.folder, run.texts = folder, texts
     return run
 
 
@@ -299,6 +310,39 @@ def test_mnist_is_used_where_it_is(data_dir):
 def test_unknown_experiment():
     with pytest.raises(ConfigError, match="E99"):
         experiments.run("E99")
+
+
+# --- figures in Chinese --------------------------------------------------------------------------
+#: What reads the same in both languages: names of functions, of units and of formulas.
+SAME = re.compile(
+    r"[WFS]{1,3}|leaky ReLU \([\d.]+\)|step\(z\)|sigmoid(\(4?z\))?|tanh|relu|ReLU|leaky_relu|softplus|elu|gelu|silu|softsign|dJ/dW[12]|"
+    r"f'?\(z\)|x|y|dropout [\d.]+|L[12]|\$\\lambda\$ = [\d.]+|\$\\mathdefault\{.*\}\$|[-+−\d.%×e ]*"
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_word_in_a_figure_is_translated(name, result):
+    result(name)
+    texts = result.texts[name]
+    assert texts - {""}
+    for text in texts:
+        chinese_text = chinese.translate(text)
+        assert re.search("[\u4e00-\u9fff]", chinese_text) or SAME.fullmatch(text), repr(text)
+
+
+def test_figures_in_chinese(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="language 'fr'"):
+        experiments.run("E1", language="fr")
+    monkeypatch.setattr(chinese, "FONTS", ("DejaVu Sans Mono",))  # any that is there
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it has no Chinese characters
+        experiments.run("E1", tmp_path / "zh", language="zh")
+    experiments.run("E1", tmp_path / "en")
+    drawn = [next((tmp_path / language / "E1").glob("*.png")).read_bytes() for language in ("en", "zh")]
+    assert drawn[0] != drawn[1]
+    monkeypatch.setattr(chinese, "FONTS", ("No Such Font",))
+    with pytest.raises(XpnetError, match="fonts-noto-cjk"):
+        experiments.run("E1", language="zh")
 
 
 # --- the tutorial --------------------------------------------------------------------------------

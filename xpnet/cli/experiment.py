@@ -16,12 +16,14 @@ from ..errors import ConfigError, XpnetError
 @click.option("--device", default="cpu", show_default=True, help="cpu, numba, cuda, cuda:N or auto.")
 @click.option("--data-dir", type=click.Path(), help="Folder that holds MNIST.")
 @click.option("--download", is_flag=True, help="MNIST may be downloaded.")
+@click.option("--language", type=click.Choice(["en", "zh"]), default="en", show_default=True,
+              help="Of the words in figures.")  # fmt: skip
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object per experiment and nothing else."
 )
 def experiment(
     action: str, names: tuple[str, ...], out: str, quick: bool, device: str, data_dir: str | None,
-    download: bool, as_json: bool,
+    download: bool, language: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Run the experiments of the tutorial: `list`, `run E5`, `run E12 E13`, `run all`.
 
@@ -47,7 +49,7 @@ def experiment(
     for name in known if "all" in names else names:
         result = experiments.run(
             name, out, quick=quick, device=device, data_dir=data_dir, download=download,
-            echo=(lambda line: None) if as_json else click.echo,
+            echo=(lambda line: None) if as_json else click.echo, language=language,
         )  # fmt: skip
         if as_json:
             click.echo(dumps_json(result))

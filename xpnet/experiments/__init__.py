@@ -53,7 +53,7 @@ def run(name: str, out: str | Path | None = None, **options: Any) -> dict[str, A
     out : path-like, optional
         Folder for the figures and ``result.json``, ``out/E5`` for E5; nothing is written where omitted.
     **options
-        Of `Lab`: quick, device, data_dir, download, echo.
+        Of `Lab`: quick, device, data_dir, download, echo, language.
 
     Raises
     ------

@@ -14,7 +14,8 @@ import numpy as np
 import xpnet
 from xpnet import data
 
-from ..errors import DataError, XpnetError
+from ..errors import DataError, XpnetError, unknown_name
+from . import chinese
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)))
+
+#: Of the words in figures.
+LANGUAGES = ("en", "zh")
 
 _STYLE: Any = {
     "svg.hashsalt": "xpnet",  # equal figures give equal files
@@ -50,13 +54,23 @@ class Lab:
         Whether MNIST may be downloaded.
     echo : callable, optional
         Gets every printed line; by default nothing is printed.
+    language : {"en", "zh"}, default "en"
+        Of the words in figures; "zh" needs a font that has them.
+
+    Raises
+    ------
+    ConfigError
+        Another language.
     """
 
     def __init__(
         self, name: str, out: str | Path | None = None, *, quick: bool = False, device: str = "cpu",
         data_dir: str | Path | None = None, download: bool = False,
-        echo: Callable[[str], Any] = lambda line: None,
+        echo: Callable[[str], Any] = lambda line: None, language: str = "en",
     ):  # fmt: skip
+        if language not in LANGUAGES:
+            raise unknown_name("language", language, LANGUAGES)
+        self.language = language
         self.name, self.quick, self.device = name, quick, device
         self.folder = None if out is None else Path(out) / name
         self.numbers: dict[str, Any] = {}
@@ -116,6 +130,8 @@ class Lab:
         from matplotlib.figure import Figure
 
         mpl.rcParams.update(_STYLE)  # `run` puts the user's settings back
+        if self.language == "zh":  # letters and digits stay as they are in English
+            mpl.rcParams["font.family"] = ["DejaVu Sans", chinese.font()]
         figure = Figure(figsize=(6.7, height), dpi=120, layout="constrained", facecolor="white")
         return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
@@ -126,6 +142,8 @@ class Lab:
         for axes in figure.axes:  # there is no epoch 2.5
             if axes.get_xlabel().startswith(("epoch", "passes")):
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+        if self.language == "zh":
+            chinese.translate_figure(figure)
         self.figures.append(name)
         if self.folder is None:
             return
