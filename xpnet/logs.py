@@ -160,6 +160,12 @@ class TensorBoard(Callback):
     ------
     ConfigError
         The package is not installed.
+
+    Examples
+    --------
+    >>> log = TensorBoard("runs/first/tensorboard", histograms=True)  # nothing is written before training starts
+    >>> log.folder.name
+    'tensorboard'
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, histograms: bool = False):

@@ -51,12 +51,22 @@ def write_report(
         ``data``, ``data_dir``, ``labels``, ``target``, ``unknown``: the data to test on, as for
         `xpnet.reports.evaluation_data`; the run's own test set, or else its validation set, where omitted.
 
+    Returns
+    -------
+    Path
+        The page.
+
     Raises
     ------
     ConfigError
         `run` is a model file, or `out` does not end in .html.
     XpnetError
         The page cannot be written, or matplotlib is not installed.
+
+    Examples
+    --------
+    >>> write_report("runs/digits")  # doctest: +SKIP
+    PosixPath('runs/digits/report.html')
     """
     model, folder = open_model(run, device=device)
     if folder is None:

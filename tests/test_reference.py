@@ -1,0 +1,104 @@
+"""The API reference: every public name has a page, and a docstring with its parameters, result and an example."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+API = (Path(__file__).parent.parent / "docs" / "api.rst").read_text(encoding="utf-8")
+LISTED = re.findall(r"^   ([A-Za-z][\w.]+)$", API, re.M)
+
+#: Modules of which every function and class in `__all__` must be listed.
+MODULES = (
+    "backend", "checkpoint", "data", "displays", "estimators", "exchange", "logs", "plots", "plots_regression",
+    "populations", "report_page", "tabular", "testing",
+)  # fmt: skip
+
+#: What other modules of xpnet take from these, and nobody else needs.
+INTERNAL = {"backend.Array", "logs.make_log", "populations.Member", "populations.read_configurations"}
+
+#: Annotations of functions with nothing to return.
+NOTHING = ("None", None, inspect.Signature.empty)
+
+
+def _named(path: str) -> Any:
+    """The object that ``xpnet.<path>`` names."""
+    parts = ("xpnet." + path).split(".")
+    for i in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:i]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[i:]:
+            found = getattr(found, part)
+        return found
+    raise AssertionError(path)
+
+
+def _is_listed_kind(found: Any) -> bool:
+    return inspect.isclass(found) or inspect.isfunction(found)
+
+
+def _public_names() -> list[str]:
+    names = ["xpnet"]
+    for module in MODULES:
+        if importlib.util.find_spec(f"xpnet.{module}") is not None:
+            names.append(f"xpnet.{module}")
+    result = []
+    for name in names:
+        module = importlib.import_module(name)
+        result += [f"{name}.{n}".removeprefix("xpnet.") for n in module.__all__]
+    return [name for name in result if name not in INTERNAL]
+
+
+def test_every_public_name_is_in_the_reference():
+    listed = {id(_named(path)) for path in LISTED}
+    missing = [p for p in _public_names() if _is_listed_kind(_named(p)) and id(_named(p)) not in listed]
+    assert not missing, f"add to docs/api.rst: {', '.join(missing)}"
+
+
+def test_no_name_is_listed_twice():
+    assert len(LISTED) == len(set(LISTED))
+    assert len(LISTED) == len({id(_named(path)) for path in LISTED})
+
+
+@pytest.mark.parametrize("path", LISTED)
+def test_docstring_is_complete(path):
+    found = _named(path)
+    doc = inspect.getdoc(found) or ""
+
+    def has(section: str) -> bool:
+        return re.search(rf"^{section}\n-{{{len(section)}}}$", doc, re.M) is not None
+
+    first = doc.partition("\n")[0]
+    assert first.rstrip("`").endswith((".", ":", "}")), f"the first line is no sentence: {first!r}"
+    if inspect.isclass(found) and issubclass(found, Exception):
+        return
+    parameters = [p for p in inspect.signature(found).parameters if p != "self"]
+    if parameters:
+        assert has("Parameters") or (inspect.isclass(found) and has("Attributes")), "no section Parameters"
+    if inspect.isfunction(found) and inspect.signature(found).return_annotation not in NOTHING:
+        assert has("Returns"), "no section Returns"
+    assert has("Examples") and ">>>" in doc, "no section Examples"
+
+
+@pytest.mark.parametrize("path", [p for p in LISTED if inspect.isfunction(_named(p))])
+def test_every_parameter_is_described(path):
+    found = _named(path)
+    section = (inspect.getdoc(found) or "").partition("Parameters\n----------\n")[2]
+    section = re.split(r"\n\n\w+\n---+\n", section)[0]
+    described = {
+        name.strip().lstrip("*")
+        for line in section.splitlines()
+        if line and not line.startswith(" ")
+        for name in line.partition(":")[0].split(",")
+    }
+    if "**options" in str(inspect.signature(found)):  # they are named one by one
+        return
+    assert set(inspect.signature(found).parameters) <= described
