@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import xpnet
@@ -315,8 +316,8 @@ def test_unknown_experiment():
 # --- figures in Chinese --------------------------------------------------------------------------
 #: What reads the same in both languages: names of functions, of units and of formulas.
 SAME = re.compile(
-    r"[WFS]{1,3}|leaky ReLU \([\d.]+\)|step\(z\)|sigmoid(\(4?z\))?|tanh|relu|ReLU|leaky_relu|softplus|elu|gelu|silu|softsign|dJ/dW[12]|"
-    r"f'?\(z\)|x|y|dropout [\d.]+|L[12]|\$\\lambda\$ = [\d.]+|\$\\mathdefault\{.*\}\$|[-+−\d.%×e ]*"
+    r"[WFS]{1,3}|leaky ReLU \([\d.]+\)|step\(z\)|sigmoid(\(4?z\))?|tanh|relu|ReLU|leaky_relu|softplus|elu|gelu|silu|"
+    r"softsign|dJ/dW[12]|f'?\(z\)|x|y|dropout [\d.]+|L[12]|\$\\lambda\$ = [\d.]+|\$\\mathdefault\{.*\}\$|[-+−\d.%×e ]*"
 )
 
 
@@ -328,6 +329,21 @@ def test_every_word_in_a_figure_is_translated(name, result):
     for text in texts:
         chinese_text = chinese.translate(text)
         assert re.search("[\u4e00-\u9fff]", chinese_text) or SAME.fullmatch(text), repr(text)
+
+
+def test_words_at_ticks_stay_translated_when_the_figure_is_drawn():
+    figure = Figure()
+    axes = figure.subplots()
+    axes.bar(["before", "none"], [1, 2])
+    axes.set_yticks([0, 1, 2], ["error", "x", "tanh"])
+    axes.set_title("error")
+    chinese.translate_figure(figure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the font here has no Chinese characters
+        figure.draw_without_rendering()
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["之前", "无"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["误差", "x", "tanh"]
+    assert axes.get_title() == "误差"
 
 
 def test_figures_in_chinese(tmp_path, monkeypatch):

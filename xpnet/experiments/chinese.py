@@ -6,6 +6,7 @@ Figures are drawn in English and translated when they are saved, so that an expe
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import XpnetError
@@ -20,6 +21,7 @@ FONTS = (
     "SimHei", "Droid Sans Fallback", "Arial Unicode MS",
 )  # fmt: skip
 
+#: No formulas between dollar signs: their letters come from a font without Chinese.
 WORDS = {
     # E1, E2
     "what holds: W good weather, F friend, S station": "成立的条件：W 天气好，F 有朋友，S 离车站近", "none": "无",
@@ -27,14 +29,14 @@ WORDS = {
     "threshold 3: go above the line": "阈值 3：在线之上就去", "weighted sum z": "加权和 z", "output": "输出",
     "step and sigmoid": "阶跃与 sigmoid", "size of the change of the weights": "权重变化的大小",
     "change of the output": "输出的变化", "a small change": "小变化", "real change": "真实的变化",
-    r"predicted: $\sum\,\Delta w\;\partial y/\partial w$": r"预测：$\sum\,\Delta w\;\partial y/\partial w$",
+    r"predicted: $\sum\,\Delta w\;\partial y/\partial w$": "预测：Σ Δw ∂y/∂w",
     # E3, E4, E5
     "value": "值", "saturated": "饱和区", "layer (1 is next to the input)": "层（第 1 层紧邻输入）",
-    r"gradient norm $\|\partial J/\partial W\|$": r"梯度范数 $\|\partial J/\partial W\|$", "input $x_1$": "输入 $x_1$",
-    "input $x_2$": "输入 $x_2$", "logistic regression": "逻辑回归", "linear SVM (hinge)": "线性支持向量机（hinge）",
+    r"gradient norm $\|\partial J/\partial W\|$": "梯度范数 ‖∂J/∂W‖", "input $x_1$": "输入 x₁",
+    "input $x_2$": "输入 x₂", "logistic regression": "逻辑回归", "linear SVM (hinge)": "线性支持向量机（hinge）",
     "class 0": "类别 0", "class 1": "类别 1", "margin, score ±1": "间隔，得分 ±1",
     # E6, E7
-    "inputs x": "输入 x", "hidden $a^{(1)}$": "隐藏层 $a^{(1)}$", "outputs $a^{(2)}$": "输出 $a^{(2)}$",
+    "inputs x": "输入 x", "hidden $a^{(1)}$": "隐藏层 a⁽¹⁾", "outputs $a^{(2)}$": "输出 a⁽²⁾",
     "positive weight": "正权重", "negative weight": "负权重", "from unit i": "来自单元 i", "to unit j": "到单元 j",
     # E8 to E11
     "updates": "更新次数", "loss (nats)": "损失（nat）",
@@ -91,6 +93,12 @@ def translate_figure(figure: Figure) -> None:
     """Replace every label of a figure."""
     from matplotlib.text import Text
 
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            # words at ticks come from a formatter, which would write them again when the figure is drawn
+            at, words = axis.get_ticklocs(), [label.get_text() for label in axis.get_ticklabels()]
+            if any(translate(word) != word for word in words):
+                axis.set_ticks(at, [translate(word) for word in words])
     for label in figure.findobj(Text):
         text = label.get_text()
         if (chinese := translate(text)) != text:
@@ -107,11 +115,21 @@ def font() -> str:
     """
     from matplotlib import font_manager
 
-    installed = {f.name for f in font_manager.fontManager.ttflist}
-    for name in FONTS:
-        if name in installed:
-            return name
+    manager = font_manager.fontManager
+    if (name := _first({f.name for f in manager.ttflist})) is not None:
+        return name
+    known = {f.fname for f in manager.ttflist}  # matplotlib's list may be older than the fonts
+    stems = {name.replace(" ", "").removesuffix("SC").removesuffix("JP").lower() for name in FONTS}
+    for path in font_manager.findSystemFonts():
+        stem = Path(path).stem.replace("-", "").lower()
+        if path not in known and any(stem.startswith(start) for start in stems):
+            manager.addfont(path)
+    if (name := _first({f.name for f in manager.ttflist})) is not None:
+        return name
     raise XpnetError(
-        "no font with Chinese characters was found; install one, on Debian: apt-get install fonts-noto-cjk, "
-        "and delete matplotlib's font cache (python -c 'import matplotlib; print(matplotlib.get_cachedir())')"
+        "no font with Chinese characters was found; install one, on Debian: apt-get install fonts-noto-cjk"
     )
+
+
+def _first(installed: set[str]) -> str | None:
+    return next((name for name in FONTS if name in installed), None)
