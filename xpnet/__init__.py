@@ -18,7 +18,13 @@ from .optim import SGD, AdaGrad, Adam, AdamW, RMSProp
 from .train import History, Trainer, evaluate, fit
 
 if _TYPE_CHECKING:
-    from .estimators import MLPClassifier, MLPRegressor, PopulationSearchCV
+    from .estimators import (
+        DeepEnsembleClassifier,
+        DeepEnsembleRegressor,
+        MLPClassifier,
+        MLPRegressor,
+        PopulationSearchCV,
+    )
     from .populations import fit_many
 
 __version__ = "0.1.0"
@@ -33,6 +39,8 @@ __all__ = [
     "Callback",
     "ConfigError",
     "DataError",
+    "DeepEnsembleClassifier",
+    "DeepEnsembleRegressor",
     "DeviceError",
     "DivergedError",
     "FileFormatError",
@@ -53,9 +61,18 @@ __all__ = [
 ]
 
 
+_ESTIMATORS = (
+    "DeepEnsembleClassifier",
+    "DeepEnsembleRegressor",
+    "MLPClassifier",
+    "MLPRegressor",
+    "PopulationSearchCV",
+)
+
+
 def __getattr__(name: str) -> object:
     # the estimators need scikit-learn, which takes a second to import
-    if name in ("MLPClassifier", "MLPRegressor", "PopulationSearchCV"):
+    if name in _ESTIMATORS:
         from . import estimators
 
         return getattr(estimators, name)

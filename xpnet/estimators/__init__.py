@@ -7,15 +7,25 @@ from .scaling import FeatureScaler
 
 if TYPE_CHECKING:
     from .classifier import MLPClassifier
+    from .ensemble import DeepEnsembleClassifier, DeepEnsembleRegressor
     from .regressor import MLPRegressor
     from .search import PopulationSearchCV
 
-__all__ = ["FeatureScaler", "MLPClassifier", "MLPRegressor", "PopulationSearchCV"]
+__all__ = [
+    "DeepEnsembleClassifier",
+    "DeepEnsembleRegressor",
+    "FeatureScaler",
+    "MLPClassifier",
+    "MLPRegressor",
+    "PopulationSearchCV",
+]
 
 _MODULES = {
     "MLPClassifier": "classifier",
     "MLPRegressor": "regressor",
     "PopulationSearchCV": "search",
+    "DeepEnsembleClassifier": "ensemble",
+    "DeepEnsembleRegressor": "ensemble",
 }
 
 

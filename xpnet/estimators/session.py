@@ -87,9 +87,12 @@ class Session:
         Whether ``fit`` reports its plan and stops.
     waiting : list of Trained
         What ``fit`` takes while replaying, in this order.
+    replays : bool
+        Whether plans will be replayed, so that fits must be told apart.
     """
 
     planning: bool = True
+    replays: bool = True
     waiting: list[Trained] = field(default_factory=list)
     fingerprint: tuple[Any, ...] = ()
     _arrays: dict[tuple[Any, ...], list[np.ndarray]] = field(default_factory=dict)
@@ -141,7 +144,7 @@ def current() -> Session | None:
 def took_over(estimator: Any, x: Any, y: Any, weight: Any) -> bool:
     """Whether a ``fit`` that begins is done already, because this estimator was trained before with others."""
     session = _current.get()
-    if session is None:
+    if session is None or not session.replays:
         return False
     mark = _fingerprint(estimator, x, y, weight)
     session.fingerprint = mark
