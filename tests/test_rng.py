@@ -182,11 +182,18 @@ def test_good_seeds():
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 17, 64, 1000, 4097, 70_000])
 def test_a_permutation_from_tables_is_that_of_the_network(n):
-    for seed, epoch in ((0, 0), (7, 3), (2**64 - 1, 12)):
-        keys = rng.generator(seed, rng.stream(rng.SHUFFLE), epoch).integers(0, 2**32, 6, dtype=np.uint32)
-        half_bits = max(1, ((n - 1).bit_length() + 1) // 2)
-        assert half_bits <= rng._TABLE_BITS
-        walked = rng._walked(n, keys, half_bits)
-        np.testing.assert_array_equal(rng._tabulated(n, keys, half_bits), walked)
+    seeds, epochs = [0, 7, 2**64 - 1], [0, 3, 12]
+    half_bits = max(1, ((n - 1).bit_length() + 1) // 2)
+    assert half_bits <= rng._TABLE_BITS
+    together = rng.permutations(n, seeds, epochs)
+    for k, (seed, epoch) in enumerate(zip(seeds, epochs, strict=True)):
+        walked = rng._walked(n, rng._keys(seed, epoch), half_bits)
+        np.testing.assert_array_equal(together[k], walked)
         np.testing.assert_array_equal(rng.permutation(n, seed, epoch), walked)
         np.testing.assert_array_equal(np.sort(walked), np.arange(n))
+
+
+def test_permutations_of_many_examples_come_without_tables():
+    n = 4 ** (rng._TABLE_BITS + 1) // 2
+    np.testing.assert_array_equal(rng.permutations(n, [3], [1])[0], rng.permutation(n, 3, 1))
+    assert np.bincount(rng.permutation(n, 3, 1), minlength=n).max() == 1

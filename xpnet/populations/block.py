@@ -258,13 +258,20 @@ class Block:
         memory = self.memory
         if not self._own_order:
             return _order(memory.members[0], self.group.n_rows, int(memory.epochs[0]))
-        known: dict[tuple, np.ndarray] = {}
-        orders = np.empty((len(self), self.group.n_rows), np.int64)
-        for m, (member, epoch) in enumerate(zip(memory.members, memory.epochs.tolist(), strict=True)):
-            key = (id(member.rows), member.order_seed, member.training["shuffle"], epoch)
-            if key not in known:
-                known[key] = _order(member, self.group.n_rows, epoch)
-            orders[m] = known[key]
+        n, epochs = self.group.n_rows, memory.epochs.tolist()
+        drawn = [
+            (m.order_seed, e) if m.training["shuffle"] else None
+            for m, e in zip(memory.members, epochs, strict=True)
+        ]
+        pairs = list(dict.fromkeys(d for d in drawn if d is not None))
+        made = (
+            rng.permutations(n, [s for s, _ in pairs], [e for _, e in pairs]) if pairs else np.empty((0, n))
+        )
+        found = dict(zip(pairs, made, strict=True))
+        orders = np.empty((len(self), n), np.int64)
+        for m, (member, pair) in enumerate(zip(memory.members, drawn, strict=True)):
+            order = np.arange(n) if pair is None else found[pair]
+            orders[m] = order if member.rows is None else member.rows[order]
         return orders
 
     def _multipliers(self) -> list[Any]:
