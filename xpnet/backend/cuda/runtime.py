@@ -52,6 +52,7 @@ class CupyRuntime:
         self._plans: dict[tuple[Any, ...], tuple[cublaslt.Description, cublaslt.Algorithm]] = {}
         self._workspaces: list[Any] = []
         self._record: list[Operation] | None = None
+        self._warned = False
         self._pointers: dict[str, tuple[str, ...]] = {}
         #: Per product: precision, alignment and what was chosen, for the record of a run.
         self.algorithms: list[dict[str, Any]] = []
@@ -157,13 +158,13 @@ class CupyRuntime:
         Overwrites the result, which the product that is about to be computed does anyway.
         """
         cuda = self._cupy.cuda
-        stream = cuda.Stream(non_blocking=True)
+        stream, workspace = cuda.Stream(non_blocking=True), self._workspace(0)
         self.synchronize()
         with stream:
             stream.begin_capture()
             try:
                 for _ in range(_REPEATS):
-                    self._handle.multiply(description, algorithm, addresses, self._workspace(0), stream.ptr)
+                    self._handle.multiply(description, algorithm, addresses, workspace, stream.ptr)
             finally:
                 graph = stream.end_capture()
             graph.launch(stream)
@@ -185,12 +186,11 @@ class CupyRuntime:
         try:
             graph = self._graph(operations)
         except Exception as error:
-            said = " ".join(str(error).split())
-            warnings.warn(
-                f"steps on {self.device} are not captured and run slower: {type(error).__name__}: {said}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            if not self._warned:
+                message = f"steps on {self.device} are not captured and run slower: {said}"
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
+            self._warned = True
             return None
 
         def replay() -> None:

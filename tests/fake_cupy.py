@@ -1,0 +1,236 @@
+"""As much of CuPy as the CUDA runtime uses, on the CPU: streams, events and graphs with their rules, no device.
+
+Kernels run on the emulator. A captured graph is what streams and events order, and nothing more: a launch does its
+nodes in any order that they allow, so an event that is missing shows as a wrong result. Misuse that the driver
+refuses (work on a stream that does not belong to the capture, streams that are not joined, reading or allocating
+meanwhile) is refused here, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import types
+from typing import Any
+
+import numpy as np
+
+from tests.cuda_emulator import Emulator, Kernels
+from xpnet.backend.cuda.cublaslt import Algorithm
+
+
+class Memory:
+    def __init__(self, ptr):
+        self.ptr = ptr
+
+
+class Array(np.ndarray):
+    """Memory of the device."""
+
+    @property
+    def data(self):
+        return Memory(self.ctypes.data)
+
+
+class Stream:
+    """A stream; while it captures, `nodes` are what it was asked for, each with the nodes it comes after."""
+
+    def __init__(self, cupy, non_blocking=False):
+        self._cupy, self.ptr = cupy, id(self)
+        self.capture: list[tuple[Any, set[int]]] | None = None
+        self.after: set[int] = set()  # the nodes that the next one comes after
+        self.origin: Stream = self
+        self.joined = False
+
+    def __enter__(self):
+        self._cupy.streams.append(self)
+        return self
+
+    def __exit__(self, *args):
+        self._cupy.streams.pop()
+
+    def synchronize(self):
+        assert self.capture is None, "synchronize during capture"
+
+    def begin_capture(self):
+        assert self is not self._cupy.null and self._cupy.capturing is None
+        self.capture, self.after, self._cupy.capturing = [], set(), self
+
+    def end_capture(self):
+        nodes, self.capture, self._cupy.capturing = self.capture, None, None
+        for stream in self._cupy.members:
+            assert stream.after <= self.after, "a stream of the capture was not joined"
+            stream.capture = None
+        self._cupy.members = []
+        return Graph(nodes, self._cupy)
+
+    def record(self, event):
+        event.after, event.origin = set(self.after), self.capture
+        event.stream = self
+        return event
+
+    def wait_event(self, event):
+        if event.origin is not None and self.capture is None:  # the capture spreads to this stream
+            self.capture, self.after = event.origin, set()
+            self._cupy.members.append(self)
+        self.after |= event.after
+
+    def do(self, call):
+        if self._cupy.capturing is not None:
+            assert self.capture is not None, "work on a stream that is not captured"
+        if self.capture is None:
+            call()
+            return
+        self.capture.append((call, set(self.after)))
+        self.after = {len(self.capture) - 1} | self.after
+
+
+class Event:
+    def __init__(self, disable_timing=False):
+        self.after, self.origin = set(), None
+
+    def record(self, stream):
+        stream.record(self)
+
+    def synchronize(self):
+        pass
+
+
+class Graph:
+    def __init__(self, nodes, cupy):
+        self.nodes, self._cupy = nodes, cupy
+
+    def upload(self, stream=None):
+        pass
+
+    def launch(self, stream=None):
+        self._cupy.launches += 1
+        left, done = list(range(len(self.nodes))), set()
+        while left:
+            ready = [i for i in left if self.nodes[i][1] <= done]
+            i = ready[self._cupy.random.integers(len(ready))]
+            self.nodes[i][0]()
+            left.remove(i)
+            done.add(i)
+
+
+class FakeCupy:
+    """The module. `failing` is what `begin_capture` says, where captures should not work."""
+
+    ndarray = Array
+
+    def __init__(self, kernels: Kernels):
+        self.emulator = Emulator(kernels)
+        self.random = np.random.default_rng(0)
+        self.null = Stream(self)
+        self.streams: list[Stream] = [self.null]
+        self.capturing: Stream | None = None
+        self.members: list[Stream] = []
+        self.launches = 0
+        self.device = 0
+        fake = self
+
+        class Device:
+            def __init__(self, number):
+                self.number = number
+
+            def use(self):
+                fake.device = self.number
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *args):
+                pass
+
+        class CUDARuntimeError(RuntimeError):
+            pass
+
+        class CUDADriverError(RuntimeError):
+            pass
+
+        self.cuda = types.SimpleNamespace(
+            Device=Device, Event=Event, Stream=lambda non_blocking=False: Stream(fake, non_blocking),
+            get_current_stream=lambda: fake.streams[-1], get_elapsed_time=lambda a, b: fake.elapsed(),
+            runtime=types.SimpleNamespace(memGetInfo=lambda: (1000, 9000), CUDARuntimeError=CUDARuntimeError),
+            driver=types.SimpleNamespace(CUDADriverError=CUDADriverError),
+        )  # fmt: skip
+
+    def elapsed(self):
+        return 1.0
+
+    def get_default_memory_pool(self):
+        return types.SimpleNamespace(free_bytes=lambda: 24)
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def empty(self, shape, dtype):
+        assert self.capturing is None, "memory is taken during capture"
+        return self.emulator.empty(shape, dtype).view(Array)
+
+    def asarray(self, values, dtype=None):
+        assert self.capturing is None, "data are sent during capture"
+        return np.array(values, dtype=dtype).view(Array)
+
+    def asnumpy(self, x):
+        assert self.capturing is None, "data are read during capture"
+        assert isinstance(x, Array)
+        return np.array(x.view(np.ndarray))
+
+    def RawModule(self, code):
+        fake = self
+
+        class Module:
+            def get_function(self, name):
+                assert fake.capturing is None, "a kernel is compiled during capture"
+
+                def call(grid, block, args):
+                    given = [a.view(np.ndarray) if isinstance(a, Array) else a for a in args]
+                    fake.streams[-1].do(lambda: fake.emulator.launch(name, code, grid, block, given))
+
+                return call
+
+        return Module()
+
+
+class FakeHandle:
+    """cublasLt without a device: computes what a description says, from addresses alone."""
+
+    def __init__(self, cupy: FakeCupy, library: Any):
+        self.cupy, self.library, self.asked = cupy, library, 0
+
+    def algorithms(self, description, alignments, n=1):
+        assert self.cupy.capturing is None, "the library is asked during capture"
+        self.asked += 1
+        return [Algorithm(bytes([k]) * 64, 1024 * k, 1.0) for k in range(min(n, 3))]
+
+    def multiply(self, description, algorithm, addresses, workspace, stream):
+        p = description.product
+        current = self.cupy.streams[-1]
+        assert stream == current.ptr and workspace != 0
+
+        def matrix(address, m, dtype):
+            size = np.dtype(dtype).itemsize
+            strides = (m.stride * size, size, m.leading * size)
+            reach = (p.batch - 1) * m.stride + (m.columns - 1) * m.leading + m.rows
+            raw = np.ctypeslib.as_array((ctypes.c_ubyte * (reach * size)).from_address(address))
+            return np.lib.stride_tricks.as_strided(raw.view(dtype), (p.batch, m.rows, m.columns), strides)
+
+        def operand(address, m):
+            if description.bf16:
+                bits = matrix(address, m, "uint16").astype(np.uint32) << 16
+                x = bits.view("f4")
+            else:
+                x = matrix(address, m, p.dtype)
+            return x.swapaxes(-1, -2) if m.transposed else x
+
+        def call():
+            out = matrix(addresses[2], p.result, p.dtype)
+            out[...] = operand(addresses[0], p.first) @ operand(addresses[1], p.second)
+
+        current.do(call)
+
+
+class FakeDescription:
+    def __init__(self, library, product, precision):
+        self.product, self.bf16 = product, precision == "bf16"

@@ -1,0 +1,180 @@
+"""The CuPy runtime on a fake of CuPy: what it asks of streams, events, graphs and cublasLt, in which order."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import xpnet
+from tests.cuda_emulator import COMPILER, Emulator, Kernels
+from tests.fake_cupy import FakeCupy, FakeDescription, FakeHandle
+from xpnet import get_backend
+from xpnet.backend.cuda import backend, cublaslt, runtime
+from xpnet.backend.cuda.backend import CudaBackend
+
+pytestmark = pytest.mark.skipif(
+    COMPILER is None, reason="needs a C++ compiler to run the kernels' source: g++"
+)
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory) -> Kernels:
+    return Kernels(tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture
+def cupy(kernels, monkeypatch) -> FakeCupy:
+    fake = FakeCupy(kernels)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(cublaslt, "Library", lambda: types.SimpleNamespace(version=130002))
+    monkeypatch.setattr(cublaslt, "Description", FakeDescription)
+    monkeypatch.setattr(cublaslt, "Handle", lambda library: FakeHandle(fake, library))
+    return fake
+
+
+X = np.random.default_rng(1).integers(0, 256, (160, 12)).astype(np.uint8)
+Y = np.random.default_rng(2).integers(0, 3, 160)
+
+
+def _train(be, **architecture):
+    be.steps_ahead = min(be.steps_ahead, 4)  # of 10 in an epoch: 4 at once, 4 at once, 2 one by one
+    model = xpnet.MLP([12, 9, 8, 3], device=be, seed=4, dtype="float64", dropout=0.1, **architecture)
+    history = xpnet.fit(
+        model, (X, Y), validation=(X[:50], Y[:50]), epochs=2, batch_size=16, verbose=False, schedule="cosine"
+    )
+    return model, history
+
+
+def _ready(kernels, **architecture):
+    with np.errstate(all="ignore"):
+        _train(CudaBackend(Emulator(kernels, dry=True)), **architecture)
+    missing = [n for n in kernels.sources if n not in kernels.compiled]
+    if missing:
+        kernels.compile(missing)
+
+
+@pytest.mark.parametrize("architecture", [{}, {"n_models": 3}], ids=["one", "population"])
+def test_training_through_graphs_is_that_of_the_cpu(cupy, kernels, architecture):
+    _ready(kernels, **architecture)
+    be = backend.on_device(1, None)
+    assert be.device == "cuda:1" and cupy.device == 1
+    model, history = _train(be, **architecture)
+    twin, expected = _train(get_backend("cpu"), **architecture)
+    for key in ("train_loss", "valid_loss", "train_accuracy"):
+        np.testing.assert_allclose(history.column(key), expected.column(key), rtol=1e-9)
+    for key, want in twin.get_weights().items():
+        np.testing.assert_allclose(model.get_weights()[key], want, rtol=1e-7, atol=1e-10)
+    # the first of each kind runs eagerly, before its capture: 4 steps, 1 step, an evaluation
+    assert cupy.launches == (0 + 1 + 1 + 0) + (1 + 1 + 2 + 1)
+
+
+def test_a_step_has_fewer_lanes_than_operations_and_none_is_left_alone(cupy, kernels):
+    _ready(kernels)
+    be = backend.on_device(0, None)
+    x, y, z, w = (be.asarray(np.full((4, 4), k, "f4")) for k in range(4))
+
+    def work():
+        be.matmul(x, y, out=z)
+        be.map(lambda ns, a: a + 1.0, y, out=w)
+        be.matmul(z, w, out=x)
+
+    replay = be.capture(work)
+    assert [op.what for op in replay.record][::2] == ["multiply", "multiply"]
+    assert len(be.runtime._workspaces) == 2  # the map could run beside the first product
+    replay()
+
+
+def test_without_capture_no_graph_is_made(cupy, kernels):
+    _ready(kernels)
+    be = backend.on_device(0, None)
+    be.captures = False
+    _, history = _train(be)
+    assert cupy.launches == 0 and history.column("train_loss") == pytest.approx(
+        _train(get_backend("cpu"))[1].column("train_loss"), rel=1e-9
+    )
+
+
+def test_where_capture_fails_steps_run_one_by_one_and_a_warning_says_why(cupy, kernels, monkeypatch):
+    _ready(kernels)
+    be = backend.on_device(0, None)
+
+    def refuse(self, operations):
+        raise cupy.cuda.runtime.CUDARuntimeError("cudaErrorStreamCaptureUnsupported:\n no")
+
+    monkeypatch.setattr(runtime.CupyRuntime, "_graph", refuse)
+    x = be.asarray(np.zeros(3, "f4"))
+    with pytest.warns(
+        RuntimeWarning, match="cuda:0 are not captured .* cudaErrorStreamCaptureUnsupported: no"
+    ):
+        repeat = be.capture(lambda: be.map(lambda ns, x: x + 1.0, x, out=x))
+    repeat()
+    assert be.to_numpy(x).tolist() == [2.0, 2.0, 2.0]
+    again = be.capture(lambda: be.map(lambda ns, x: x + 1.0, x, out=x))  # says so once
+    again()
+    assert be.to_numpy(x).tolist() == [4.0, 4.0, 4.0]
+
+
+def test_an_error_inside_a_capture_leaves_the_stream_usable(cupy, kernels, monkeypatch):
+    _ready(kernels)
+    be = backend.on_device(0, None)
+    x = be.asarray(np.eye(4, dtype="f4"))
+    out = be.asarray(np.zeros((4, 4), "f4"))
+    be.matmul(x, x, out=out)
+    monkeypatch.setattr(be.runtime._handle, "multiply", lambda *a: (_ for _ in ()).throw(ValueError("no")))
+    be.runtime._record = []
+    be.matmul(x, x, out=out)
+    operations, be.runtime._record = be.runtime._record, None
+    with pytest.raises(ValueError, match="no"):
+        be.runtime._graph(operations)
+    assert cupy.capturing is None
+
+
+def test_the_library_is_asked_once_for_each_product_alignment_and_precision(cupy, kernels):
+    be = backend.on_device(0, None)
+    x, out = be.empty((8, 8), "float32"), be.empty((8, 8), "float32")
+    for _ in range(3):
+        be.matmul(x, x, out=out)
+    assert be.runtime._handle.asked == 1 and len(be.runtime.algorithms) == 1
+    be.matmul(x, x, tb=True, out=out)
+    assert be.runtime._handle.asked == 2
+    assert be.runtime.algorithms[0]["library"] == 130002 and be.runtime.algorithms[0]["microseconds"] == []
+
+
+def test_autotuning_takes_the_quickest_and_says_what_it_measured(cupy, kernels, monkeypatch):
+    times = iter([0.04, 0.02, 0.06])
+    monkeypatch.setattr(FakeCupy, "elapsed", lambda self: next(times))
+    be = CudaBackend(runtime.CupyRuntime(0, autotune=True))
+    x, out = be.asarray(np.eye(4, dtype="f4")), be.empty((4, 4), "float32")
+    be.matmul(x, x, out=out)
+    np.testing.assert_array_equal(be.to_numpy(out), np.eye(4))
+    (chosen,) = be.runtime.algorithms
+    assert chosen["algorithm"] == "01" * 64
+    assert chosen["microseconds"] == pytest.approx([2.0, 1.0, 3.0])
+
+
+def test_what_the_device_says_of_itself(cupy):
+    be = backend.on_device(0, None)
+    assert be.free_memory() == 1024
+    lost = cupy.cuda.runtime.CUDARuntimeError("cudaErrorECCUncorrectable: uncorrectable ECC error")
+    assert be.lost(lost) == "cudaErrorECCUncorrectable: uncorrectable ECC error"
+    assert be.lost(ValueError("other")) is None
+
+
+def test_get_backend_makes_the_device_that_was_asked_for(cupy, monkeypatch):
+    from xpnet.backend.cuda import probe
+
+    asked = []
+
+    def found(device=None):
+        asked.append(device)
+        return probe.Finding(True, "ok", "fine")
+
+    monkeypatch.setattr(probe, "probe", found)
+    assert get_backend("cuda").device == "cuda:0"
+    be = get_backend("cuda:2", precision="bf16", capture=False)
+    assert (be.device, be.precision, be.captures) == ("cuda:2", "bf16", False)
+    assert get_backend("auto").device == "cuda:0"
+    assert asked == [None, 2, None, None]
