@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ root_doc = "index"
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
 default_role = "py:obj"  # `name` in a docstring links to that name where there is a page for it
+suppress_warnings = ["ref.python"]  # a parameter may be called like the attributes of several classes
 
 autosummary_generate = True
 autodoc_typehints = "none"  # the Parameters sections say more
@@ -78,8 +80,10 @@ def _write_pages() -> None:
     for name, path in _INCLUDED.items():
         text = (DOCS.parent / path).read_text(encoding="utf-8")
         _write(GENERATED / f"{name}.md", _relink(text, (DOCS.parent / path).parent, GENERATED))
-    for path in sorted((DOCS / "gallery").glob("*.py")):
-        _write(GENERATED / "gallery" / f"{path.stem}.md", _example(path))
+    programs = sorted((DOCS / "gallery").glob("*.py"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for path, text in zip(programs, pool.map(_example, programs), strict=True):
+            _write(GENERATED / "gallery" / f"{path.stem}.md", text)
 
 
 def _write(path: Path, text: str) -> None:
@@ -92,10 +96,11 @@ def _example(path: Path) -> str:
     source = path.read_text(encoding="utf-8")
     title, _, text = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
     code = re.sub(r" +# fmt: skip", "", source.split('"""', 2)[2].strip())
+    settings = {"PYTHONPATH": str(DOCS.parent), "PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, str(path)], cwd=folder, capture_output=True, encoding="utf-8", check=False,
-            env={**os.environ, "PYTHONPATH": str(DOCS.parent), "PYTHONIOENCODING": "utf-8"},
+            env={**os.environ, **settings},
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{path} failed:\n{done.stderr}")
@@ -155,6 +160,8 @@ def _relink(text: str, there: Path, here: Path) -> str:
 def _escape(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Docstrings are read as text too: |w| is a length there, and (*shape) no emphasis."""
     for i, line in enumerate(lines):
+        line = re.sub(r":(?:term|ref):`([^`<]+?)(?: *<[^`]*>)?`", r"\1", line)  # of scikit-learn's own pages
+        lines[i] = line
         if not line.lstrip().startswith((">>>", "...", "*")):
             parts = re.split(r"(`+[^`]*`+)", line)
             parts[::2] = [re.sub(r"(?<!\\)\||\*(?=\w)(?![\w ]+\w\*)", r"\\\g<0>", p) for p in parts[::2]]
