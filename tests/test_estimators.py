@@ -93,8 +93,6 @@ class TestClassifier:
         assert clf.predict(x).shape == clf.predict_proba(x).shape == (100, 4)
         assert (clf.predict(x) == y).mean() > 0.8
         assert (classifier().fit(x, sparse.csr_matrix(y)).predict(x) == clf.predict(x)).all()
-        with pytest.raises(ConfigError, match="class_weight needs one label"):
-            classifier(class_weight="balanced").fit(x, y)
 
     def test_hinge_gives_scores_only(self):
         clf = classifier(loss="hinge").fit(X, Y)
@@ -337,7 +335,8 @@ class TestSparse:
         assert classifier(standardize=False, max_iter=5).fit(sparse.coo_array(x), Y).n_iter_ == 5
 
     def test_the_whole_matrix_is_never_dense(self, monkeypatch):
-        x = sparse.random_array((500, 2000), density=0.01, format="csr", rng=np.random.default_rng(0))
+        draws = np.random.default_rng(0).random((500, 2000))
+        x = sparse.csr_array(np.where(draws < 0.01, draws, 0.0))
         y = np.arange(500) % 2
         seen = []
         toarray = type(x).toarray

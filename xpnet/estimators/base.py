@@ -22,6 +22,7 @@ from ..mlp import DTYPES, MLP
 from ..optim import Optimizer, get_optimizer
 from ..schedules import ReduceOnPlateau, Schedule, get_schedule
 from ..train import History, Trainer
+from .missing import check_present
 from .rows import CHUNK, hold_out, scaled
 from .scaling import FeatureScaler
 from .session import Plan, Planned, current, fitted_scaler, scaled_examples
@@ -143,6 +144,7 @@ class BaseMLP(BaseEstimator):
         return [to_host(array, name) for name, array in arrays.items()]
 
     def _check(self, x: Any, y: Any, reset: bool) -> tuple[Any, np.ndarray]:
+        check_present(y)
         x, y = validate_data(
             self, x, y, reset=reset, accept_sparse="csr", multi_output=True, dtype=INPUT_TYPES,
             y_numeric=self._y_numeric,
@@ -442,4 +444,5 @@ def validation_pair(x: Any, y: Any, w: Any) -> bool:
         raise DataError("X_val and y_val belong together; found only one of them")
     if x is None and w is not None:
         raise DataError("sample_weight_val needs X_val and y_val")
+    check_present(y, "y_val")
     return x is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,14 @@ from ..losses import get_loss
 from ..optim import Optimizer
 from ..schedules import Schedule
 from .base import BaseMLP, checked_weights, validation_pair
+from .classweight import Spec, weigh
 from .session import took_over
 
 _NOISE = 0.3
+
+
+def _shown(label: Any) -> str:
+    return repr(label.item() if isinstance(label, np.generic) else label)
 
 
 def _knows_probabilities(self: MLPClassifier) -> bool:
@@ -63,7 +68,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     label_smoothing : float, default 0.1
         Share of each label that is spread over all classes; only for cross-entropy of classes, ignored elsewhere.
         Lower it towards 0 where extreme probabilities matter.
-    class_weight : dict, "balanced" or None
+    class_weight : dict, "balanced", sequence or callable, optional
+        What a sample counts: a weight by label (others 1); N / (C count); one number per class in sorted order; or a
+        function of the labels that returns one of these, or a weight per sample. Multi-label: "balanced", a list of
+        one dict {0: ..., 1: ...} per label, or a function of y (N, O); the factors of a sample are multiplied.
     dropout : float or list of float, default 0
         Share of units dropped after each hidden layer while training.
     input_dropout : float, default 0
@@ -160,7 +168,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         max_iter: int = 200,
         loss: str = "auto",
         label_smoothing: float = 0.1,
-        class_weight: Mapping[Any, float] | str | None = None,
+        class_weight: Spec = None,
         dropout: float | Sequence[float] = 0.0,
         input_dropout: float = 0.0,
         input_noise: float | str = "auto",
@@ -326,7 +334,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             self.classes_ = np.arange(y.shape[1]) if self._multilabel else np.unique(seen)
         if not self._multilabel and len(self.classes_) < 2:
             raise DataError(
-                f"y needs at least two classes, found one class: {self.classes_[0]!r} (n_samples = {len(seen)})"
+                f"y needs at least two classes, found one class: {_shown(self.classes_[0])} (n_samples = {len(seen)}); "
+                "check how y was made, or split the data with stratify=y"
             )
         validation = None
         if validation_pair(*given):
@@ -388,27 +397,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return y.astype(np.float64)
         unknown = ~np.isin(y, self.classes_)
         if unknown.any():
-            raise DataError(f"{name} holds {y[unknown][0]!r}, which is none of the classes {self.classes_}")
+            raise DataError(
+                f"{name} holds {_shown(y[unknown][0])}, which is none of the classes {self.classes_}; leave those "
+                "samples out, or let the first call of fit or partial_fit see (or name) that class"
+            )
         return np.searchsorted(self.classes_, y)
 
     def _with_class_weight(self, t: np.ndarray, w: np.ndarray | None) -> np.ndarray | None:
-        spec = self.class_weight
-        if spec is None:
+        if self.class_weight is None:
             return w
-        if self._multilabel:
-            raise ConfigError("class_weight needs one label per sample; weigh multi-label samples yourself")
-        table = np.ones(len(self.classes_))
-        if isinstance(spec, str):
-            if spec != "balanced":
-                raise ConfigError(f"class_weight must be a dict or 'balanced', found {spec!r}")
-            mass = np.bincount(t, weights=w, minlength=len(table))
-            table = mass.sum() / (np.count_nonzero(mass) * np.where(mass > 0, mass, 1.0))
-        else:
-            for label, weight in dict(spec).items():
-                if label not in self.classes_:
-                    raise ConfigError(f"class_weight names {label!r}, which is none of {self.classes_}")
-                table[np.flatnonzero(self.classes_ == label)[0]] = weight
-        return checked_weights(table[t] if w is None else w * table[t], len(t), "class_weight")
+        factors = weigh(self.class_weight, t, self.classes_, w)
+        return checked_weights(factors if w is None else w * factors, len(t), "class_weight")
 
     # --- predicting -------------------------------------------------------------------------------
     def predict(self, X: Any) -> Any:
