@@ -103,6 +103,16 @@ class Block:
         Whose remaining members go on here; it cannot be used any more.
     keep : list of int
         Which of its members do.
+
+    Attributes
+    ----------
+    memory : _Memory
+    step : TrainingStep
+    validation : Pass or None
+    valid_rows : (n,) or (K, n) int64
+        The examples that `validation` takes.
+    own_order : bool
+        Whether each member meets the examples in an order of its own.
     """
 
     def __init__(
@@ -156,32 +166,30 @@ class Block:
             l1=mixed_number(members, "l1"), l2=mixed_number(members, "l2"),
             **{name: group.training[name] for name in ("max_norm", "clip_norm", "clip_value")},
         )  # fmt: skip
-        self._own_order = not _same_order(memory)
+        self.own_order = not _same_order(memory)
         weights = [group.weights.get(m.index) for m in members]
         examples = group.examples
         if weights[0] is not None:
             shared = all(_same(w, weights[0]) for w in weights)
-            self._own_order = self._own_order or not shared
+            self.own_order = self.own_order or not shared
             joined = weights[0] if shared or len(members) == 1 else np.stack(weights)  # type: ignore[arg-type]
             examples = replace(examples, weights=self.be.asarray(joined))
-        self._own_order = self._own_order and len(members) > 1
+        self.own_order = self.own_order and len(members) > 1
         self.step = _Step(
             memory.updates, self.population, group.loss, examples, mixed_optimizer(members, each=each),
-            regularization, group.targets, own_rows=self._own_order,
+            regularization, group.targets, own_rows=self.own_order,
         )  # fmt: skip
-        self._validation: Pass | None = None
-        self._valid_rows = np.arange(0)
+        self.validation: Pass | None = None
+        self.valid_rows = np.arange(0)
         if group.n_valid:
             own = group.held_out is None
             held_out = replace(group.examples, weights=None) if group.held_out is None else group.held_out
             rows = [m.validation_rows for m in members]
             alike = all(_same(r, rows[0]) for r in rows)
-            self._valid_rows = rows[0] if own else np.arange(group.n_valid)  # type: ignore[assignment]
+            self.valid_rows = rows[0] if own else np.arange(group.n_valid)  # type: ignore[assignment]
             if own and not alike:
-                self._valid_rows = np.stack(rows)  # type: ignore[arg-type]
-            self._validation = Pass(
-                self.population, group.loss, held_out, own_rows=self._valid_rows.ndim == 2
-            )
+                self.valid_rows = np.stack(rows)  # type: ignore[arg-type]
+            self.validation = Pass(self.population, group.loss, held_out, own_rows=self.valid_rows.ndim == 2)
         #: Learning rates, for the records.
         self._lr = np.array([float(m.optimizer.lr) for m in members])  # type: ignore[arg-type]
         self._patience = np.array(
@@ -223,7 +231,7 @@ class Block:
 
     def close(self) -> None:
         """Free what only training needs."""
-        del self.step, self._validation, self._pieces, self._mask, self._probe, self.population
+        del self.step, self.validation, self._pieces, self._mask, self._probe, self.population
 
     # --- running --------------------------------------------------------------------------------
     def epoch(self, check: Callable[[], None] = lambda: None) -> list[int]:
@@ -247,8 +255,8 @@ class Block:
         self.memory.updates += group.steps_per_epoch
         train = self._per_member(means("train", step.totals(), group.task, group.n_rows))
         valid: dict[str, Any] = {"valid_loss": None, "valid_accuracy": None}
-        if self._validation is not None:
-            totals = self._validation.run(self._valid_rows, self._evaluation_batch())
+        if self.validation is not None:
+            totals = self.validation.run(self.valid_rows, self.evaluation_batch())
             valid = self._per_member(means("valid", totals, group.task, group.n_valid))
         rates = self._lr * multipliers[-1]
         return self._judge(train | valid, rates, time.perf_counter() - started)
@@ -256,7 +264,7 @@ class Block:
     def _orders(self) -> np.ndarray:
         """The examples in the order of this epoch, (n,) or (K, n)."""
         memory = self.memory
-        if not self._own_order:
+        if not self.own_order:
             return _order(memory.members[0], self.group.n_rows, int(memory.epochs[0]))
         n, epochs = self.group.n_rows, memory.epochs.tolist()
         drawn = [
@@ -291,7 +299,8 @@ class Block:
             return table[:, 0].tolist()
         return list(table[:, self._which])
 
-    def _evaluation_batch(self) -> int:
+    def evaluation_batch(self) -> int:
+        """Rows that an evaluation handles at once."""
         if len(self) == 1:
             return EVALUATION_BATCH
         widest = max(self.population.sizes[1:])

@@ -107,7 +107,7 @@ def fit_many(
     results: dict[int, MemberResult] = {}
     signals = Signals()
     planned = plan(
-        groups, source, device, memory=memory, block=block, workers=workers, keep_models=keep_models
+        groups, source, device, options, memory=memory, block=block, workers=workers, keep_models=keep_models
     )
     with signals.waiting():
         for group, each in zip(groups, planned, strict=True):

@@ -1,23 +1,193 @@
-"""How many members train together: as many as the caches hold well and the memory allows."""
+"""How many members train together: as many as the caches hold well and the memory allows.
+
+The bytes of a block are counted by the code that will use them: a step is built and run on a back end that allocates
+and computes nothing (what is never touched takes no memory).
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from ..backend import Array, Backend, get_backend
+from ..backend.cpu import CpuBackend
+from ..errors import ConfigError, OutOfMemoryError
+from ..memory import free_memory, size
+from ..mlp import MLP
+from ..settings import whole_number
+from .block import Block
+from .engine import processors
 from .group import Data, Group
+
+# A block's buffers should stay in the caches from step to step, and beyond some members nothing is gained.
+_CACHE = 4 * 2**20
+_MOST = 128
+_MOST_ON_A_DEVICE = 4096
+
+# Python objects of a model and its result beside the arrays, and of one record of a history (measured).
+_OBJECTS = 12_000
+_RECORD = sys.getsizeof(dict.fromkeys(range(10))) + 8 * 24
+
+# Only so much of the free memory is planned with, where no limit is given.
+_SHARE = 0.8
+
+
+class _Counting(CpuBackend):
+    """Counts what a step would allocate, and computes nothing."""
+
+    def __init__(self, *, scratch: bool) -> None:
+        super().__init__()
+        self.n_bytes = 0
+        self._counts_scratch = scratch
+
+    def _do(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def empty(self, shape: Any, dtype: str) -> Array:
+        array = super().empty(shape, dtype)
+        self.n_bytes += array.nbytes
+        return array
+
+    def _scratch_array(self, bank: str, index: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        before = sum(a.nbytes for a in self._scratch.values())
+        array = super()._scratch_array(bank, index, shape, dtype)
+        if self._counts_scratch:
+            self.n_bytes += sum(a.nbytes for a in self._scratch.values()) - before
+        return array
+
+    def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
+        fn()
+        self._scratch = {}  # a captured step keeps its own
+        return fn
+
+
+def block_bytes(group: Group, model: MLP, k: int, be: Backend) -> int:
+    """Bytes that a block of `k` members allocates while it trains.
+
+    Parameters
+    ----------
+    group : Group
+    model : MLP
+        Of one of its members.
+    k : int
+    be : Backend
+        Where it will train.
+    """
+    counting = _Counting(scratch=be.device == "cpu")
+    members = [group.members[i % len(group.members)] for i in range(k)]
+    block = Block(group, counting, [(m, model) for m in members])
+    state = sum(a.nbytes for a in block.memory.flat.values())
+    grads = int(block.step.grad_buffer.nbytes)
+    n, batch = group.n_rows, group.batch_size
+    orders = (k if block.own_order else 1) * n * 8
+    for rows in {min(n, batch), n % batch} - {0}:
+        block.step(np.zeros(((k, rows) if block.own_order else (rows,)), np.int64))
+    if block.validation is not None:
+        size_ = block.evaluation_batch()
+        for rows in {min(group.n_valid, size_), group.n_valid % size_} - {0}:
+            block.validation(block.valid_rows[..., :rows])
+    # when members take the places of others, what belongs to them is there twice for a moment
+    return max(counting.n_bytes + 2 * orders, 2 * state + grads)
 
 
 def plan(
-    groups: list[Group], data: Data, device: Any, *, memory: int | None, block: int | None, workers: int | None,
-    keep_models: bool,
+    groups: list[Group], data: Data, device: Any, model_options: dict[str, Any], *, memory: int | None,
+    block: int | None, workers: int | None, keep_models: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    return [
-        {
-            "members": len(g.members),
-            "parameters": 0,
-            "block": block or 16,
-            "workers": workers or 1,
-            "bytes": 0,
-        }
-        for g in groups
-    ]
+    """Decide for each group how many members train together and in how many threads.
+
+    Parameters
+    ----------
+    groups, data
+    device : str, Backend or namespace
+    model_options : dict
+        As `Member.model` takes them.
+    memory, block, workers, keep_models
+        As for `fit_many`.
+
+    Returns
+    -------
+    list of dict
+        Per group "members", "parameters", "block", "workers" and "bytes": all that is planned for while it trains.
+
+    Raises
+    ------
+    ConfigError
+        An impossible number.
+    OutOfMemoryError
+        Not even blocks of one member fit.
+    """
+    if block is not None:
+        block = whole_number("block", block, 1)
+    if workers is not None:
+        workers = whole_number("workers", workers, 1)
+        if workers > 1 and not _many_backends(device):
+            raise ConfigError(
+                f"workers={workers} needs a back end for each; give device='cpu' or 'numba', found {device!r}"
+            )
+    be = get_backend(device)
+    limit = whole_number("memory", memory, 1) if memory is not None else None
+    if limit is None and (free := free_memory(be)) is not None:
+        limit = int(_SHARE * free)
+    result = []
+    finished = 0  # bytes of what earlier groups leave
+    for group in groups:
+        each = _plan_group(
+            group, data, be, model_options, limit, block, workers, device, finished, keep_models
+        )
+        finished += each.pop("left")
+        result.append(each)
+    return result
+
+
+def _plan_group(
+    group: Group, data: Data, be: Backend, model_options: dict[str, Any], limit: int | None, block: int | None,
+    workers: int | None, device: Any, finished: int, keep_models: bool,
+) -> dict[str, Any]:  # fmt: skip
+    m = len(group.members)
+    model = group.members[0].model(**model_options)
+    width = np.dtype(group.dtype).itemsize
+    single = _OBJECTS + model.n_parameters * width
+    records = sum(member.training["epochs"] for member in group.members) * _RECORD
+    one = block_bytes(group, model, 1, be)
+    each = max(block_bytes(group, model, 2, be) - one, 1) if m > 1 else one
+    k = min(block or _cached(each, be), m)
+    if workers is None:
+        # workers of their own pay where each has a block
+        workers = min(processors(), max(m // 2, 1)) if _many_backends(device) else 1
+    workers = min(workers, m)
+    k = max(1, min(k, -(-m // workers)))
+
+    def needed(k: int, workers: int) -> int:
+        training = workers * block_bytes(group, model, k, be) + min(m, workers * k) * single
+        return data.n_bytes + finished + training + (m * single if keep_models else 0) + records
+
+    while limit is not None and needed(k, workers) > limit and (k > 1 or workers > 1):
+        if k > 1:
+            k = (k + 1) // 2
+        else:
+            workers = (workers + 1) // 2
+    total = needed(k, workers)
+    if limit is not None and total > limit:
+        raise OutOfMemoryError(
+            f"training {m} members of {model.n_parameters:,} parameters one by one needs {size(total)}, but "
+            f"{size(limit)} may be used. Raise memory, use smaller batches or fewer epochs"
+            + (", or give keep_models=False and an on_result that saves each model." if keep_models else ".")
+        )
+    workers = min(workers, -(-m // k))
+    left = (m * single if keep_models else 0) + records
+    return {
+        "members": m, "parameters": model.n_parameters, "block": k, "workers": workers, "bytes": total, "left": left
+    }  # fmt: skip
+
+
+def _cached(each: int, be: Backend) -> int:
+    return max(1, min(_CACHE // each, _MOST)) if be.device == "cpu" else _MOST_ON_A_DEVICE
+
+
+def _many_backends(device: Any) -> bool:
+    """Whether every worker can have a back end of its own: on the host, by name."""
+    return isinstance(device, str) and get_backend(device).device == "cpu"
