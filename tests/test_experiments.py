@@ -388,11 +388,14 @@ def test_the_tutorial_is_complete_and_its_figures_small():
     pages = "".join(p.read_text(encoding="utf-8") for p in TUTORIAL.rglob("*.md"))
     for name in NAMES:
         assert f"run {name}" in pages, name
-    figures = list((TUTORIAL / "figures").iterdir())
+    figures = [p for p in (TUTORIAL / "figures").rglob("*") if p.is_file()]
+    assert {p.name for p in figures if p.parent.name == "zh"} == {
+        p.name for p in (TUTORIAL / "figures").glob("*.png")
+    }
     assert sum(p.stat().st_size for p in figures) < 2_000_000
     for figure in figures:
         assert figure.suffix == ".png" and figure.stat().st_size < 80_000
-        assert f"figures/{figure.name}" in pages
+        assert figure.relative_to(TUTORIAL).as_posix() in pages
 
 
 def test_numbers_of_the_hand_worked_chapter(result):
