@@ -202,18 +202,13 @@ extern "C" __global__ void __launch_bounds__(64) parts(float* x) {
 
 
 def test_the_emulator_compares_arguments_with_the_source():
-    name, source = kernels.source("argmax", "float64")
-    assert parameter_types(name, source) == [
-        ("float64", True),
-        ("int64", True),
-        ("int64", False),
-        ("int32", False),
-    ]
+    name, source = kernels.source("sum_narrow_rows", "float64")
+    numbers = [("int64", False), ("int32", False), ("int64", False)]
+    assert parameter_types(name, source) == [("float64", True), ("float64", True), *numbers]
     emulator = Emulator(Kernels(Path()))
+    given = (np.zeros(3, "f4"), np.zeros(1), np.int64(1), np.int32(3), np.int64(3))
     with pytest.raises(AssertionError, match="argument 0: float32"):
-        emulator.launch(
-            name, source, (1, 1), (32, 8), (np.zeros(3, "f4"), np.zeros(1, "i8"), np.int64(1), np.int32(3))
-        )
+        emulator.launch(name, source, (1, 1), (256, 1), given)
 
 
 # --- how products are laid out ----------------------------------------------------------------------
@@ -275,3 +270,23 @@ def test_sizes_beyond_32_bits_are_counted_in_64():
     assert not Layout((2**30,), ((1,),)).wide
     assert Layout((2**31,), ((1,),)).wide
     assert Layout((10, 10), ((2**28, 1),)).wide
+
+
+def test_a_population_trains_its_first_layer_in_plain_products(compiled):
+    seen = []
+
+    def train(be):
+        multiply = be.runtime.multiply
+        be.runtime.multiply = lambda product, *args: (seen.append(product), multiply(product, *args))
+        model = xpnet.MLP([12, 8, 3], n_models=5, device=be, seed=4, dropout=0.1)
+        return xpnet.fit(model, (X, Y), epochs=1, batch_size=16, verbose=False)
+
+    be = _prepared(compiled, train)
+    seen.clear()
+    history = train(be)
+    shapes = {(p.m, p.n, p.k, p.batch) for p in seen if p.n == 16 or p.k == 16}
+    # m, n, k, batch: forward and gradient of the first layer are one product for all 5 members
+    assert shapes == {(40, 16, 12, 1), (3, 16, 8, 5), (8, 3, 16, 5), (8, 16, 3, 5), (12, 40, 16, 1)}
+    twin = xpnet.MLP([12, 8, 3], n_models=5, seed=4, dropout=0.1)
+    expected = xpnet.fit(twin, (X, Y), epochs=1, batch_size=16, verbose=False)
+    np.testing.assert_allclose(history[0]["train_loss"], expected[0]["train_loss"], rtol=1e-5)

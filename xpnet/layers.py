@@ -60,10 +60,19 @@ class Context:
         self._buffers: dict[str, Array] = {}
         self.saved: tuple = ()
 
-    def buffer(self, name: str, width: int, dtype: str | None = None) -> Array:
-        """Return this layer's array `name` of shape (..., B, width); the same one every time."""
+    def buffer(self, name: str, width: int, dtype: str | None = None, *, dense: bool = False) -> Array:
+        """Return this layer's array `name` of shape (..., B, width); the same one every time.
+
+        Unless it has to be `dense` (C-contiguous), members of a population may lie side by side.
+        """
         if name not in self._buffers:
-            self._buffers[name] = self._make((self._index, name), (*self._lead, width), dtype)
+            key = (self._index, name)
+            if self.be.members_beside and len(self._lead) == 2 and not dense:
+                m, b = self._lead
+                beside = self._make(key, (b, m, width), dtype)
+                self._buffers[name] = self.be.xp.permute_dims(beside, (1, 0, 2))
+            else:
+                self._buffers[name] = self._make(key, (*self._lead, width), dtype)
         return self._buffers[name]
 
     def row(self, name: str) -> Array:
@@ -72,7 +81,7 @@ class Context:
 
     def uniform(self, name: str, width: int, purpose: int) -> Array:
         """Draw fresh float32 numbers in [0, 1), one per unit and sample, each model from its own seed."""
-        out = self.buffer(name, width, "float32")
+        out = self.buffer(name, width, "float32", dense=True)
         stream = rng.stream(purpose, self._index)
         if not isinstance(self.counter, (list, tuple)):
             return self.be.uniform(out, seeds=self.seeds, stream=stream, counter=self.counter)

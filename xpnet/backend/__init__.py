@@ -55,6 +55,9 @@ class Backend(ABC):
         is slower and can be followed with a debugger.
     steps_ahead : int
         How many training steps the device likes to be told about at once; 1 where asking costs nothing.
+    members_beside : bool
+        Whether buffers of a population had better lie sample after sample with its members side by side: then a batch
+        that all members share is one matrix product. Shapes are (M, B, N) either way.
 
     Examples
     --------
@@ -70,6 +73,7 @@ class Backend(ABC):
     precision: str | None = None
     captures: bool = True
     steps_ahead: int = 1
+    members_beside: bool = False
 
     # --- memory ---------------------------------------------------------------------------------
     @abstractmethod

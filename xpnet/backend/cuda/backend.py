@@ -69,6 +69,7 @@ class CudaBackend(ReferenceBackend):
 
     #: One upload and one launch for this many steps: asking then costs less than the work.
     steps_ahead = 32
+    members_beside = True
 
     def __init__(self, runtime: Runtime, precision: str | None = None):
         self.runtime = runtime
@@ -246,14 +247,25 @@ class CudaBackend(ReferenceBackend):
             kernel = kernels.source("sum_columns", str(x.dtype))
             self._launch(kernel, grid, (32, kernels.COLUMN_ROWS), (part, to, *numbers), (out,))
 
+    def _walk(self, x: Array) -> tuple[Array, tuple[Any, ...]]:
+        """`x`, or a dense copy, and how a kernel walks along its rows: inner, outer, step."""
+        if x.ndim > 3 or (x.shape[-1] > 1 and x.strides[-1] != x.dtype.itemsize):
+            x = self._dense(x)
+        steps = [s // x.dtype.itemsize for s in x.strides[:-1]]
+        if x.ndim == 3:
+            inner, outer, step = x.shape[1], *steps
+        else:
+            inner, outer, step = x.size // x.shape[-1], 0, steps[0] if x.ndim == 2 else x.shape[-1]
+        return x, (np.int64(inner), np.int64(outer), np.int64(step))
+
     def softmax(self, z: Array, *, out: Array) -> Array:
         if out.size == 0:
             return out
-        z = self._dense(z)
+        z, walk = self._walk(z)
 
         def fill(dense: Array) -> None:
             grid, block = _warps_grid(z.size // z.shape[-1])
-            numbers = (np.int64(z.size // z.shape[-1]), np.int32(z.shape[-1]))
+            numbers = (np.int64(z.size // z.shape[-1]), np.int32(z.shape[-1]), *walk)
             self._launch(kernels.source("softmax", str(z.dtype)), grid, block, (z, dense, *numbers), (dense,))
 
         return self._into(out, fill)
@@ -261,13 +273,14 @@ class CudaBackend(ReferenceBackend):
     def softmax_cross_entropy(self, z: Array, t: Array, w: Array, *, loss: Array, out: Array) -> Array:
         if out.size == 0:
             return out
-        z, t, w = self._dense(z), self._dense(t), self._dense(w)
+        z, walk = self._walk(z)
+        t, w = self._dense(t), self._dense(w)
         width = z.shape[-1]
         rows = z.size // width
 
         def fill(dense_loss: Array, dense: Array) -> None:
             grid, block = _warps_grid(rows)
-            numbers = (np.int64(rows), np.int32(width), np.int64(t.size // width), np.int64(w.size))
+            numbers = (np.int64(rows), np.int32(width), np.int64(t.size // width), np.int64(w.size), *walk)
             kernel = kernels.source("softmax_cross_entropy", str(z.dtype))
             self._launch(kernel, grid, block, (z, t, w, dense_loss, dense, *numbers), (dense_loss, dense))
 
@@ -277,11 +290,11 @@ class CudaBackend(ReferenceBackend):
     def argmax(self, x: Array, *, out: Array) -> Array:
         if out.size == 0:
             return out
-        x = self._dense(x)
+        x, walk = self._walk(x)
 
         def fill(dense: Array) -> None:
             grid, block = _warps_grid(dense.size)
-            numbers = (np.int64(dense.size), np.int32(x.shape[-1]))
+            numbers = (np.int64(dense.size), np.int32(x.shape[-1]), *walk)
             self._launch(kernels.source("argmax", str(x.dtype)), grid, block, (x, dense, *numbers), (dense,))
 
         return self._into(out, fill)

@@ -89,13 +89,15 @@ extern "C" __global__ void __launch_bounds__(512, 2) sum_columns(
 }
 """
 
-# ReferenceBackend.softmax: a warp for each row.
+# ReferenceBackend.softmax: a warp for each row. Rows of the input are `step` apart, and every `inner` of them `outer`:
+# members of a population may lie side by side.
 SOFTMAX = """
 extern "C" __global__ void __launch_bounds__(256, 2) softmax(
-        const T* z, T* out, const long long rows, const int width) {
+        const T* z, T* out, const long long rows, const int width, const long long inner,
+        const long long outer, const long long step) {
     const long long row = blockIdx.x * (long long)blockDim.y + threadIdx.y;
     if (row >= rows) return;
-    z += row * width;
+    z += row / inner * outer + row % inner * step;
     out += row * width;
     const int lane = threadIdx.x;
     T top = z[lane < width ? lane : 0];
@@ -119,10 +121,11 @@ extern "C" __global__ void __launch_bounds__(256, 2) softmax(
 SOFTMAX_CROSS_ENTROPY = """
 extern "C" __global__ void __launch_bounds__(256, 2) softmax_cross_entropy(
         const T* z, const T* t, const T* w, T* loss, T* out, const long long rows, const int width,
-        const long long target_rows, const long long weights) {
+        const long long target_rows, const long long weights, const long long inner,
+        const long long outer, const long long step) {
     const long long row = blockIdx.x * (long long)blockDim.y + threadIdx.y;
     if (row >= rows) return;
-    z += row * width;
+    z += row / inner * outer + row % inner * step;
     out += row * width;
     t += row % target_rows * width;
     const int lane = threadIdx.x;
@@ -152,17 +155,18 @@ extern "C" __global__ void __launch_bounds__(256, 2) softmax_cross_entropy(
 # ReferenceBackend.argmax: a warp for each row; of equal numbers the first, and a NaN before any number.
 ARGMAX = """
 extern "C" __global__ void __launch_bounds__(256, 2) argmax(
-        const T* x, long long* out, const long long rows, const int width) {
+        const T* x, long long* out, const long long rows, const int width, const long long inner,
+        const long long outer, const long long step) {
     const long long row = blockIdx.x * (long long)blockDim.y + threadIdx.y;
     if (row >= rows) return;
-    x += row * width;
+    x += row / inner * outer + row % inner * step;
     int best = threadIdx.x < width ? threadIdx.x : 0;
     T top = x[best];
     for (int j = threadIdx.x + 32; j < width; j += 32)
         if (x[j] > top || (x[j] != x[j] && top == top)) { top = x[j]; best = j; }
-    for (int step = 16; step > 0; step >>= 1) {
-        const T other = __shfl_xor_sync(0xffffffffu, top, step);
-        const int place = __shfl_xor_sync(0xffffffffu, best, step);
+    for (int hop = 16; hop > 0; hop >>= 1) {
+        const T other = __shfl_xor_sync(0xffffffffu, top, hop);
+        const int place = __shfl_xor_sync(0xffffffffu, best, hop);
         const bool mine = top != top, theirs = other != other;
         const bool equal = (mine && theirs) || top == other;
         const bool better = equal ? place < best : (theirs || (!mine && other > top));
