@@ -24,7 +24,7 @@ SEAMLESS = ("layers", "losses", "optim", "metrics", "activations")
 LEVELS = [
     {"errors", "rng", "signals"},
     {"backend"},
-    {"activations", "params", "init", "workspace", "metrics", "schedules", "data", "interchange", "memory"},
+    {"activations", "params", "init", "workspace", "metrics", "schedules", "data", "interchange", "memory", "notebook"},
     {"strictjson", "atomic", "checkpoint"},
     {"layers", "losses", "optim"},
     {"mlp", "examples", "update"},

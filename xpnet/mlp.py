@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
@@ -407,6 +408,25 @@ class MLP:
     def _need_task(self) -> None:
         if self.task is None:
             raise ConfigError("the model has not been trained: call xpnet.fit(model, (X, y)) or load a file")
+
+    # --- how it shows itself ----------------------------------------------------------------------
+    def __repr__(self) -> str:
+        many = "" if self.n_models is None else f"{self.n_models} models of "
+        return (
+            f"<MLP {'-'.join(map(str, self.sizes))}: {many}{self.n_parameters:,} parameters, {self.dtype} on "
+            f"{self.be.device}, {self.task or 'untrained'}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The layers as a table, for notebooks."""
+        from .notebook import table
+
+        rows = []
+        for i, layer in enumerate(self.layers):
+            specs = layer.specs()
+            shapes = ", ".join(f"{s.name} {'×'.join(map(str, s.shape))}" for s in specs)
+            rows.append([i, layer.label, shapes, sum(math.prod(s.shape) for s in specs)])
+        return table(repr(self).strip("<>"), ["layer", "what", "tensors", "parameters"], rows)
 
     # --- files ----------------------------------------------------------------------------------
     def save(self, path: str | PathLike[str], extra: dict[str, Any] | None = None) -> None:

@@ -78,6 +78,13 @@ class History(list[Record]):
         """One quantity over the epochs, such as ``history.column("valid_loss")``."""
         return [record.get(name) for record in self]
 
+    def _repr_html_(self) -> str:
+        """The epochs as a table, for notebooks."""
+        from .notebook import history_table
+
+        best = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
+        return history_table(self, f"{len(self)} epochs{best}, stopped by {self.stopped}")
+
 
 class Trainer:
     """A model, its data and everything that training changes.

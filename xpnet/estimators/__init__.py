@@ -7,6 +7,7 @@ from .scaling import FeatureScaler
 
 if TYPE_CHECKING:
     from .classifier import MLPClassifier
+    from .displays import LossCurveDisplay
     from .ensemble import DeepEnsembleClassifier, DeepEnsembleRegressor
     from .regressor import MLPRegressor
     from .search import PopulationSearchCV
@@ -15,12 +16,14 @@ __all__ = [
     "DeepEnsembleClassifier",
     "DeepEnsembleRegressor",
     "FeatureScaler",
+    "LossCurveDisplay",
     "MLPClassifier",
     "MLPRegressor",
     "PopulationSearchCV",
 ]
 
 _MODULES = {
+    "LossCurveDisplay": "displays",
     "MLPClassifier": "classifier",
     "MLPRegressor": "regressor",
     "PopulationSearchCV": "search",
