@@ -1,0 +1,76 @@
+"""On a CUDA device: capture, streams, precision and memory. Skipped, and said so, where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import xpnet
+from tests.conftest import cuda
+from xpnet import get_backend
+from xpnet.errors import OutOfMemoryError
+from xpnet.train import device_errors
+
+pytestmark = pytest.mark.gpu
+
+X = np.random.default_rng(1).integers(0, 256, (2000, 64)).astype(np.uint8)
+Y = (X[:, :10].argmax(axis=1)).astype(np.int64)
+
+
+def _train(be, **architecture):
+    model = xpnet.MLP([64, 100, 10], device=be, seed=4, dropout=0.1, **architecture)
+    history = xpnet.fit(model, (X, Y), epochs=3, batch_size=32, verbose=False, schedule="cosine")
+    return model.be.to_numpy(model.weights), history.column("train_loss")
+
+
+@pytest.mark.parametrize("architecture", [{}, {"n_models": 7}, {"dtype": "float64"}])
+def test_training_is_that_of_the_cpu(architecture):
+    weights, losses = _train(cuda(), **architecture)
+    twin, expected = _train(get_backend("cpu"), **architecture)
+    tolerance = 1e-9 if "dtype" in architecture else 2e-3
+    np.testing.assert_allclose(losses, expected, rtol=tolerance)
+    np.testing.assert_allclose(weights, twin, rtol=10 * tolerance, atol=10 * tolerance)
+
+
+@pytest.mark.parametrize("precision", [None, "tf32", "bf16"])
+def test_two_runs_are_equal_to_the_bit(precision):
+    first, second = (_train(cuda(precision=precision))[0] for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+def test_capture_changes_nothing_to_the_bit():
+    assert _train(cuda())[0].tobytes() == _train(cuda(capture=False))[0].tobytes()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(None, 1e-6), ("tf32", 2e-3), ("bf16", 2e-2)])
+def test_products_are_as_exact_as_was_asked_for(precision, tolerance):
+    be = cuda(precision=precision)
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(128, 784)), random.normal(size=(500, 784))
+    out = be.empty((128, 500), "float32")
+    be.matmul(be.asarray(a, "float32"), be.asarray(b, "float32"), tb=True, out=out)
+    want = a @ b.T
+    error = np.linalg.norm(be.to_numpy(out) - want) / np.linalg.norm(want)
+    assert error < tolerance and (precision is None or error > 1e-5)
+
+
+def test_a_captured_step_is_no_warning_and_one_launch(recwarn):
+    be = cuda()
+    x = be.asarray(np.zeros(3, "f4"))
+    repeat = be.capture(lambda: be.map(lambda ns, x: x + 1.0, x, out=x))
+    repeat()
+    repeat()
+    assert be.to_numpy(x).tolist() == [3.0, 3.0, 3.0]
+    assert hasattr(repeat, "record") and not recwarn.list
+
+
+def test_memory_that_does_not_suffice_says_what_is_free():
+    be = cuda()
+    with pytest.raises(OutOfMemoryError, match=r"out of memory on cuda:0: .* are free"), device_errors(be):
+        be.empty((1 << 46,), "float32")
+
+
+def test_algorithms_that_were_chosen_are_known():
+    be = cuda()
+    _train(be)
+    assert be.runtime.algorithms and all(len(a["algorithm"]) == 128 for a in be.runtime.algorithms)
