@@ -306,7 +306,6 @@ def test_a_forgotten_session_begins_anew(page):
 DIGITS = {
     "0": [[(0.5, 0.15), (0.33, 0.28), (0.28, 0.5), (0.33, 0.72), (0.5, 0.85), (0.67, 0.72), (0.72, 0.5), (0.67, 0.28),
            (0.5, 0.15)]],
-    "7": [[(0.28, 0.18), (0.5, 0.18), (0.72, 0.18), (0.57, 0.5), (0.42, 0.85)]],
     "4": [[(0.58, 0.15), (0.43, 0.36), (0.28, 0.58), (0.5, 0.58), (0.75, 0.58)],
           [(0.6, 0.38), (0.6, 0.6), (0.6, 0.85)]],
 }  # fmt: skip
@@ -334,13 +333,13 @@ def test_drawn_digits_are_read(page):
     page.until(lambda: page["answer"].text.startswith("4"))
 
 
-@pytest.mark.parametrize("width", [360, 800, 1300])
-def test_nothing_sticks_out_at_any_width(page, width):
-    emulate = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", emulate)
-    for name in ("points", "digits"):
-        page.click(f"tab-{name}")
-        assert page.run("return document.documentElement.scrollWidth <= innerWidth"), name
+def test_nothing_sticks_out_at_any_width_and_everything_has_a_name(page):
+    for width in (320, 360, 640, 800, 1080, 1300):
+        emulate = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", emulate)
+        for name in ("points", "digits"):
+            page.click(f"tab-{name}")
+            assert page.run("return document.documentElement.scrollWidth <= innerWidth"), (width, name)
     unnamed = page.run(
         "return [...document.querySelectorAll('button, select, input')].filter(e => "
         "!(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.id || e.outerHTML)"
