@@ -157,3 +157,15 @@ def test_versions_of_installed_libraries_are_read():
         except RuntimeError as error:
             pytest.skip(f"{name} is not installed: {str(error).splitlines()[0]}")
         assert int(version.split(".")[0]) >= 12
+
+
+def test_the_cpu_never_imports_cupy():
+    code = (
+        "import sys, numpy as np, xpnet\n"
+        "from xpnet.backend.cuda import backend, formulas, kernels, products, schedule, cublaslt, nvrtc, runtime\n"
+        "model = xpnet.MLP([3, 4, 2], device=xpnet.get_backend('cpu'))\n"
+        "xpnet.fit(model, (np.ones((8, 3)), np.arange(8) % 2), epochs=1, verbose=False)\n"
+        "model.predict(np.ones((2, 3)))\n"
+        "assert 'cupy' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

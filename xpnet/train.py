@@ -183,6 +183,7 @@ class Trainer:
         self.epoch = self.batch = 0
         self.history = History()
         self.order = np.arange(examples.n)
+        self._prepared = ((self.seed, -1), self.order)  # the order of an epoch that was asked for last
         self.elapsed = 0.0
         self.judge = Judge(
             model.layout, model.be.to_numpy(model.weights), self.monitor, schedule=self.schedule,
@@ -284,7 +285,7 @@ class Trainer:
     def _epoch(self) -> None:
         n, size = self.step.examples.n, self.batch_size
         if self.shuffle:
-            self.order = rng.permutation(n, self.seed, self.epoch)
+            self.order = self._shuffled(self.epoch)
         if self.batch == 0:
             self.step.reset()
             self.elapsed = 0.0
@@ -304,9 +305,10 @@ class Trainer:
                 if ahead == 1:
                     self._check_finite(rows)
                 self.batch += 1
-            if ahead > 1 and (
-                self.batch == batches or self.batch // CHECK_EVERY > (self.batch - k) // CHECK_EVERY
-            ):
+            ended = self.batch == batches
+            if ahead > 1 and (ended or self.batch // CHECK_EVERY > (self.batch - k) // CHECK_EVERY):
+                if ended and self.shuffle and self.epoch + 1 < self.epochs:
+                    self._shuffled(self.epoch + 1)  # while the device is still busy
                 self._check_ahead()
             self.elapsed = done_before + time.perf_counter() - started
             for callback in watching:
@@ -315,6 +317,12 @@ class Trainer:
             if self._stop_reason is not None:
                 return
         self._end_epoch()
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        """The order of examples in an epoch; the last one asked for is kept."""
+        if self._prepared[0] != (self.seed, epoch):
+            self._prepared = ((self.seed, epoch), rng.permutation(self.step.examples.n, self.seed, epoch))
+        return self._prepared[1]
 
     def _steps_ahead(self, watching: Sequence[Callback]) -> int:
         """How many steps the device may do before anybody here wants to know."""
