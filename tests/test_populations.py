@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
 import xpnet
 from xpnet import fit_many
-from xpnet.errors import DivergedError
+from xpnet.data.dataset import Preprocessing
+from xpnet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError
 from xpnet.populations import members as settings
 from xpnet.schedules import get_schedule
 
@@ -156,3 +159,345 @@ def test_members_that_take_the_place_of_others_equal_models_trained_alone(worker
         (m.stopped, len(m.history)) for m in result
     ]
     assert len({len(m.history) for m in result}) > 2
+
+
+# --- groups -----------------------------------------------------------------------------------------
+def test_different_architectures_are_trained_group_by_group():
+    configurations = [
+        {"sizes": [WIDTH, h, C], "seed": s, "optimizer": o}
+        for s in range(2)
+        for h in (5, 8)
+        for o in ("sgd", "adam")
+    ]
+    result = compare(configurations, lr=0.05)
+    assert sorted(p["members"] for p in result.plan) == [2, 2, 2, 2]
+    assert [m.index for m in result] == list(range(8))
+    assert [m.model.sizes[1] for m in result] == [5, 5, 8, 8, 5, 5, 8, 8]
+
+
+def test_regression_with_targets():
+    configurations = [{"seed": s, "lr": lr, "patience": 2} for s in range(2) for lr in (0.01, 0.1)]
+    result = compare(
+        configurations,
+        (X, NUMBERS),
+        sizes=[WIDTH, 8, 2],
+        loss="huber:0.5",
+        validation=(X_VALID, NUMBERS[:37]),
+    )
+    assert result.best.score == min(m.score for m in result)
+
+
+def test_multilabel_and_a_single_output():
+    compare([{"seed": s} for s in range(2)], (X, (NUMBERS > 0).astype(int)), sizes=[WIDTH, 8, 2],
+            loss="binary_cross_entropy", task="multilabel")  # fmt: skip
+    compare(
+        [{"seed": s} for s in range(2)], (X, Y % 2), sizes=[WIDTH, 8, 1], validation=(X_VALID, Y_VALID % 2)
+    )
+
+
+def test_preprocessing_and_bytes():
+    raw = np.random.default_rng(1).integers(0, 256, (N, 2, 3), dtype=np.uint8)
+    recipe = Preprocessing((2, 3), scale=1 / 255)
+    result = fit_many([{"seed": 1}, {"seed": 2}], (raw, Y), preprocessing=recipe, classes=tuple("abcd"),
+                      dtype="float64", **COMMON)  # fmt: skip
+    for member, seed in zip(result, (1, 2), strict=True):
+        model = xpnet.MLP(COMMON["sizes"], activation="tanh", seed=seed, dtype="float64")
+        model.preprocessing = recipe
+        xpnet.fit(model, (raw, Y), epochs=4, batch_size=16)
+        np.testing.assert_allclose(member.model.weights, model.weights, rtol=1e-10, atol=1e-12)
+        assert member.model.classes == tuple("abcd")
+        np.testing.assert_array_equal(member.model.predict(raw), model.predict(raw))
+
+
+def test_samples_that_stay_on_the_host():
+    from xpnet.examples import RowSource
+
+    class Rows:
+        shape = X.shape
+
+        def take_rows(self, rows):
+            return X[rows]
+
+        def checksum(self):
+            return 1
+
+    assert isinstance(Rows(), RowSource)
+    result = fit_many([{"seed": s} for s in range(3)], (Rows(), Y), dtype="float64", **COMMON)
+    assert worst(result, alone([{"seed": s} for s in range(3)], (X, Y), **COMMON)) < 1e-10
+
+
+@pytest.mark.parametrize("device", ["numba", "reference"])
+def test_other_back_ends(device):
+    if device == "numba":
+        pytest.importorskip("numba")
+    from xpnet.backend.reference import ReferenceBackend
+
+    place = ReferenceBackend(np) if device == "reference" else device
+    configurations = [
+        {"seed": s, "lr": lr, "dropout": p, "patience": 1, "l2": lr}
+        for s in range(2)
+        for lr, p in ((0.01, 0.2), (0.3, 0.5))
+    ]  # fmt: skip
+    common = {**COMMON, "epochs": 6, **VALIDATED}
+    result = fit_many(configurations, (X, Y), dtype="float64", device=place, block=3, **common)
+    assert worst(result, alone(configurations, (X, Y), device=place, **common)) < 1e-10
+
+
+def test_float32_members_are_close():
+    configurations = [{"seed": s, "lr": lr} for s in range(4) for lr in (1e-3, 1e-2)]
+    expected = alone(configurations, (X, Y), dtype="float32", **COMMON)
+    result = fit_many(configurations, (X, Y), **COMMON)
+    assert result[0].model.dtype == "float32"
+    assert worst(result, expected) < 1e-4
+
+
+# --- results ----------------------------------------------------------------------------------------
+def test_results_are_ordinary_models(tmp_path):
+    result = fit_many([{"seed": s} for s in range(3)], (X, Y), **COMMON, **VALIDATED)
+    result[1].model.save(tmp_path / "member.safetensors")
+    opened = xpnet.load(tmp_path / "member.safetensors")
+    np.testing.assert_array_equal(opened.predict(X_VALID), result[1].model.predict(X_VALID))
+    assert opened.n_models is None and opened.task == "classification"
+    scores = xpnet.evaluate(opened, (X_VALID, Y_VALID))
+    assert scores["accuracy"] == pytest.approx(result[1].score, abs=1e-12)
+
+
+def test_best_ranking_and_rows():
+    configurations = [
+        {"seed": s, "lr": lr, "rows": np.arange(60 + s)} for s in range(2) for lr in (1e-6, 0.02)
+    ]
+    result = fit_many(configurations, (X, Y), **COMMON, **VALIDATED)
+    ranking = result.ranking()
+    assert [m.score for m in ranking] == sorted((m.score for m in result), reverse=True)
+    assert result.best is ranking[0] and result.best.goodness == result.best.score
+    rows = result.to_rows()
+    assert [r["member"] for r in rows] == [0, 1, 2, 3]
+    assert [r["lr"] for r in rows] == [1e-6, 0.02, 1e-6, 0.02] and rows[2]["rows"] == "61 rows"
+    assert "epochs" in rows[0] and "batch_size" not in rows[0]
+    assert set(result.to_rows(["optimizer"])[0]) >= {"optimizer", "score"}
+    assert rows[1]["valid_loss"] == result[1].history[result[1].best_epoch - 1]["valid_loss"]
+    assert [m is r for m, r in zip(result, result.members, strict=True)] == [True] * 4 and len(result) == 4
+
+
+def test_each_result_is_handed_out_at_once_in_the_calling_thread():
+    seen, thread = [], threading.get_ident()
+
+    def note(member):
+        assert threading.get_ident() == thread and member.model is not None
+        seen.append(member.index)
+
+    configurations = [{"seed": s, "epochs": 1 + s % 3} for s in range(6)]
+    result = fit_many(configurations, (X, Y), sizes=COMMON["sizes"], on_result=note, keep_models=False, block=2,
+                      workers=2)  # fmt: skip
+    assert sorted(seen) == list(range(6)) and all(m.model is None for m in result)
+
+
+# --- divergence -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_member_that_diverges_is_reported_and_disturbs_nobody(validated):
+    configurations = [{"lr": lr, "seed": s} for s, lr in enumerate((0.05, 1e200, 0.02, 0.3))]
+    common = {**COMMON, "optimizer": "sgd", "activation": "relu", **(VALIDATED if validated else {})}
+    result = fit_many(configurations, (X, Y), dtype="float64", **common)
+    assert worst(result, alone(configurations, (X, Y), **common)) < 1e-10
+    assert [m.stopped for m in result] == ["epochs", "diverged", "epochs", "epochs"]
+    assert result.failed == [result[1]] and "epoch 1, steps 1 to 6" in result[1].error
+    assert result[1].goodness == -np.inf and result[1].history == [] and np.isnan(result[1].score)
+    assert np.isfinite(result[1].model.weights).all() and result.best is not result[1]
+    assert result.to_rows()[1]["error"] == result[1].error
+
+
+def test_divergence_after_good_epochs_keeps_the_best_weights():
+    """The rate rises until the weights overflow."""
+    from xpnet.schedules import Schedule
+
+    class Rising(Schedule):
+        name = "rising"
+
+        def after(self, step, total, per_epoch):
+            return 1.0 if step < 3 * per_epoch else 1e300
+
+    configurations = [{"schedule": Rising(), "seed": 1}, {"schedule": None, "seed": 2}]
+    common = {**COMMON, "epochs": 6, "optimizer": "sgd", "lr": 0.05, "activation": "relu", **VALIDATED}
+    result = fit_many(configurations, (X, Y), dtype="float64", **common)
+    assert worst(result, alone(configurations, (X, Y), **common)) < 1e-10
+    assert (
+        result[0].stopped == "diverged" and len(result[0].history) == 3 and result[0].best_epoch in (1, 2, 3)
+    )
+
+
+def test_when_all_diverge_there_is_no_best():
+    result = fit_many(
+        [{"seed": s} for s in range(2)], (X, Y), optimizer="sgd", lr=1e200, **{**COMMON, "activation": "relu"}
+    )
+    assert len(result.failed) == 2
+    with pytest.raises(ConfigError, match="none of the 2 members has a score: training diverged in epoch 1"):
+        _ = result.best
+
+
+# --- bad input --------------------------------------------------------------------------------------
+BAD = [
+    ([], {}, ConfigError, "there are no configurations"),
+    ({"seed": 1}, {}, ConfigError, "must be a list of dicts, found dict"),
+    ([{"seed": 1}, 3], {}, ConfigError, "configuration 1 must be a dict of settings, found 3"),
+    ([{}, {"lrr": 1}], {}, ConfigError, "configuration 1: unknown setting 'lrr'; did you mean 'lr'"),
+    ([{"sizes": None}], {}, ConfigError, "configuration 0: the setting 'sizes' is missing"),
+    ([{"lr": [1, 2]}], {}, ConfigError, "configuration 0: lr must be one number"),
+    ([{"l2": [0.1]}], {}, ConfigError, "l2 must be one number"),
+    ([{"lr": -1.0}], {}, ConfigError, r"lr must be a number in \[0, inf\)"),
+    ([{"optimizer": xpnet.SGD(lr=[0.1, 0.2])}], {}, ConfigError, "sgd: lr must be one number"),
+    ([{"optimizer": "sgd", "beta1": 0.9}], {}, ConfigError, "unknown option of optimizer 'sgd' 'beta1'"),
+    (
+        [{"optimizer": xpnet.SGD(), "beta1": 0.9}],
+        {},
+        ConfigError,
+        "unknown option of optimizer 'sgd' 'beta1'",
+    ),
+    ([{"epochs": 1.5}], {}, ConfigError, "epochs must be a whole number"),
+    ([{"patience": 0}], {}, ConfigError, "patience must be a whole number >= 1"),
+    ([{"dropout": 1.5}], {}, ConfigError, "configuration 0: dropout must be"),
+    ([{"dropout": 0.5}, {"dropout": 1.5}], {}, ConfigError, "configuration 1: dropout must be"),
+    ([{"input_noise": 0.5}, {"input_noise": -1.0}], {}, ConfigError, "configuration 1: input_noise must be"),
+    ([{"dropout": [0.1, 0.2]}], {}, ConfigError, "2 entries for 1 hidden"),
+    ([{"seed": -1}], {}, ConfigError, "configuration 0: seed must be"),
+    ([{"order_seed": "x"}], {}, ConfigError, "configuration 0: seed must be"),
+    (
+        [{}, {"rows": [0, 90]}],
+        {},
+        DataError,
+        "configuration 1: rows has the position 90, but the data have 90",
+    ),
+    ([{"rows": []}], {}, DataError, "rows must be a list of positions"),
+    ([{"rows": [0.5]}], {}, DataError, "rows must be a list of positions"),
+    ([{"rows": np.ones(5, bool)}], {}, DataError, "rows is a mask of 5 entries for 90 examples"),
+    ([{"rows": np.ones(90) > 2}], {}, DataError, "rows must be a list of positions .* found nothing"),
+    ([{}, {"rows": np.flatnonzero(Y == 1)}], {}, DataError, "configuration 1: .*class"),
+    ([{"validation_rows": [-1]}], {}, DataError, "validation_rows has the position -1"),
+    ([{"monitor": "valid_loss"}], {}, ConfigError, "configuration 0: monitor must be one of train_loss"),
+    ([{"loss": "poisson"}], {"task": "classification"}, ConfigError, "does not fit the task"),
+    ([{"task": "guessing"}], {}, ConfigError, "task must be one of"),
+    ([{"sizes": [5, 8, C]}], {}, DataError, "configuration 0: X has 6 features"),
+    ([{"sample_weight": np.ones(5)}], {}, DataError, "configuration 0: sample_weight has shape"),
+    ([{}], {"batches": "none"}, ConfigError, "batches must be 'own' or 'shared'"),
+    ([{}], {"block": 0}, ConfigError, "block must be a whole number >= 1"),
+    ([{}], {"workers": 0}, ConfigError, "workers must be a whole number >= 1"),
+    ([{}], {"memory": 1000}, OutOfMemoryError, "training 1 members of .* one by one needs"),
+    (
+        [{}],
+        {"workers": 2, "device": xpnet.get_backend("cpu")},
+        ConfigError,
+        "workers=2 needs a back end for each",
+    ),
+    ([{}], {"validation": X_VALID}, DataError, "validation must be"),
+]
+
+
+@pytest.mark.parametrize(("configurations", "options", "error", "message"), BAD)
+def test_bad_input_is_named_before_anything_is_trained(configurations, options, error, message):
+    trained = []
+    with pytest.raises(error, match=message):
+        fit_many(configurations, (X, Y), on_result=trained.append, **{**COMMON, **options})
+    assert trained == []
+
+
+def test_bad_data():
+    with pytest.raises(DataError, match=r"data must be a pair \(X, y\)"):
+        fit_many([{}], X, **COMMON)
+    with pytest.raises(DataError, match="NaN"):
+        fit_many([{}], (np.where(X > 2, np.nan, X), Y), **COMMON)
+
+
+def test_an_error_of_on_result_ends_training_and_comes_through():
+    class Full(Exception):
+        pass
+
+    def refuse(member):
+        raise Full("the disk is full")
+
+    for workers in (1, 2):
+        with pytest.raises(Full):
+            fit_many(
+                [{"seed": s} for s in range(8)], (X, Y), on_result=refuse, block=2, workers=workers, **COMMON
+            )
+    assert threading.active_count() < 10
+
+
+# --- memory and work --------------------------------------------------------------------------------
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_planned_memory_is_that_which_is_used(optimizer):
+    import gc
+    import tracemalloc
+
+    from xpnet.populations import fit as module
+
+    g = np.random.default_rng(0)
+    x, y = g.random((500, 64), dtype=np.float32), g.integers(0, 10, 500)
+    configurations = [{"seed": s, "lr": 1e-3 * (1 + s)} for s in range(20)]
+    options = {"sizes": [64, 64, 10], "epochs": 2, "batch_size": 32, "validation": (x[:100], y[:100])}
+    options |= {"optimizer": optimizer, "workers": 1, "device": "cpu"}
+    fit_many(configurations[:2], (x, y), **options)  # what is made once
+    before = {}
+    original = module.plan
+
+    def note(*args, **kwargs):
+        result = original(*args, **kwargs)
+        gc.collect()
+        tracemalloc.reset_peak()
+        before["bytes"] = tracemalloc.get_traced_memory()[0]
+        return result
+
+    gc.collect()
+    tracemalloc.start()
+    start = tracemalloc.get_traced_memory()[0]
+    try:
+        module.plan = note
+        result = fit_many(configurations, (x, y), **options)
+        peak = tracemalloc.get_traced_memory()[1] - start
+    finally:
+        module.plan = original
+        tracemalloc.stop()
+    assert result.plan[0]["bytes"] == pytest.approx(peak, rel=0.1)
+
+
+def test_over_the_limit_a_population_is_split():
+    configurations = [{"seed": s} for s in range(12)]
+    whole = fit_many(configurations, (X, Y), workers=1, **COMMON)
+    (plan,) = whole.plan
+    assert plan["block"] == 12
+    smallest = fit_many(configurations, (X, Y), workers=1, block=1, **COMMON).plan[0]["bytes"]
+    limit = (plan["bytes"] + smallest) // 2
+    split = fit_many(configurations, (X, Y), workers=1, memory=limit, **COMMON)
+    assert 1 <= split.plan[0]["block"] < 12 and split.plan[0]["bytes"] <= limit
+    for a, b in zip(whole, split, strict=True):
+        np.testing.assert_allclose(a.model.weights, b.model.weights, rtol=1e-4, atol=1e-6)
+
+
+def test_a_stopped_member_costs_no_more_steps(monkeypatch):
+    from xpnet.populations import block
+
+    worked = []
+    original = block.Block.epoch
+
+    def epoch(self, *args):
+        worked.append(len(self))
+        return original(self, *args)
+
+    monkeypatch.setattr(block.Block, "epoch", epoch)
+    fit_many([{"epochs": e} for e in (1, 2, 2, 5)], (X, Y), workers=1, **{**COMMON, "epochs": 0})
+    assert worked == [4, 3, 1, 1, 1]
+    assert sum(worked) == 1 + 2 + 2 + 5
+
+
+def test_members_equal_in_everything_share_their_batches(monkeypatch):
+    from xpnet.populations import block
+
+    shared = []
+    original = block.Block.epoch
+    monkeypatch.setattr(
+        block.Block, "epoch", lambda self, *a: (shared.append(not self.own_order), original(self, *a))[1]
+    )
+    fit_many([{"lr": lr} for lr in (0.1, 0.2)], (X, Y), **COMMON)
+    assert all(shared)
+    fit_many([{"seed": s} for s in (1, 2)], (X, Y), workers=1, batches="shared", **COMMON)
+    assert all(shared)
+    fit_many([{"seed": s} for s in (1, 2)], (X, Y), workers=1, **COMMON)
+    assert not shared[-1]

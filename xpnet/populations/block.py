@@ -100,7 +100,7 @@ class Block:
     fresh : list of (Member, MLP)
         Members that start, with their models.
     before : Block, optional
-        Whose remaining members go on here; it cannot be used any more.
+        A closed one whose remaining members go on here.
     keep : list of int
         Which of its members do.
 
@@ -127,8 +127,6 @@ class Block:
         models = [old.models[i] for i in keep] if old else []
         members += [m for m, _ in fresh]
         models += [model for _, model in fresh]
-        if before is not None:
-            before.close()
         k = len(members)
         self.population = _Population(
             **mixed_rates(members), n_models=k if k > 1 else None, dtype=group.dtype, device=be,
@@ -229,9 +227,13 @@ class Block:
         self._mask = be.empty((len(self), 1), self.group.dtype)
         self._probe = [be.empty((len(self),), self.group.dtype) for _ in pieces]
 
-    def close(self) -> None:
-        """Free what only training needs."""
+    def close(self, *, entirely: bool) -> None:
+        """Free what only training needs, and `entirely` also what goes with members that train on."""
+        # formulas refer to the update that made them, which would keep its arrays until cycles are collected
+        vars(self.step.update).clear()
         del self.step, self.validation, self._pieces, self._mask, self._probe, self.population
+        if entirely:
+            self.memory.flat.clear()
 
     # --- running --------------------------------------------------------------------------------
     def epoch(self, check: Callable[[], None] = lambda: None) -> list[int]:
@@ -385,8 +387,8 @@ class Block:
             last = int(memory.updates[m])
             error = (
                 f"training diverged in epoch {int(memory.epochs[m])}, steps {last - n + 1} to {last}: the loss or the "
-                f"weights are no longer finite. The model has the weights of its {kind} epoch. Try a smaller "
-                "learning rate, clip_norm=1, or inputs scaled to about 0..1."
+                f"weights are no longer finite. The model has {'its best' if kind == 'best' else 'the last good'} "
+                "weights. Try a smaller learning rate, clip_norm=1, or inputs scaled to about 0..1."
             )
         elif memory.standing.bad_epochs[m] >= self._patience[m]:
             history.stopped = "early_stopping"

@@ -116,6 +116,7 @@ def _steps(
             for m in done:
                 give(block.result(m))
         keep = [m for m in range(len(block)) if m not in set(done)]
+        block.close(entirely=not keep)
         yield
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError, check_options
+from ..layers import Dropout, InputNoise
 from ..mlp import MLP
 from ..optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp, get_optimizer
+from ..rng import check_seed
 from ..schedules import Schedule, get_schedule
 from ..settings import least_change, whole_number
 from ..step import Targets
@@ -172,17 +174,30 @@ def _read(index: int, settings: dict[str, Any], n: int) -> Member:
     check_options("setting", settings, SETTINGS)
     if settings.get("sizes") is None:
         raise ConfigError("the setting 'sizes' is missing; give the widths, such as sizes=[784, 128, 10]")
-    seed = settings.get("seed", 0)
+    seed = check_seed(settings.get("seed", 0))
     order_seed = settings.get("order_seed")
+    order_seed = seed if order_seed is None else check_seed(order_seed)
+    _check_rates(settings)
     training = {**_DEFAULTS, **{k: settings[k] for k in _TRAINING if k in settings}}
     _check_training(training)
     return Member(
         index=index, configuration=settings, network={k: settings[k] for k in _NETWORK if k in settings},
-        training=training, seed=seed, order_seed=seed if order_seed is None else order_seed,
+        training=training, seed=seed, order_seed=order_seed,
         optimizer=_optimizer(settings), schedule=get_schedule(settings.get("schedule")),
         rows=_rows("rows", settings.get("rows"), n),
         validation_rows=_rows("validation_rows", settings.get("validation_rows"), n),
     )  # fmt: skip
+
+
+def _check_rates(settings: Mapping[str, Any]) -> None:
+    """Members that differ in rates share a population, so that the rates of each are checked here."""
+    for name, layer in (("dropout", Dropout), ("input_dropout", Dropout), ("input_noise", InputNoise)):
+        value = settings.get(name, 0.0)
+        each = value if name == "dropout" and isinstance(value, Sequence) else [value]
+        for rate in each:
+            if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)):
+                raise ConfigError(f"{name} must be a number, found {rate!r}; a configuration is one member")
+            layer(1, float(rate))
 
 
 def _check_training(t: dict[str, Any]) -> None:

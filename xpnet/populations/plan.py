@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import rng
 from ..backend import Array, Backend, get_backend
 from ..backend.cpu import CpuBackend
 from ..errors import ConfigError, OutOfMemoryError
@@ -28,7 +29,7 @@ _MOST = 128
 _MOST_ON_A_DEVICE = 4096
 
 # Python objects of a model and its result beside the arrays, and of one record of a history (measured).
-_OBJECTS = 12_000
+_OBJECTS = 8_000
 _RECORD = sys.getsizeof(dict.fromkeys(range(10))) + 8 * 24
 
 # Only so much of the free memory is planned with, where no limit is given.
@@ -64,8 +65,8 @@ class _Counting(CpuBackend):
         return fn
 
 
-def block_bytes(group: Group, model: MLP, k: int, be: Backend) -> int:
-    """Bytes that a block of `k` members allocates while it trains.
+def block_bytes(group: Group, model: MLP, k: int, be: Backend) -> tuple[int, int]:
+    """Bytes that a block of `k` members allocates while it trains, and those of them that a step uses.
 
     Parameters
     ----------
@@ -76,21 +77,28 @@ def block_bytes(group: Group, model: MLP, k: int, be: Backend) -> int:
     be : Backend
         Where it will train.
     """
-    counting = _Counting(scratch=be.device == "cpu")
+    with np.errstate(all="ignore"):  # a rate that overflows shows when it trains
+        return _counted(group, model, k, be)
+
+
+def _counted(group: Group, model: MLP, k: int, be: Backend) -> tuple[int, int]:
+    counting = _Counting(scratch=type(be) is CpuBackend)
     members = [group.members[i % len(group.members)] for i in range(k)]
     block = Block(group, counting, [(m, model) for m in members])
     state = sum(a.nbytes for a in block.memory.flat.values())
     grads = int(block.step.grad_buffer.nbytes)
     n, batch = group.n_rows, group.batch_size
     orders = (k if block.own_order else 1) * n * 8
-    for rows in {min(n, batch), n % batch} - {0}:
+    for rows in sorted({min(n, batch), n % batch} - {0}, reverse=True):
         block.step(np.zeros(((k, rows) if block.own_order else (rows,)), np.int64))
+    hot = counting.n_bytes
     if block.validation is not None:
         size_ = block.evaluation_batch()
-        for rows in {min(group.n_valid, size_), group.n_valid % size_} - {0}:
+        for rows in sorted({min(group.n_valid, size_), group.n_valid % size_} - {0}, reverse=True):
             block.validation(block.valid_rows[..., :rows])
+    draws = 5 * 8 * rng.permutation_entries(n, k if block.own_order else 1)
     # when members take the places of others, what belongs to them is there twice for a moment
-    return max(counting.n_bytes + 2 * orders, 2 * state + grads)
+    return max(counting.n_bytes + 2 * orders + draws, 2 * state + grads), hot
 
 
 def plan(
@@ -152,18 +160,25 @@ def _plan_group(
     width = np.dtype(group.dtype).itemsize
     single = _OBJECTS + model.n_parameters * width
     records = sum(member.training["epochs"] for member in group.members) * _RECORD
-    one = block_bytes(group, model, 1, be)
-    each = max(block_bytes(group, model, 2, be) - one, 1) if m > 1 else one
+    _, one = block_bytes(group, model, 1, be)
+    each = max(block_bytes(group, model, 2, be)[1] - one, 1)
     k = min(block or _cached(each, be), m)
     if workers is None:
         # workers of their own pay where each has a block
-        workers = min(processors(), max(m // 2, 1)) if _many_backends(device) else 1
-    workers = min(workers, m)
-    k = max(1, min(k, -(-m // workers)))
+        workers = processors() if _many_backends(device) else 1
+    if block is None:
+        k = max(1, min(k, -(-m // min(workers, m))))
+    workers = min(workers, -(-m // k))
 
     def needed(k: int, workers: int) -> int:
-        training = workers * block_bytes(group, model, k, be) + min(m, workers * k) * single
-        return data.n_bytes + finished + training + (m * single if keep_models else 0) + records
+        models = m if keep_models else min(m, workers * k + 1)
+        return (
+            data.n_bytes
+            + finished
+            + workers * block_bytes(group, model, k, be)[0]
+            + models * single
+            + records
+        )
 
     while limit is not None and needed(k, workers) > limit and (k > 1 or workers > 1):
         if k > 1:
