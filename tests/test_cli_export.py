@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -43,6 +45,25 @@ def test_onnx_from_a_run_folder(tmp_path, monkeypatch):
     net = load("run/model.safetensors")
     assert label.tolist() == [net.classes[k] for k in net.predict(images)]
     assert np.allclose(probabilities, net.predict_proba(images), atol=1e-6)
+
+
+def test_onnx_of_a_table(tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    towns = np.array(["Bern", "Graz", "Ulm"])[Y]
+    lines = [f"{a},{t},{a * 2 + k:.6f}" for a, t, k in zip(X[:, 0], towns, Y, strict=True)]
+    (tmp_path / "homes.csv").write_text("\n".join(["size,town,price", *lines]))
+    arguments = ["train", "homes.csv", "--hidden", "4", "--epochs", "2", "--quiet", "--out", "run"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    xp("run")
+    session = runtime.InferenceSession("run/model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"size": X[:, :1], "town": towns.astype(object)[:, None]})
+    done = CliRunner().invoke(main, ["predict", "run", "homes.csv", "--json"])
+    expected = [json.loads(line)["values"] for line in done.stdout.splitlines()]
+    assert np.allclose(found, expected, rtol=1e-5)
+    assert "belongs to arrays" in xp("run", "--input-dtype", "uint8", "--overwrite", code=2)
 
 
 def test_torch_weights(model):

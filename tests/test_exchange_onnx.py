@@ -12,6 +12,8 @@ from xpnet.data.dataset import Preprocessing
 from xpnet.errors import ConfigError, FileWriteError
 from xpnet.exchange import to_onnx
 from xpnet.exchange.onnx import OPSET
+from xpnet.tabular import TabularPreprocessing
+from xpnet.targets import in_target_units
 
 onnx = pytest.importorskip("onnx", reason="ONNX export is checked where onnx is installed (extra onnx)")
 runtime = pytest.importorskip("onnxruntime", reason="ONNX files are checked with onnxruntime (extra test)")
@@ -179,7 +181,6 @@ def test_the_file_says_what_it_is(tmp_path):
         (lambda: MLP([4, 3], n_models=2), "population"),
         (lambda: MLP([4, 3], dtype="complex128"), "complex128"),
         (lambda: MLPClassifier(), "fitted estimator"),
-        (lambda: _tabular(), "columns of a table"),
         (lambda: MLPClassifier((4,), **QUICK).fit(X, Y.astype("datetime64[D]")), "datetime64"),
     ],
 )
@@ -188,10 +189,63 @@ def test_what_cannot_be_exported(make, message):
         to_onnx(make())
 
 
-def _tabular():
-    model = MLP([4, 3])
-    model.tabular = {"version": 1}
-    return model
+TABLE = {
+    "age": [31, 45, None, 22, 1e6, 27] * 10,
+    "town": ["Bern", "Graz", "Bern", None, "Ulm", "Graz"] * 10,
+    "deck": [1, 2, 3, 1, 2, 3] * 10,
+    "label": [True, False, True, True, False, False] * 10,
+    "born": np.array(
+        ["1990-01-31", "2001-07-01", "NaT", "1985-12-24", "1990-01-31", "1977-03-03"] * 10, "M8[D]"
+    ),
+    "paid": np.arange(60) ** 1.5,
+}
+
+
+def columns(table):
+    """A table as the inputs of its ONNX file."""
+    days = np.where(np.isnat(table["born"]), np.nan, table["born"].astype(np.int64).astype(float))
+    ages = [np.nan if v is None else v for v in table["age"]]
+    numbers = {"age": ages, "column label": table["label"], "born": days, "paid": table["paid"]}
+    texts = {"town": ["" if v is None else v for v in table["town"]], "deck": [str(v) for v in table["deck"]]}
+    return {k: np.array(v, dtype=np.float64)[:, None] for k, v in numbers.items()} | {
+        k: np.array(v, dtype=object)[:, None] for k, v in texts.items()
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("target", ["town", "paid"])
+@pytest.mark.parametrize(
+    "rules", [{}, {"max_categories": 2}, {"standardize": False, "missing_indicator": False}]
+)
+def test_tables(dtype, target, rules):
+    prepare = TabularPreprocessing(target, categorical=["deck"], **rules)
+    table = TABLE if target == "paid" else {**TABLE, "town": [t or "none" for t in TABLE["town"]]}
+    x, y = prepare.fit(table).transform(table, dtype=dtype), prepare.encode_target(table)
+    model = MLP([x.shape[1], 6, max(len(prepare.target_.classes), 1)], dtype=dtype)
+    model.classes = prepare.target_.classes or None
+    fit(model, (x, y), epochs=2)
+    model.tabular = prepare.to_metadata()
+    model = in_target_units(model)
+    session = runtime.InferenceSession(to_onnx(model), providers=["CPUExecutionProvider"])
+    inputs = {i.name for i in session.get_inputs()}
+    assert inputs == {"age", "column label", "born", "deck", "town", "paid"} - {target}
+
+    def answers(table):
+        given = {k: v for k, v in columns(table).items() if k != target}
+        return dict(zip([o.name for o in session.get_outputs()], session.run(None, given), strict=True))
+
+    found = answers(table)
+    if target == "paid":
+        assert apart(found["prediction"], model.predict(x)) <= TOLERANCE[dtype]
+        # a whole number may come with a point, and a category that was never seen has no feature
+        new = {**table, "town": ["Rome"] * 60, "deck": ["1.0", "2", "9"] * 20}
+        expected = model.predict(prepare.transform(new, dtype=dtype, unknown="missing"))
+        assert apart(answers(new)["prediction"], expected) <= TOLERANCE[dtype]
+    else:
+        assert apart(found["probabilities"], model.predict_proba(x)) <= TOLERANCE[dtype]
+        assert (found["label"] == np.array(model.classes)[model.predict(x)]).all()
+    with pytest.raises(ConfigError, match="belongs to arrays"):
+        to_onnx(model, input_dtype="float32")
 
 
 def test_refusals_of_arguments_and_places(tmp_path, monkeypatch):

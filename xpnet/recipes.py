@@ -145,7 +145,7 @@ class CategoryRecipe:
         codes, texts = table[self.name].as_texts()
         own = {category: k for k, category in enumerate(self.categories)}
         rest = len(own) if self.other else -1
-        found = [next((own[t] for t in _spellings(text) if t in own), rest) for text in texts]
+        found = [next((own[t] for t in spellings(text) if t in own), rest) for text in texts]
         return np.array([*found, len(own) + self.other if self.missing else -1], dtype=np.int64)[codes]
 
     def unseen(self, table: Table) -> int:
@@ -187,7 +187,7 @@ class LeftOut:
     n_missing: int = 0
 
 
-def _spellings(text: str) -> list[str]:
+def spellings(text: str) -> list[str]:
     """A whole number may come with or without a point, depending on which program wrote the file."""
     if text.removeprefix("-").isdigit():
         return [text, f"{text}.0"]

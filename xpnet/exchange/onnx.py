@@ -42,7 +42,10 @@ def to_onnx(source: Any, path: str | PathLike[str] | None = None, *, input_dtype
     Returns
     -------
     bytes
-        What was written. Its input is "input" (B, *sample_shape), B free. Its outputs are
+        What was written. Its input is "input" (B, *sample_shape), B free. A model that reads a table has an input
+        (B, 1) for each column instead, named like it: float64 for numbers, booleans (0, 1) and dates (days since
+        1970-01-01), NaN where missing; text for categories, "" where missing. A category that training never saw has
+        no feature, as with ``xpnet predict --unknown missing``. Its outputs are
 
         - classes: "label" (B,), text or numbers as `predict` gives them, and "probabilities" (B, C); after the hinge
           loss "scores" (B, O) instead;
@@ -53,8 +56,8 @@ def to_onnx(source: Any, path: str | PathLike[str] | None = None, *, input_dtype
     Raises
     ------
     ConfigError
-        It cannot be exported: a population, a model that reads the columns of a table, labels that are neither text
-        nor numbers, more than 2 GiB of weights; or `input_dtype` is none of the above.
+        It cannot be exported: a population, labels that are neither text nor numbers, more than 2 GiB of weights; or
+        `input_dtype` is none of the above.
     DeviceError
         The package `onnx` is not installed.
 
@@ -83,10 +86,17 @@ def to_onnx(source: Any, path: str | PathLike[str] | None = None, *, input_dtype
     if given not in INPUT_TYPES:
         raise ConfigError(f"input_dtype must be one of {', '.join(INPUT_TYPES)}, found {given!r}")
     graph = Graph(model.dtype)
-    recipe = model.preprocessing
-    shape = recipe.sample_shape if recipe is not None and not is_estimator(source) else (model.sizes[0],)
-    x = graph.input("input", given, ("B", *shape))
-    h = _network(graph, model, _prepared(graph, source, model, x, given))
+    if model.tabular is not None:
+        from .onnx_table import encoded
+
+        if input_dtype is not None:
+            raise ConfigError("input_dtype belongs to arrays; the columns of a table are float64 or text")
+        rows = encoded(graph, model.tabular, model.dtype)
+    else:
+        recipe = model.preprocessing
+        shape = recipe.sample_shape if recipe is not None and not is_estimator(source) else (model.sizes[0],)
+        rows = _prepared(graph, source, model, graph.input("input", given, ("B", *shape)), given)
+    h = _network(graph, model, rows)
     _answers(graph, source, model, h)
     made = graph.model(opset=OPSET, ir_version=IR_VERSION, facts=_facts(model))
     onnx.checker.check_model(made)
@@ -120,25 +130,13 @@ def _prepared(graph: Graph, source: Any, model: MLP, x: str, given: str) -> str:
 def _standardized(graph: Graph, scaler: Any, dtype: str, x: str) -> str:
     """What `xpnet.estimators.rows.scaled` does, in float64 like it."""
     from ..estimators.rows import largest_input
-    from ..estimators.scaling import LIMIT
 
     if scaler is None:
         return graph.cast(x, dtype)
-
-    def number(value: Any) -> str:
-        return graph.constant(value, "float64")
-
-    z = graph.op("Sub", graph.cast(x, "float64"), number(scaler.mean_))
-    z = graph.op("Div", z, number(scaler.scale_))
-    if scaler.tails_.any():
-        size = graph.op("Min", graph.op("Abs", z), number(np.finfo(np.float64).max))
-        beyond = graph.op("Max", graph.op("Sub", size, number(LIMIT)), number(0.0))
-        slow = graph.op("Add", graph.op("Log", graph.op("Add", beyond, number(1.0))), number(LIMIT))
-        slow = graph.op("Mul", slow, graph.op("Sign", z))
-        far = graph.op("And", graph.op("Greater", size, number(LIMIT)), graph.constant(scaler.tails_, "bool"))
-        z = graph.op("Where", far, slow, z)
+    z = graph.standardized(graph.cast(x, "float64"), scaler.mean_, scaler.scale_, scaler.tails_)
     limit = largest_input(dtype)
-    return graph.cast(graph.op("Clip", z, number(-limit), number(limit)), dtype)
+    low, high = graph.constant(-limit, "float64"), graph.constant(limit, "float64")
+    return graph.cast(graph.op("Clip", z, low, high), dtype)
 
 
 # --- the network ------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class Graph:
         array = np.asarray(value, dtype=object if dtype == "string" else dtype)
         key = (name, dtype, array.shape, repr(array.tolist()) if array.size <= 64 else len(self._tensors))
         if key not in self._constants:
-            self._constants[key] = name or f"c{len(self._constants)}"
+            self._constants[key] = name or f"constant_{len(self._constants)}"
             if dtype == "string":
                 texts: Any = [str(item).encode() for item in array]
                 made = self._helper.make_tensor(self._constants[key], self._types.STRING, array.shape, texts)
@@ -89,7 +89,7 @@ class Graph:
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add an operator and return the name of its result."""
-        result = f"v{len(self._nodes)}"
+        result = f"value_{len(self._nodes)}"
         node = self._helper.make_node(
             kind, list(inputs), [result], name=f"{kind}_{len(self._nodes)}", **attributes
         )
@@ -99,6 +99,23 @@ class Graph:
     def cast(self, value: str, dtype: str) -> str:
         """Convert to `dtype`."""
         return self.op("Cast", value, to=self._type(dtype))
+
+    def standardized(self, x: str, mean: Any, scale: Any, tails: Any) -> str:
+        """Scale features (B, I) in float64 as `xpnet.estimators.FeatureScaler` does, tails included."""
+        from ..estimators.scaling import LIMIT
+
+        def number(value: Any) -> str:
+            return self.constant(value, "float64")
+
+        z = self.op("Div", self.op("Sub", x, number(mean)), number(scale))
+        if not np.any(tails):
+            return z
+        size = self.op("Min", self.op("Abs", z), number(np.finfo(np.float64).max))
+        beyond = self.op("Max", self.op("Sub", size, number(LIMIT)), number(0.0))
+        slow = self.op("Add", self.op("Log", self.op("Add", beyond, number(1.0))), number(LIMIT))
+        slow = self.op("Mul", slow, self.op("Sign", z))
+        far = self.op("And", self.op("Greater", size, number(LIMIT)), self.constant(tails, "bool"))
+        return self.op("Where", far, slow, z)
 
     def activation(self, activation: Activation, z: str) -> str:
         """Apply an activation function."""
@@ -157,8 +174,9 @@ class Graph:
         graph = self._helper.make_graph(
             self._nodes, "xpnet", self._inputs, self._outputs, initializer=self._tensors
         )
+        domains = [self._helper.make_opsetid("ai.onnx.ml", 3)] if any(n.domain for n in self._nodes) else []
         made = self._helper.make_model(
-            graph, opset_imports=[self._helper.make_opsetid("", opset)], ir_version=ir_version,
+            graph, opset_imports=[*domains, self._helper.make_opsetid("", opset)], ir_version=ir_version,
             producer_name="xpnet", producer_version=__version__,
         )  # fmt: skip
         self._helper.set_model_props(made, dict(facts))

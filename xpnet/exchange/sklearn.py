@@ -68,7 +68,9 @@ def to_sklearn(source: MLP | MLPClassifier | MLPRegressor) -> Any:
     if model.task == "regression":
         if loss.link == "exp":
             if "loss" not in neural_network.MLPRegressor().get_params():
-                raise ConfigError("scikit-learn's MLPRegressor has a Poisson loss from version 1.7 on; update it")
+                raise ConfigError(
+                    "scikit-learn's MLPRegressor has a Poisson loss from version 1.7 on; update it"
+                )
             settings["loss"] = "poisson"
         result = neural_network.MLPRegressor(**settings)
         width = model.sizes[-1]

@@ -31,7 +31,7 @@ def bare_model(source: Any) -> MLP:
     Raises
     ------
     ConfigError
-        Nothing of the kind, a population, or a model that reads the columns of a table.
+        Nothing of the kind, or a population.
     """
     model = source.__dict__.get("model_") if is_estimator(source) else source
     if not isinstance(model, MLP):
@@ -39,11 +39,6 @@ def bare_model(source: Any) -> MLP:
     if model.n_models is not None:
         raise ConfigError(
             "a population has no counterpart elsewhere; pass one model, such as model.member(0)"
-        )
-    if model.tabular is not None:
-        raise ConfigError(
-            "this model reads the columns of a table (missing values, categories, scaling), and that recipe cannot be "
-            "exported yet; use `xpnet predict`, or train on columns that are numbers already, as an NPZ file"
         )
     return model
 
