@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -16,7 +15,7 @@ LISTED = re.findall(r"^   ([A-Za-z][\w.]+)$", API, re.M)
 
 #: Modules of which every function and class in `__all__` must be listed.
 MODULES = (
-    "backend", "checkpoint", "data", "displays", "estimators", "exchange", "logs", "plots", "plots_regression",
+    "backend", "checkpoint", "data", "estimators", "exchange", "logs", "plots", "plots_regression",
     "populations", "report_page", "tabular", "testing",
 )  # fmt: skip
 
@@ -46,12 +45,8 @@ def _is_listed_kind(found: Any) -> bool:
 
 
 def _public_names() -> list[str]:
-    names = ["xpnet"]
-    for module in MODULES:
-        if importlib.util.find_spec(f"xpnet.{module}") is not None:
-            names.append(f"xpnet.{module}")
-    result = []
-    for name in names:
+    result: list[str] = []
+    for name in ("xpnet", *(f"xpnet.{module}" for module in MODULES)):
         module = importlib.import_module(name)
         result += [f"{name}.{n}".removeprefix("xpnet.") for n in module.__all__]
     return [name for name in result if name not in INTERNAL]
