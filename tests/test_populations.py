@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import numpy as np
@@ -419,6 +421,20 @@ def test_an_error_of_on_result_ends_training_and_comes_through():
                 [{"seed": s} for s in range(8)], (X, Y), on_result=refuse, block=2, workers=workers, **COMMON
             )
     assert threading.active_count() < 10
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interruption_leaves_what_was_done(workers):
+    from xpnet.train import Interrupted
+
+    handlers = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted) as stopped:
+        fit_many(
+            [{"seed": s, "epochs": 1 if s == 2 else 10_000} for s in range(4)], (X, Y), workers=workers,
+            on_result=lambda member: os.kill(os.getpid(), signal.SIGINT), **{**COMMON, "epochs": 0},
+        )  # fmt: skip
+    assert [m.index for m in stopped.value.results] == [2]
+    assert signal.getsignal(signal.SIGINT) is handlers
 
 
 # --- memory and work --------------------------------------------------------------------------------

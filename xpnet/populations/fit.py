@@ -79,6 +79,9 @@ def fit_many(
         Data that cannot be used, or rows that they do not have.
     OutOfMemoryError
         Not even a single member fits into `memory`.
+    Interrupted
+        Ctrl-C or SIGTERM arrived; the steps under way were finished first, and `results` of the error has those
+        members that were done.
 
     Examples
     --------
@@ -109,16 +112,22 @@ def fit_many(
     planned = plan(
         groups, source, device, options, memory=memory, block=block, workers=workers, keep_models=keep_models
     )
-    with signals.waiting():
-        for group, each in zip(groups, planned, strict=True):
-            trained = run(
-                group, lambda member: member.model(**options), device, size=each["block"],
-                workers=each["workers"], signals=signals,
-            )  # fmt: skip
-            for result in trained:
-                if on_result is not None:
-                    on_result(result)
-                if not keep_models:
-                    result.model = None
-                results[result.index] = result
+    try:
+        with signals.waiting():
+            for group, each in zip(groups, planned, strict=True):
+                trained = run(
+                    group, lambda member: member.model(**options), device, size=each["block"],
+                    workers=each["workers"], signals=signals,
+                )  # fmt: skip
+                for result in trained:
+                    if on_result is not None:
+                        on_result(result)
+                    if not keep_models:
+                        result.model = None
+                    results[result.index] = result
+        signals.check()
+    except KeyboardInterrupt as error:
+        done = sorted(results.values(), key=lambda r: r.index)
+        error.results = PopulationResult(done, time.perf_counter() - started, planned)  # type: ignore[attr-defined]
+        raise
     return PopulationResult([results[m.index] for m in members], time.perf_counter() - started, planned)
