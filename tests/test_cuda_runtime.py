@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import xpnet
 from tests.cuda_emulator import COMPILER, Emulator, Kernels
@@ -14,6 +17,7 @@ from tests.fake_cupy import FakeCupy, FakeDescription, FakeHandle
 from xpnet import get_backend
 from xpnet.backend.cuda import backend, cublaslt, runtime
 from xpnet.backend.cuda.backend import CudaBackend
+from xpnet.cli import main
 
 pytestmark = pytest.mark.skipif(
     COMPILER is None, reason="needs a C++ compiler to run the kernels' source: g++"
@@ -178,3 +182,52 @@ def test_get_backend_makes_the_device_that_was_asked_for(cupy, monkeypatch):
     assert (be.device, be.precision, be.captures) == ("cuda:2", "bf16", False)
     assert get_backend("auto").device == "cuda:0"
     assert asked == [None, 2, None, None]
+
+
+def test_the_command_trains_on_the_device_and_goes_on_without_it(cupy, kernels, monkeypatch, tmp_path):
+    from xpnet.backend.cuda import probe
+
+    monkeypatch.setattr(probe, "probe", lambda device=None: probe.Finding(True, "ok", "fine"))
+    cupy.cuda.runtime.memGetInfo = lambda: (10**9, 10**9)
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    y = np.arange(100) % 3
+    np.savez("d.npz", x=(random.normal(size=(100, 5)) + 2 * y[:, None]).astype("f4"), y=y)
+
+    def run(*arguments):
+        done = CliRunner().invoke(main, [str(a) for a in arguments])
+        assert done.exit_code == 0, done.output
+        return done
+
+    def settings(device):
+        return [
+            "--data",
+            "d.npz",
+            "--hidden",
+            "7",
+            "--dropout",
+            "0.2",
+            "--batch-size",
+            "8",
+            "--quiet",
+            *device,
+        ]
+
+    def warm(be):
+        model = xpnet.MLP([5, 7, 3], device=be, dropout=0.2, seed=0)
+        data = (np.zeros((90, 5), "f4"), np.arange(90) % 3)
+        xpnet.fit(model, data, validation=data, batch_size=8, epochs=1, verbose=False)
+
+    with np.errstate(all="ignore"):
+        warm(CudaBackend(Emulator(kernels, dry=True)))
+    kernels.compile([n for n in kernels.sources if n not in kernels.compiled])
+    run("train", *settings(["--device", "cuda"]), "--epochs", 2, "--out", "a")
+    result = json.loads(Path("a/result.json").read_text())
+    assert (result["backend"], result["device"], result["capture"]) == ("cupy", "cuda:0", True)
+    assert cupy.launches > 0
+    shown = run("train", "--resume", "a", "--epochs", 4, "--device", "cpu")
+    assert "the run was on cupy on cuda:0 and goes on on numpy on cpu" in shown.stderr
+    run("train", *settings([]), "--epochs", 4, "--out", "b")
+    a, b = (xpnet.load(f"{run}/model.safetensors").get_weights() for run in "ab")
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-5)

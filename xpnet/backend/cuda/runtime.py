@@ -118,7 +118,7 @@ class CupyRuntime:
         addresses = tuple(self.address(x) for x in (b, a, out))
         description, algorithm = self._plan(product, precision, addresses)
 
-        def run(lane: int) -> None:
+        def run(lane: int, keep: tuple[Array, ...] = (a, b, out)) -> None:  # a record needs the arrays alive
             stream = self._cupy.cuda.get_current_stream().ptr
             self._handle.multiply(description, algorithm, addresses, self._workspace(lane), stream)
 
