@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from xpnet import MLP, DataError, MLPClassifier, MLPRegressor, Trainer, evaluate, fit
+from xpnet.estimators import FeatureScaler
 from xpnet.interchange import device_name, follow, is_foreign, to_host
 
 RNG = np.random.default_rng(0)
@@ -114,6 +115,15 @@ def test_regressors(into):
     answer, expected = reg.predict(x), MLPRegressor((6,), **QUICK).fit(X, to_host(y)).predict(X)
     assert same_place(answer, x) and np.array_equal(to_host(answer), expected)
     assert same_place(MLPRegressor((6,), **QUICK).partial_fit(x, into(X[:, 0])).predict(x), x)
+
+
+def test_the_scaler(into):
+    x = into(X)
+    scaler = FeatureScaler().fit(x, into(np.ones(60)))
+    z = scaler.transform(x)
+    assert same_place(z, x) and np.array_equal(to_host(z), FeatureScaler().fit(X).transform(X))
+    back = scaler.inverse_transform(z)
+    assert same_place(back, x) and np.allclose(to_host(back), X)
 
 
 def test_libraries_that_do_not_belong_together_are_named(into):

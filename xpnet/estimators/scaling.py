@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..interchange import follow, to_host
+
 #: Beyond so many scales from the mean a column with outliers grows like a logarithm.
 LIMIT = 10.0
 _REACH = 5.0  # quartile ranges beyond the quartiles within which a value is no outlier
@@ -44,31 +46,32 @@ class FeatureScaler:
 
     def fit(self, x: Any, weights: np.ndarray | None = None) -> FeatureScaler:
         """Measure the columns of x (N, I), dense or sparse, each row counting as `weights` (N,) says."""
+        x, weights = to_host(x), to_host(weights, "weights")
         parts = [_measure(block, weights) for block in _column_blocks(x)]
         self.mean_, self.scale_, self.tails_ = (np.concatenate(p) for p in zip(*parts, strict=True))
         return self
 
-    def transform(self, x: np.ndarray) -> np.ndarray:
-        """Return z (N, I) float64 of a dense x."""
+    def transform(self, x: Any) -> Any:
+        """Return z (N, I) float64 of a dense x, in its array library and on its device."""
         with np.errstate(over="ignore"):
-            z = (np.asarray(x, dtype=np.float64) - self.mean_) / self.scale_
+            z = (np.asarray(to_host(x), dtype=np.float64) - self.mean_) / self.scale_
         if self.tails_.any():
             tail = z[:, self.tails_]
             size = np.minimum(np.abs(tail), np.finfo(np.float64).max)
             far = size > LIMIT
             size[far] = LIMIT + np.log1p(size[far] - LIMIT)
             z[:, self.tails_] = np.copysign(size, tail)
-        return z
+        return follow(x, z)
 
-    def inverse_transform(self, z: np.ndarray) -> np.ndarray:
-        """Return x from z."""
-        z = np.array(z, dtype=np.float64)
+    def inverse_transform(self, z: Any) -> Any:
+        """Return x from z, in its array library and on its device."""
+        given, z = z, np.array(to_host(z, "z"), dtype=np.float64)
         tail = z[:, self.tails_]
         size = np.abs(tail)
         far = size > LIMIT
         size[far] = LIMIT + np.expm1(size[far] - LIMIT)
         z[:, self.tails_] = np.copysign(size, tail)
-        return z * self.scale_ + self.mean_
+        return follow(given, z * self.scale_ + self.mean_)
 
 
 def _column_blocks(x: Any) -> Iterator[np.ndarray]:
