@@ -41,7 +41,7 @@ class CpuBackend(ReferenceBackend):
     def __init__(self) -> None:
         super().__init__(np)
         self.name, self.device = "numpy", "cpu"
-        self._tape: list[Call] | None = None
+        self._tape: list[partial[Any]] | None = None
         self._programs: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._scratch: dict[tuple[str, int], np.ndarray] = {}
         self._constant_ones: dict[tuple[str, int], np.ndarray] = {}

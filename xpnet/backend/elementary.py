@@ -26,7 +26,7 @@ def _as_float(typing_context: Any, bits: Any) -> Any:
 
 @njit(error_model="numpy", inline="always")
 def _power_of_two(n: Any) -> Any:
-    return _as_float(np.int32((n + np.int32(127)) << np.int32(23)))
+    return _as_float(np.int32((n + np.int32(127)) << np.int32(23)))  # type: ignore[call-arg]  # the first is Numba's
 
 
 @njit(error_model="numpy")

@@ -108,7 +108,8 @@ def _joined(
     sources: Mapping[Callable[..., Any], str],
     load: Callable[[str], Callable[..., Any]],
 ) -> Call:
-    writer, kernels = _Writer(), {}
+    writer = _Writer()
+    kernels: dict[str, str] = {}
     for call in run:
         source = sources.get(call.func)
         if source is None:

@@ -22,7 +22,7 @@ def _reader(element: Any) -> Any:
 
     @njit(inline="always")
     def read(addresses: Any, i: int, shape: Any) -> Any:
-        return carray(pointer(addresses[i]), shape)
+        return carray(pointer(addresses[i]), shape)  # type: ignore[call-arg]  # the first is Numba's
 
     return read
 
