@@ -254,15 +254,17 @@ extern "C" __global__ void __launch_bounds__(256, 2) permutation(
 # Operands of products in bfloat16, rounded to the nearest, ties to even; a NaN stays one.
 TO_BFLOAT16 = """
 extern "C" __global__ void __launch_bounds__(256, 2) to_bfloat16(
-        const float* x, unsigned short* out, const long long rows, const int width, const long long stride,
-        const int padded) {
+        const float* x, unsigned short* out, const long long rows, const int width, const int padded,
+        const long long inner, const long long outer, const long long step) {
     const long long start = blockIdx.y * (long long)blockDim.y + threadIdx.y;
-    for (long long row = start; row < rows; row += gridDim.y * (long long)blockDim.y)
+    for (long long row = start; row < rows; row += gridDim.y * (long long)blockDim.y) {
+        const float* from = x + row / inner * outer + row % inner * step;
         for (int j = blockIdx.x * blockDim.x + threadIdx.x; j < width; j += gridDim.x * blockDim.x) {
-            const unsigned bits = __float_as_uint(x[row * stride + j]);
+            const unsigned bits = __float_as_uint(from[j]);
             const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
             out[row * padded + j] = nan ? 0x7fff : (unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
         }
+    }
 }
 """
 
