@@ -110,6 +110,12 @@ def permutations(n: int, seeds: Sequence[int], epochs: Sequence[int]) -> np.ndar
     return result
 
 
+def permutation_entries(n: int, k: int) -> int:
+    """Numbers in each of the few arrays that `permutations` works with at a time for `k` orders of `n`."""
+    bits = 2 * max(1, ((n - 1).bit_length() + 1) // 2)
+    return n if bits > 2 * _TABLE_BITS else min(k, max(1, _TOGETHER >> bits)) << bits
+
+
 def _keys(seed: int, epoch: int) -> np.ndarray:
     return generator(seed, stream(SHUFFLE), epoch).integers(0, 2**32, _ROUNDS, dtype=np.uint32)
 
