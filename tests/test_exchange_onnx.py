@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_iris
@@ -170,6 +173,8 @@ def test_the_file_says_what_it_is(tmp_path):
         "dtype": "float64",
         "sizes": "4-8-3",
     }
+    read = {name for node in made.graph.node for name in node.input}
+    assert {tensor.name for tensor in made.graph.initializer} <= read  # onnxruntime warns of others
     assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "B"
     for rows in (1, 7):
         assert run(data, X[:rows])[0]["label"].tolist() == clf.predict(X[:rows]).tolist()
@@ -246,6 +251,13 @@ def test_tables(dtype, target, rules):
         assert (found["label"] == np.array(model.classes)[model.predict(x)]).all()
     with pytest.raises(ConfigError, match="belongs to arrays"):
         to_onnx(model, input_dtype="float32")
+
+
+def test_the_example_of_the_documentation_runs():
+    text = (Path(__file__).parent.parent / "docs" / "exchange.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(import numpy.*?)```", text, re.S)
+    assert block is not None
+    exec(compile(block.group(1), "exchange.md", "exec"), {})
 
 
 def test_refusals_of_arguments_and_places(tmp_path, monkeypatch):

@@ -171,9 +171,9 @@ class Graph:
         """Return the finished `onnx.ModelProto`, with `facts` as its metadata."""
         from .. import __version__
 
-        graph = self._helper.make_graph(
-            self._nodes, "xpnet", self._inputs, self._outputs, initializer=self._tensors
-        )
+        used = {name for node in self._nodes for name in node.input}  # a runtime warns of what nobody reads
+        kept = [tensor for tensor in self._tensors if tensor.name in used]
+        graph = self._helper.make_graph(self._nodes, "xpnet", self._inputs, self._outputs, initializer=kept)
         domains = [self._helper.make_opsetid("ai.onnx.ml", 3)] if any(n.domain for n in self._nodes) else []
         made = self._helper.make_model(
             graph, opset_imports=[*domains, self._helper.make_opsetid("", opset)], ir_version=ir_version,
