@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pytest
 from xpnet import Backend, get_backend
 from xpnet.backend.cuda.probe import probe
 from xpnet.backend.reference import ReferenceBackend
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and so would be every process the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BACKENDS = {
     "numpy": lambda: get_backend("cpu"),
