@@ -24,6 +24,7 @@ TEST_FRACTION, TEST_FROM = 0.1, 50
 _TEST_SEED = 0
 
 Say = Callable[[str], None]
+Divide = Callable[[np.ndarray, str], tuple[np.ndarray, np.ndarray]]
 
 
 def _silent(note: str) -> None:
@@ -32,7 +33,7 @@ def _silent(note: str) -> None:
 
 def load_run_data(
     config: TrainConfig, *, progress: bool = False, prepared: TabularPreprocessing | None = None,
-    say: Say = _silent,
+    say: Say = _silent, divide: Divide | None = None,
 ) -> Dataset:  # fmt: skip
     """Load the data of a run, with the user's own validation and test sets where the settings name them.
 
@@ -45,9 +46,12 @@ def load_run_data(
         For tables: what was learnt about the columns before. It is learnt from the training rows where omitted.
     say : callable
         Called with each note about a table.
+    divide : callable, optional
+        For tables: ``divide(y, task)`` returns the positions of the rows to learn from and of those that validate,
+        in place of a share of them.
     """
     if is_table(config.data):
-        return _table_data(config, prepared, say)
+        return _table_data(config, prepared, say, divide)
     default = TrainConfig()
     for setting in TABLE_SETTINGS:
         if getattr(config, setting) != getattr(default, setting):
@@ -111,7 +115,9 @@ def split(data: Dataset, config: TrainConfig) -> tuple[tuple[Any, Any], tuple[An
 
 
 # --- tables -------------------------------------------------------------------------------------
-def _table_data(config: TrainConfig, prepared: TabularPreprocessing | None, say: Say) -> Dataset:
+def _table_data(
+    config: TrainConfig, prepared: TabularPreprocessing | None, say: Say, divide: Divide | None = None
+) -> Dataset:  # fmt: skip
     for what, name in (("valid", config.valid), ("test", config.test)):
         if name is not None and not is_table(name):
             raise ConfigError(f"{what} is {name!r}, but the data are a table; name a CSV or Parquet file")
@@ -131,11 +137,9 @@ def _table_data(config: TrainConfig, prepared: TabularPreprocessing | None, say:
         fraction = TEST_FRACTION if config.test is None and len(y) >= TEST_FROM else 0.0
     if fraction:
         rows["train"], rows["test"] = _hold_out(y, fraction, target.task)
-    if config.valid is None and config.valid_fraction:
+    if config.valid is None and (config.valid_fraction or divide):
         left: Any = rows["train"]
-        train, valid = stratified_split(
-            y[left], config.valid_fraction, config.seed, stratify=target.task == "classification"
-        )
+        train, valid = (divide or _share(config))(y[left], target.task)
         rows["train"], rows["valid"] = left[train], left[valid]
     if prepared is None:
         prepare.fit(table, rows["train"])
@@ -152,6 +156,13 @@ def _table_data(config: TrainConfig, prepared: TabularPreprocessing | None, say:
         table_name(config.data), sample_shape=(len(prepare.feature_names_),), classes=target.classes, scale=1.0,
         task=target.task, tabular=prepare.to_metadata(), **parts,
     )  # fmt: skip
+
+
+def _share(config: TrainConfig) -> Divide:
+    def divide(y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
+        return stratified_split(y, config.valid_fraction, config.seed, stratify=task == "classification")
+
+    return divide
 
 
 def _begin(config: TrainConfig, table: Table, say: Say) -> TabularPreprocessing:

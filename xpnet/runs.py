@@ -61,6 +61,17 @@ def choose_backend(config: TrainConfig) -> Backend:
 def build_model(config: TrainConfig, data: Dataset, be: Backend | None = None) -> MLP:
     """Return the untrained model that the settings describe, fit for `data`; on their back end, or on `be`."""
     be = be or choose_backend(config)
+    network = network_settings(config, data)
+    _check_memory(network["sizes"], config, data, be)
+    model = MLP(**network, seed=config.seed, dtype=config.dtype, device=be)
+    model.preprocessing = data.preprocessing
+    model.classes = data.classes or None
+    model.tabular = None if data.tabular is None else dict(data.tabular)
+    return model
+
+
+def network_settings(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+    """Return the arguments of `MLP`, but seed, dtype and device, that the settings and the shape of `data` give."""
     if data.task == "regression":
         outputs = data.y_train.shape[1]
     else:
@@ -69,20 +80,25 @@ def build_model(config: TrainConfig, data: Dataset, be: Backend | None = None) -
         if outputs == 2 and one_output:
             outputs = 1
     activations = [a.strip() for a in config.activation.split(",")]
-    sizes = [data.n_features, *config.hidden, outputs]
-    _check_memory(sizes, config, data, be)
-    model = MLP(
-        sizes,
-        activation=activations[0] if len(activations) == 1 else activations,
-        output_activation=config.output_activation,
-        dropout=config.dropout[0] if len(config.dropout) == 1 else config.dropout,
-        input_dropout=config.input_dropout, input_noise=config.input_noise, init=config.init,
-        bias=config.bias, seed=config.seed, dtype=config.dtype, device=be,
-    )  # fmt: skip
-    model.preprocessing = data.preprocessing
-    model.classes = data.classes or None
-    model.tabular = None if data.tabular is None else dict(data.tabular)
-    return model
+    return {
+        "sizes": [data.n_features, *config.hidden, outputs],
+        "activation": activations[0] if len(activations) == 1 else activations,
+        "output_activation": config.output_activation,
+        "dropout": config.dropout[0] if len(config.dropout) == 1 else config.dropout,
+        "input_dropout": config.input_dropout, "input_noise": config.input_noise, "init": config.init,
+        "bias": config.bias,
+    }  # fmt: skip
+
+
+def training_settings(config: TrainConfig, task: str) -> dict[str, Any]:
+    """Return the arguments of `fit` that say what is computed."""
+    return {
+        "loss": config.loss, "task": task, "optimizer": config.get_optimizer(), "schedule": config.get_schedule(),
+        "l1": config.l1, "l2": config.l2, "max_norm": config.max_norm, "clip_norm": config.clip_norm,
+        "clip_value": config.clip_value, "label_smoothing": config.label_smoothing,
+        "class_weight": config.class_weight, "epochs": config.epochs, "batch_size": config.batch_size,
+        "patience": config.patience, "min_delta": config.min_delta, "monitor": config.monitor,
+    }  # fmt: skip
 
 
 def _check_memory(sizes: list[int], config: TrainConfig, data: Dataset, be: Backend) -> None:
@@ -107,12 +123,8 @@ def build_trainer(
         if hasattr(layer, "activation"):
             _ = layer.activation.backward  # raises for one that cannot be trained, before anything is written
     return Trainer(
-        model, training, validation=validation, loss=config.loss, task=task,
-        optimizer=config.get_optimizer(), schedule=config.get_schedule(), l1=config.l1, l2=config.l2,
-        max_norm=config.max_norm, clip_norm=config.clip_norm, clip_value=config.clip_value,
-        label_smoothing=config.label_smoothing, class_weight=config.class_weight, epochs=config.epochs,
-        batch_size=config.batch_size, patience=config.patience, min_delta=config.min_delta,
-        monitor=config.monitor, statistics=config.statistics, threads=config.threads,
+        model, training, validation=validation, statistics=config.statistics, threads=config.threads,
+        **training_settings(config, task),
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ _SIGNAL_EXIT = 128  # 130 for Ctrl-C, 143 for SIGTERM
 #: command -> module of this package, and the name there
 COMMANDS = {
     "train": "train.train",
+    "sweep": "sweep.sweep",
     "evaluate": "inspect.evaluate",
     "predict": "inspect.predict",
     "plot": "inspect.plot",
