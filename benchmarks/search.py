@@ -1,9 +1,9 @@
 """A 5-fold search of 24 candidates on digits: PopulationSearchCV beside scikit-learn's GridSearchCV.
 
-Run ``python -m benchmarks.search`` from the root of the repository. What counts is the time until a search is done whose
-best score is the same or better. Both sides search the same learning rates and penalties for one hidden layer of 64
-units on the same folds, with all cores: scikit-learn as processes (``n_jobs=-1``), xpnet as it decides by itself. Each
-side trains as it does best with few words: scikit-learn by its defaults (batches of 200, at most 200 epochs at a
+Run ``python -m benchmarks.search`` from the root of the repository. What counts is the time until a search is done
+whose best score is the same or better. Both sides search the same learning rates and penalties for one hidden layer of
+64 units on the same folds, with all cores: scikit-learn as processes (``n_jobs=-1``), xpnet as it decides by itself.
+Each side trains as it does best with few words: scikit-learn by its defaults (batches of 200, at most 200 epochs at a
 constant rate, stopping when its loss rests), xpnet for 15 epochs of batches of 64 under its default schedule, which
 ends by plan, without input noise. That recipe was chosen on folds from random_state 100; rounds use those from 0 on.
 
