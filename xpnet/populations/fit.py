@@ -110,7 +110,7 @@ def fit_many(
     results: dict[int, MemberResult] = {}
     signals = Signals()
     planned = plan(
-        groups, source, device, options, memory=memory, block=block, workers=workers, keep_models=keep_models
+        groups, source, device, memory=memory, block=block, workers=workers, keep_models=keep_models
     )
     try:
         with signals.waiting():

@@ -85,6 +85,8 @@ class Group:
     Attributes
     ----------
     members : list of Member
+    prototype : MLP
+        A model of the members' architecture, not trained.
     examples : Examples
         Without weights.
     held_out : Examples or None
@@ -96,6 +98,7 @@ class Group:
     """
 
     members: list[Member] = field(default_factory=list)
+    prototype: MLP
     dtype: str
     loss: Loss
     task: str
@@ -192,8 +195,8 @@ def _place(
     if key not in groups:
         targets = Targets(label_smoothing=t["label_smoothing"], infogain=check_infogain(infogain, model))
         groups[key] = Group(
-            dtype=model.dtype, loss=loss, task=task, targets=targets, monitor=monitor, examples=examples,
-            held_out=held_out, n_rows=n_rows, n_valid=n_valid,
+            prototype=model, dtype=model.dtype, loss=loss, task=task, targets=targets, monitor=monitor,
+            examples=examples, held_out=held_out, n_rows=n_rows, n_valid=n_valid,
         )  # fmt: skip
     group = groups[key]
     if weighted:

@@ -6,6 +6,7 @@ and computes nothing (what is never touched takes no memory).
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -102,8 +103,8 @@ def _counted(group: Group, model: MLP, k: int, be: Backend) -> tuple[int, int]:
 
 
 def plan(
-    groups: list[Group], data: Data, device: Any, model_options: dict[str, Any], *, memory: int | None,
-    block: int | None, workers: int | None, keep_models: bool,
+    groups: list[Group], data: Data, device: Any, *, memory: int | None, block: int | None, workers: int | None,
+    keep_models: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Decide for each group how many members train together and in how many threads.
 
@@ -111,8 +112,6 @@ def plan(
     ----------
     groups, data
     device : str, Backend or namespace
-    model_options : dict
-        As `Member.model` takes them.
     memory, block, workers, keep_models
         As for `fit_many`.
 
@@ -143,26 +142,23 @@ def plan(
     result = []
     finished = 0  # bytes of what earlier groups leave
     for group in groups:
-        each = _plan_group(
-            group, data, be, model_options, limit, block, workers, device, finished, keep_models
-        )
+        each = _plan_group(group, data, be, limit, block, workers, device, finished, keep_models)
         finished += each.pop("left")
         result.append(each)
     return result
 
 
 def _plan_group(
-    group: Group, data: Data, be: Backend, model_options: dict[str, Any], limit: int | None, block: int | None,
+    group: Group, data: Data, be: Backend, limit: int | None, block: int | None,
     workers: int | None, device: Any, finished: int, keep_models: bool,
 ) -> dict[str, Any]:  # fmt: skip
     m = len(group.members)
-    model = group.members[0].model(**model_options)
+    model = group.prototype
     width = np.dtype(group.dtype).itemsize
     single = _OBJECTS + model.n_parameters * width
     records = sum(member.training["epochs"] for member in group.members) * _RECORD
-    _, one = block_bytes(group, model, 1, be)
-    each = max(block_bytes(group, model, 2, be)[1] - one, 1)
-    k = min(block or _cached(each, be), m)
+    counted = functools.cache(lambda k: block_bytes(group, model, k, be))
+    k = min(block or _cached(group, model, counted, be), m)
     if workers is None:
         # workers of their own pay where each has a block
         workers = processors() if _many_backends(device) else 1
@@ -199,8 +195,14 @@ def _plan_group(
     }  # fmt: skip
 
 
-def _cached(each: int, be: Backend) -> int:
-    return max(1, min(_CACHE // each, _MOST)) if be.device == "cpu" else _MOST_ON_A_DEVICE
+def _cached(group: Group, model: MLP, counted: Callable[[int], tuple[int, int]], be: Backend) -> int:
+    """Members whose steps stay in the caches."""
+    if be.device != "cpu":
+        return _MOST_ON_A_DEVICE
+    parameters = model.n_parameters * np.dtype(group.dtype).itemsize
+    if 2 * (2 + len(group.members[0].optimizer.state)) * parameters > _CACHE:
+        return 1  # without counting: weights, gradients and moments of two are too many
+    return max(1, min(_CACHE // max(counted(2)[1] - counted(1)[1], 1), _MOST))
 
 
 def _many_backends(device: Any) -> bool:
