@@ -168,13 +168,7 @@ def _plan_group(
 
     def needed(k: int, workers: int) -> int:
         models = m if keep_models else min(m, workers * k + 1)
-        return (
-            data.n_bytes
-            + finished
-            + workers * block_bytes(group, model, k, be)[0]
-            + models * single
-            + records
-        )
+        return data.n_bytes + finished + workers * counted(k)[0] + models * single + records
 
     while limit is not None and needed(k, workers) > limit and (k > 1 or workers > 1):
         if k > 1:
@@ -200,8 +194,8 @@ def _cached(group: Group, model: MLP, counted: Callable[[int], tuple[int, int]],
     if be.device != "cpu":
         return _MOST_ON_A_DEVICE
     parameters = model.n_parameters * np.dtype(group.dtype).itemsize
-    if 2 * (2 + len(group.members[0].optimizer.state)) * parameters > _CACHE:
-        return 1  # without counting: weights, gradients and moments of two are too many
+    if (2 + len(group.members[0].optimizer.state)) * parameters > _CACHE // 4:
+        return 1  # without counting: with what else a step needs, weights, gradients and moments of two are too many
     return max(1, min(_CACHE // max(counted(2)[1] - counted(1)[1], 1), _MOST))
 
 
