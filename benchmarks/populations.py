@@ -56,7 +56,7 @@ class Net:
         return self.epochs * (self.n // self.batch)
 
 
-NETS = (Net((8, 16, 3), 32, 960, 10), Net((64, 64, 10), 32, 960, 5), Net((784, 128, 10), 128, 1280, 2))
+NETS = (Net((8, 16, 3), 32, 960, 10), Net((64, 64, 10), 32, 960, 5), Net((784, 128, 10), 128, 1280, 3))
 
 #: (net, members, side, other side, least ratio of their times): what is to be reached with one thread.
 GOALS = (

@@ -62,10 +62,15 @@ def run(
     signals : Signals
         Asked after every step.
     """
+
+    def made(member: Member) -> Any:
+        ready = group.ready.pop(member.index, None)
+        return make(member) if ready is None else ready
+
     members = []
     for member in group.members:
         if member.training["epochs"] == 0:
-            model = make(member)
+            model = made(member)
             model.task, model.loss = group.task, group.loss.name
             yield finished(member, model, History(), group.monitor)
         else:
@@ -74,10 +79,10 @@ def run(
     be = get_backend(device)
     with device_errors(be), _tuned(be, group, 1 if workers > 1 else None):
         if workers == 1:
-            yield from _inline(group, waiting, be, make, size, signals)
+            yield from _inline(group, waiting, be, made, size, signals)
         else:
             backends = [be, *(get_backend(device) for _ in range(workers - 1))]
-            yield from _threaded(group, waiting, backends, make, size, signals)
+            yield from _threaded(group, waiting, backends, made, size, signals)
 
 
 def _tuned(be: Backend, group: Group, threads: int | None) -> AbstractContextManager[Any]:

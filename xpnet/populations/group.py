@@ -95,6 +95,8 @@ class Group:
         Examples that each member is trained and validated on.
     weights : dict
         Per index of a member its weights of the examples (N,), where there are any.
+    ready : dict
+        Per index of a member its model, where it has been made already.
     """
 
     members: list[Member] = field(default_factory=list)
@@ -109,6 +111,7 @@ class Group:
     n_rows: int
     n_valid: int
     weights: dict[int, np.ndarray] = field(default_factory=dict)
+    ready: dict[int, MLP] = field(default_factory=dict)
 
     @property
     def network(self) -> dict[str, Any]:
@@ -150,14 +153,17 @@ def make_groups(members: list[Member], data: Data, model_options: dict[str, Any]
         Settings or data that do not fit the model; the message says of which configuration.
     """
     groups: dict[tuple, Group] = {}
-    prototypes: dict[tuple, MLP] = {}
+    prototypes: dict[tuple, tuple[int, MLP]] = {}
     checked: dict[Any, None] = {}
     for member in members:
         try:
             network = _network_key(member)
             if network not in prototypes:
-                prototypes[network] = member.model(**model_options)
-            _place(member, network, prototypes[network], data, groups, checked)
+                prototypes[network] = member.index, member.model(**model_options)
+            owner, model = prototypes[network]
+            group = _place(member, network, model, data, groups, checked)
+            if owner == member.index:
+                group.ready[owner] = model
         except (ConfigError, DataError) as error:
             raise type(error)(f"configuration {member.index}: {error}") from error
     return list(groups.values())
@@ -170,7 +176,7 @@ def _place(
     data: Data,
     groups: dict[tuple, Group],
     checked: dict[Any, None],
-) -> None:
+) -> Group:
     t = member.training
     chosen = None if t["loss"] is None else get_loss(t["loss"])
     if t["task"] is not None and t["task"] not in TASKS:
@@ -202,6 +208,7 @@ def _place(
     if weighted:
         group.weights[member.index] = _weights(member, task, model, data)
     group.members.append(member)
+    return group
 
 
 def _network_key(member: Member) -> tuple:

@@ -17,7 +17,7 @@ from .. import rng
 from ..backend import Array, Backend, get_backend
 from ..backend.cpu import CpuBackend
 from ..errors import ConfigError, OutOfMemoryError
-from ..memory import free_memory, size
+from ..memory import free_memory, plan_training, size
 from ..mlp import MLP
 from ..settings import whole_number
 from .block import Block
@@ -157,7 +157,9 @@ def _plan_group(
     width = np.dtype(group.dtype).itemsize
     single = _OBJECTS + model.n_parameters * width
     records = sum(member.training["epochs"] for member in group.members) * _RECORD
-    counted = functools.cache(lambda k: block_bytes(group, model, k, be))
+    counted = functools.cache(
+        lambda k: _single_bytes(group, be) if m == 1 else block_bytes(group, model, k, be)
+    )
     k = min(block or _cached(group, model, counted, be), m)
     if workers is None:
         # workers of their own pay where each has a block
@@ -189,10 +191,22 @@ def _plan_group(
     }  # fmt: skip
 
 
+def _single_bytes(group: Group, be: Backend) -> tuple[int, int]:
+    """About what a member that is alone takes: counting would take as long as several of its steps."""
+    estimate = plan_training(
+        list(group.network["sizes"]), batch=min(group.batch_size, group.n_rows),
+        moments=len(group.members[0].optimizer.state), dtype=group.dtype, evaluated=group.n_valid,
+        host=be.device == "cpu",
+    )  # fmt: skip
+    return estimate.total, estimate.total
+
+
 def _cached(group: Group, model: MLP, counted: Callable[[int], tuple[int, int]], be: Backend) -> int:
     """Members whose steps stay in the caches."""
     if be.device != "cpu":
         return _MOST_ON_A_DEVICE
+    if len(group.members) == 1:
+        return 1
     parameters = model.n_parameters * np.dtype(group.dtype).itemsize
     if (2 + len(group.members[0].optimizer.state)) * parameters > _CACHE // 4:
         return 1  # without counting: with what else a step needs, weights, gradients and moments of two are too many
