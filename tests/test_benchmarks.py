@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import compare, grid, memory, peers, report, startup
+from benchmarks import compare, grid, memory, peers, populations, report, startup
 from benchmarks.interleave import Entrant, interleave
 from benchmarks.ops import OPS, backends, make
 from benchmarks.problem import make_problem, mean_loss
@@ -238,3 +238,30 @@ def test_lines_name_sides_that_disagree_and_the_fastest_peer():
 def test_benchmarks_are_not_collected_by_the_ordinary_run(pytestconfig):
     assert "benchmarks" not in pytestconfig.getini("testpaths")
     assert (Path(__file__).parent.parent / "benchmarks" / "bench_step.py").exists()
+
+
+# --- populations ------------------------------------------------------------------------------------
+def test_sides_that_train_many_networks_agree_and_can_be_drawn(tmp_path):
+    net = populations.Net((8, 16, 3), 32, 96, 2)
+    kinds = [populations.Population, populations.Loop, populations.Sklearn]
+    kinds += [k for k in (populations.JaxVmap, populations.TorchVmap) if k.missing() is None]
+    result = populations.contest(net, 3, kinds, rounds=2, seconds=1e-4)
+    assert result["disagree"] == [] and set(result["sides"]) == {k.name for k in kinds}
+    assert result["differences"]["loop"] < 1e-5 and "sklearn" not in result["differences"]
+    result |= {"threads": "1", "skipped": {}, "net": "8-16-3", "members": 256}
+    assert next(what for what, _, _ in populations.judged(result)) == "loop / xpnet >= 8"
+    assert "| 8-16-3 | 256 | 1 |" in populations.table([result])
+    populations.chart([result], str(tmp_path / "chart.png"))
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_side_that_trains_other_networks_is_left_out():
+    class Wrong(populations.Loop):
+        name = "wrong"
+
+        def train(self, epochs=None):
+            return super().train(epochs) * 1.01
+
+    net = populations.Net((8, 16, 3), 32, 64, 1)
+    result = populations.contest(net, 2, [populations.Population, Wrong], rounds=1, seconds=1e-4)
+    assert result["disagree"] == ["wrong"] and set(result["sides"]) == {"xpnet"}

@@ -294,6 +294,18 @@ def test_each_result_is_handed_out_at_once_in_the_calling_thread():
     assert sorted(seen) == list(range(6)) and all(m.model is None for m in result)
 
 
+def test_the_page_about_populations_runs(tmp_path, monkeypatch, capsys):
+    import re
+    from pathlib import Path
+
+    page = Path(__file__).parent.parent / "docs" / "populations.md"
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        exec(compile(block, page.name, "exec"), namespace)
+    assert (tmp_path / "best.safetensors").exists() and len(capsys.readouterr().out.splitlines()) == 17
+
+
 # --- divergence -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("validated", [True, False])
 def test_a_member_that_diverges_is_reported_and_disturbs_nobody(validated):
