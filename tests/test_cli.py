@@ -271,7 +271,9 @@ def test_regression(kind: str) -> None:
     result = train("--data", f"d.{kind}", "--task", "regression", "--lr", "0.01")
     assert result["test_accuracy"] is None and np.isfinite(result["valid_loss"])
     scores = json.loads(xp("evaluate", "run", "--data", f"d.{kind}", "--json").stdout)
-    assert set(scores) == {"run", "data", "loss", "accuracy", "rmse", "mae", "r2"} and scores["accuracy"] is None
+    assert (
+        set(scores) == {"run", "data", "loss", "accuracy", "rmse", "mae", "r2"} and scores["accuracy"] is None
+    )
     np.save("new.npy", X[:2])
     Path("new.csv").write_text("d,b,c,a\n1,2,3,4\n4,3,2,1\n")
     answers = [json.loads(line) for line in xp("predict", "run", f"new.{new}", "--json").stdout.splitlines()]

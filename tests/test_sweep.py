@@ -213,7 +213,9 @@ class TestMembersEqualRuns:
             own = {**config.candidates()[m["candidate"]], "seed": m["seed"]}
             alone = runs.train(small(data=data, **own), "alone", overwrite=True, quiet=True)
             for name in ("valid_loss", "valid_accuracy", "best_epoch", "epochs"):
-                assert m[name] == (alone[name] if alone[name] is None else pytest.approx(alone[name], rel=1e-9))
+                assert m[name] == (
+                    alone[name] if alone[name] is None else pytest.approx(alone[name], rel=1e-9)
+                )
 
     def test_validation_data_of_ones_own(self) -> None:
         config = SweepConfig(base=small(valid="small.npz"), grid={"lr": [0.01, 0.1]}, seeds=2)
