@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import compare, grid, memory, peers, populations, report, startup
+from benchmarks import compare, grid, memory, peers, populations, report, search, shared_weights, startup
 from benchmarks.interleave import Entrant, interleave
 from benchmarks.ops import OPS, backends, make
 from benchmarks.problem import make_problem, mean_loss
@@ -265,3 +265,36 @@ def test_a_side_that_trains_other_networks_is_left_out():
     net = populations.Net((8, 16, 3), 32, 64, 1)
     result = populations.contest(net, 2, [populations.Population, Wrong], rounds=1, seconds=1e-4)
     assert result["disagree"] == ["wrong"] and set(result["sides"]) == {"xpnet"}
+
+
+@pytest.mark.parametrize("kind", shared_weights.KINDS)
+def test_gradients_of_ensembles_that_share_weights(kind):
+    rng = np.random.default_rng(0)
+    net = shared_weights.Ensemble(kind, [3, 4, 2], seed=0, l2=0.1)
+    x, target = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
+
+    def loss():
+        penalty = sum((v**2).sum() for n, v in net.p.items() if n.startswith("w"))
+        return 0.5 * ((net.forward(x) - target) ** 2).sum() + 0.05 * penalty
+
+    gradients = net.backward(net.forward(x) - target)
+    assert set(gradients) == set(net.p)
+    for name, values in net.p.items():
+        at = tuple(rng.integers(n) for n in values.shape)
+        before = values[at]
+        ends = []
+        for change in (1e-6, -1e-6):
+            values[at] = before + change
+            ends.append(loss())
+        values[at] = before
+        assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(gradients[name][at], rel=1e-5, abs=1e-7), name
+
+
+def test_sides_of_a_search_try_the_same_penalties():
+    made = {name: make(2) for name, make in search.sides().items()}
+    mine, theirs = made["xpnet"].param_grid, made["sklearn"].param_grid
+    assert mine["learning_rate_init"] == theirs["learning_rate_init"] and len(mine["alpha"]) == len(
+        theirs["alpha"]
+    )
+    assert np.allclose(np.array(theirs["alpha"]) / search.SKLEARN_BATCH, mine["alpha"])
+    assert len(mine["learning_rate_init"]) * len(mine["alpha"]) == 24
