@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import joblib
 import numpy as np
 import pytest
 from scipy import sparse
@@ -19,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import xpnet
-from xpnet import Callback, MLPClassifier, MLPRegressor, PopulationSearchCV
+from xpnet import Callback, DeepEnsembleClassifier, MLPClassifier, MLPRegressor, PopulationSearchCV
 from xpnet.errors import ConfigError, DivergedError
 from xpnet.estimators import together
 
@@ -56,7 +57,7 @@ def same(mine, theirs):
 
 
 @parametrize_with_checks(
-    [PopulationSearchCV(kind((8,), max_iter=20, random_state=0), {"learning_rate_init": [0.01, 0.02]}, cv=2)
+    [PopulationSearchCV(kind((8,), max_iter=20, random_state=0), {"learning_rate_init": [0.02]}, cv=2)
      for kind in (MLPClassifier, MLPRegressor)]
 )  # fmt: skip
 def test_contract(estimator, check):
@@ -192,6 +193,11 @@ class TestTogether:
         search.fit(X, Y)
         assert Watcher.epochs == 2 * 8
 
+    def test_threads_of_joblib_change_nothing(self):
+        plain = PopulationSearchCV(classifier(), GRID, cv=2).fit(X, Y)
+        with joblib.parallel_config(backend="threading", n_jobs=2):
+            same(PopulationSearchCV(classifier(), GRID, cv=2).fit(X, Y), plain)
+
     def test_refit_choices(self):
         never = PopulationSearchCV(classifier(), GRID, cv=2, refit=False).fit(X, Y)
         assert not hasattr(never, "best_estimator_") and not hasattr(never, "predict")
@@ -232,6 +238,12 @@ class TestBadInput:
     def test_estimators_without_a_network(self):
         with pytest.raises(ConfigError, match=r"found none in LogisticRegression.*GridSearchCV"):
             PopulationSearchCV(LogisticRegression(), {"C": [1.0]}).fit(X, Y)
+
+    def test_populations_inside_populations(self):
+        inner = PopulationSearchCV(classifier(), GRID)
+        for estimator in (inner, DeepEnsembleClassifier(classifier()), make_pipeline(PCA(), inner)):
+            with pytest.raises(ConfigError, match="trains a population of its own"):
+                PopulationSearchCV(estimator, {}).fit(X, Y)
 
     def test_more_folds_than_samples(self):
         with pytest.raises(ValueError, match="greater than the number of samples"):

@@ -88,7 +88,7 @@ class PopulationSearchCV(GridSearchCV):
     """
 
     # of the base class; everything runs in this process, on threads of its own
-    n_jobs = None
+    n_jobs = 1
     pre_dispatch = "2*n_jobs"
 
     def __init__(
@@ -170,6 +170,15 @@ class PopulationSearchCV(GridSearchCV):
                 f"estimator, and found none in {type(self.estimator).__name__}; for other estimators take "
                 "scikit-learn's GridSearchCV"
             )
+
+        from .ensemble import _Ensemble
+
+        for inside in (self.estimator, *self.estimator.get_params(deep=True).values()):
+            if isinstance(inside, (_Ensemble, PopulationSearchCV)):
+                raise ConfigError(
+                    f"{type(inside).__name__} trains a population of its own, so nothing is gained by training several "
+                    "of them together; search over it with scikit-learn's GridSearchCV"
+                )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
