@@ -80,6 +80,8 @@ def _all_kernels(dtype) -> dict[str, str]:
     be.softmax(wide, out=wide)
     for name in kernels.NAMES:
         found.add(*kernels.source(name, dtype))
+    for group in kernels.HEAD_GROUPS:
+        found.add(*kernels.softmax_head(dtype, group))
     if dtype == "float32":
         _step(CudaBackend(Emulator(found, dry=True), "bf16"), dtype)
     for stored in ("uint8", "float32", "float64"):

@@ -461,6 +461,37 @@ def _cross_entropy(be: Backend, a: tuple[Array, ...], out: tuple[Array, Array]) 
     return out if given is out[1] else given
 
 
+def _check_head(c: _Conformance, dtype: str) -> None:
+    """Loss, gradient and counts in one pass, where a back end has that."""
+
+    def head(be: Backend, a: tuple[Array, ...], out: tuple[Array, ...]) -> Any:
+        sums = [be.empty(out[2].shape, "float64") for _ in range(2)]
+        for total in sums:
+            total[...] = 5.0
+        options = {"loss": out[0], "out": out[1], "batch_loss": out[2], "total": sums[0], "hits": sums[1]}
+        given = be.softmax_head(*a, **options)
+        for rounded, total in zip(out[3:], sums, strict=True):
+            rounded[...] = be.xp.astype(total, rounded.dtype)  # loss was summed in the dtype of the model
+        return out if given is out[1] else given
+
+    for shape in ((1, 1), (1, 5), (7, 8), (128, 10), (33, 31), (9, 100), (4, 12, 10), (3, 5, 40)):
+        if not c.be.one_pass_head(shape):
+            continue
+        *lead, rows, classes = shape
+        for kind, z in (
+            ("random", c.numbers(shape, dtype)),
+            ("ties", c.random.integers(0, 3, shape).astype(dtype)),
+            ("large", c.numbers(shape, dtype, -1e4, 1e4)),
+        ):
+            for own in {(), tuple(lead)}:
+                labels = c.random.integers(0, classes, (*own, rows))
+                t = np.eye(classes, dtype=dtype)[labels] * np.asarray(0.9, dtype) + np.asarray(0.01, dtype)
+                w = c.numbers((*own, rows), dtype, 0, 1)
+                outs = [(shape[:-1], dtype), (shape, dtype), *[(tuple(lead), dtype)] * 3]
+                for alias in ((None,) * 5, (None, 0, None, None, None)):
+                    c.run("softmax_head", kind, head, [z, t, w, labels], outs, alias=alias)
+
+
 def _check_argmax(c: _Conformance, dtype: str) -> None:
     def argmax(be: Backend, a: tuple[Array, ...], out: Array) -> Array:
         return be.argmax(a[0], out=out)
@@ -712,7 +743,7 @@ def check_backend(be: Backend, *, dtypes: Sequence[str] = ("float32", "float64")
     for dtype in c.dtypes:
         for check in (
             _check_matmul, _check_map, _check_map_aliases, _check_activations, _check_optimizers, _check_sum,
-            _check_softmax, _check_argmax, _check_gather, _check_losses, _check_capture,
+            _check_softmax, _check_head, _check_argmax, _check_gather, _check_losses, _check_capture,
         ):  # fmt: skip
             check(c, dtype)
     return c.n

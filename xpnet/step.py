@@ -206,6 +206,13 @@ class Pass:
         h = plan.h = model.forward(plan.x, plan.contexts)
         each = ws.array("loss", (*model.lead, b))
         dh = ws.array("dh", h.shape)
+        counted = labels is not None and raw is None and model.task == "classification"
+        if counted and type(self.loss) is SoftmaxCrossEntropy and be.one_pass_head(h.shape):
+            total, _, hits = self._totals
+            be.softmax_head(
+                h, t, w, labels, loss=each, out=dh, batch_loss=self._batch_loss, total=total, hits=hits
+            )
+            return dh
         self.loss(be, h, t, w, loss=each, dh=dh, work=lambda name: ws.array(("loss", name), h.shape))
         self._add_totals(each, w, raw, b)
         self._count_hits(h, t, labels)

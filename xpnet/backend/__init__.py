@@ -173,6 +173,34 @@ class Backend(ABC):
         fn()
         return fn
 
+    # --- what a back end may do in one pass, and need not -----------------------------------------
+    def one_pass_head(self, shape: Sequence[int]) -> bool:
+        """Whether `softmax_head` is the quick way for logits of `shape`, (..., B, C)."""
+        return False
+
+    def softmax_head(
+        self, z: Array, t: Array, w: Array, labels: Array, *,
+        loss: Array, out: Array, batch_loss: Array, total: Array, hits: Array,
+    ) -> Array:  # fmt: skip
+        """`softmax_cross_entropy`, and what is counted of it, in one pass; only asked for after `one_pass_head`.
+
+        Besides what `softmax_cross_entropy` gives, ``batch_loss = sum over the batch of loss``,
+        ``total += batch_loss``, and ``hits += the number of rows whose argmax is their label``, where `argmax` is
+        that of the contract: of equal logits the first, and a NaN before any number.
+
+        Parameters
+        ----------
+        z, t, w
+            As for `softmax_cross_entropy`; `loss` and `out`, too.
+        labels : (..., B) int64
+            The right classes; (B,) where members of a population share them.
+        batch_loss : (...)
+            In the dtype of `z`.
+        total, hits : (...) float64
+            Running sums, one of each for every model.
+        """
+        raise NotImplementedError
+
     def free_memory(self) -> int | None:
         """Bytes that new arrays can have on the device; None where it is the host's memory, or nobody knows."""
         return None

@@ -118,6 +118,18 @@ class ReferenceBackend(Backend):
         out[...] = gradient * xp.expand_dims(w, axis=-1)
         return out
 
+    def softmax_head(
+        self, z: Array, t: Array, w: Array, labels: Array, *,
+        loss: Array, out: Array, batch_loss: Array, total: Array, hits: Array,
+    ) -> Array:  # fmt: skip
+        xp = self.xp
+        right = xp.argmax(z, axis=-1) == labels  # before `out`, which may be z
+        self.softmax_cross_entropy(z, t, w, loss=loss, out=out)
+        batch_loss[...] = xp.sum(loss, axis=-1)
+        total[...] = total + xp.astype(batch_loss, total.dtype)
+        hits[...] = hits + xp.sum(xp.astype(right, hits.dtype), axis=-1)
+        return out
+
     def argmax(self, x: Array, *, out: Array) -> Array:
         out[...] = self.xp.argmax(x, axis=-1)
         return out

@@ -286,6 +286,36 @@ class CudaBackend(ReferenceBackend):
         self._into(loss, lambda dense_loss: (self._into(out, lambda dense: fill(dense_loss, dense)), None)[1])
         return out
 
+    def one_pass_head(self, shape: Sequence[int]) -> bool:
+        """Whether one block can do the head of a model in a few rounds."""
+        rows, width = shape[-2:]
+        if prod(shape) == 0:
+            return False
+        group, threads = _head_threads(rows, width)
+        return -(-rows * group // threads) * -(-width // group) <= kernels.HEAD_ROUNDS
+
+    def softmax_head(
+        self, z: Array, t: Array, w: Array, labels: Array, *,
+        loss: Array, out: Array, batch_loss: Array, total: Array, hits: Array,
+    ) -> Array:  # fmt: skip
+        z, (_, outer, step) = self._walk(z)
+        t, w, labels = self._dense(t), self._dense(w), self._dense(labels)
+        rows, width = z.shape[-2:]
+        models = z.size // (rows * width)
+        if z.ndim != 3:  # `_walk` has made members of more axes dense
+            outer = np.int64(rows) * step
+        group, threads = _head_threads(rows, width)
+        own = (np.int32(x.size > n) for x, n in ((t, rows * width), (w, rows), (labels, rows)))
+        numbers = (np.int32(rows), np.int32(width), outer, step, *own)
+        kernel = kernels.softmax_head(str(z.dtype), group)
+
+        def fill(*outs: Array) -> None:
+            args = (z, t, w, labels, *outs, batch_loss, total, hits, *numbers)
+            self._launch(kernel, (models, 1), (threads, 1), args, (*outs, batch_loss, total, hits))
+
+        self._into(loss, lambda dense_loss: (self._into(out, lambda dense: fill(dense_loss, dense)), None)[1])
+        return out
+
     def argmax(self, x: Array, *, out: Array) -> Array:
         if out.size == 0:
             return out
@@ -376,6 +406,12 @@ def on_device(number: int, precision: str | None) -> CudaBackend:
 def _warps_grid(rows: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Grid and block of kernels that give each row a warp."""
     return (-(-rows // kernels.WARPS), 1), (kernels.WARP, kernels.WARPS)
+
+
+def _head_threads(rows: int, width: int) -> tuple[int, int]:
+    """Threads of a row, and of the block, of the head of a classifier: whole warps, no more than there is work for."""
+    group = next((g for g in kernels.HEAD_GROUPS if g >= width), kernels.HEAD_GROUPS[-1])
+    return group, min(kernels.HEAD_THREADS, -(-rows * group // kernels.WARP) * kernels.WARP)
 
 
 def _rows_grid(rows: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -17,6 +17,11 @@ NARROW_ROW = 8
 LONG_ROW = 1024
 #: Rows that a block of `sum_columns` reads at a time.
 COLUMN_ROWS = 16
+#: Threads that a row of `softmax_head` can have, the most of its block, and how often they may go over their part:
+#: one block has one multiprocessor only, and beyond that separate kernels, which have all of them, are better.
+HEAD_GROUPS = (8, 16, 32)
+HEAD_THREADS = 1024
+HEAD_ROUNDS = 8
 
 _PRELUDE = """
 static __device__ __forceinline__ T warp_sum(T x) {
@@ -152,6 +157,82 @@ extern "C" __global__ void __launch_bounds__(256, 2) softmax_cross_entropy(
 }
 """
 
+# ReferenceBackend.softmax_head: a block for each model, GROUP threads for each row, several rows one after another.
+# Every thread of a warp takes part in every shuffle, so groups without a row of their own read the last one again.
+SOFTMAX_HEAD = """
+static __device__ __forceinline__ T group_sum(T x) {
+    for (int step = GROUP / 2; step > 0; step >>= 1) x += __shfl_xor_sync(0xffffffffu, x, step);
+    return x;
+}
+extern "C" __global__ void __launch_bounds__(HEAD_THREADS, 1) softmax_head(
+        const T* z, const T* t, const T* w, const long long* labels, T* loss, T* out, T* batch_loss,
+        double* total, double* hits, const int rows, const int width, const long long outer,
+        const long long step, const int own_targets, const int own_weights, const int own_labels) {
+    __shared__ T loss_of[32], hits_of[32];
+    const long long model = blockIdx.x, first = model * rows;
+    const int lane = threadIdx.x % GROUP, group = threadIdx.x / GROUP, groups = blockDim.x / GROUP;
+    T losses = 0, right = 0;
+#pragma unroll 1
+    for (int start = 0; start < rows; start += groups) {
+        const bool real = start + group < rows;
+        const int row = real ? start + group : rows - 1;
+        const T* from = z + model * outer + row * step;
+        const T* wanted = t + ((own_targets ? first : 0) + row) * width;
+        T* to = out + (first + row) * width;
+        int best = lane < width ? lane : 0;
+        T top = from[best];
+#pragma unroll 1
+        for (int j = lane + GROUP; j < width; j += GROUP)
+            if (from[j] > top || (from[j] != from[j] && top == top)) { top = from[j]; best = j; }
+        for (int hop = GROUP / 2; hop > 0; hop >>= 1) {
+            const T other = __shfl_xor_sync(0xffffffffu, top, hop);
+            const int place = __shfl_xor_sync(0xffffffffu, best, hop);
+            const bool mine = top != top, theirs = other != other;
+            const bool equal = (mine && theirs) || top == other;
+            const bool better = equal ? place < best : (theirs || (!mine && other > top));
+            if (better) { top = other; best = place; }
+        }
+        T sum = 0, share = 0, cost = 0;
+#pragma unroll 1
+        for (int j = lane; j < width; j += GROUP) {
+            const T shifted = from[j] - top, e = EXP(shifted), target = wanted[j];
+            sum += e;
+            share += target;
+            cost -= target != T(0) ? target * shifted : T(0);
+            if (real) to[j] = e;  // each thread reads z only where it writes
+        }
+        sum = group_sum(sum);
+        share = group_sum(share);
+        cost = group_sum(cost);
+        if (!real) continue;
+        if (lane == 0) {
+            const T value = cost + share * LOG(sum);
+            loss[first + row] = value;
+            losses += value;
+            right += best == labels[(own_labels ? first : 0) + row] ? T(1) : T(0);
+        }
+        const T weight = w[(own_weights ? first : 0) + row], factor = share / sum;
+#pragma unroll 1
+        for (int j = lane; j < width; j += GROUP) to[j] = weight * (to[j] * factor - wanted[j]);
+    }
+    losses = warp_sum(losses);
+    right = warp_sum(right);
+    if (threadIdx.x % 32 == 0) {
+        loss_of[threadIdx.x / 32] = losses;
+        hits_of[threadIdx.x / 32] = right;
+    }
+    __syncthreads();
+    if (threadIdx.x >= 32) return;
+    const bool used = threadIdx.x < blockDim.x / 32;
+    losses = warp_sum(used ? loss_of[threadIdx.x] : T(0));
+    right = warp_sum(used ? hits_of[threadIdx.x] : T(0));
+    if (threadIdx.x != 0) return;
+    batch_loss[model] = losses;
+    total[model] += losses;
+    hits[model] += right;
+}
+"""
+
 # ReferenceBackend.argmax: a warp for each row; of equal numbers the first, and a NaN before any number.
 ARGMAX = """
 extern "C" __global__ void __launch_bounds__(256, 2) argmax(
@@ -275,7 +356,7 @@ _REDUCTIONS = {
 }  # fmt: skip
 _OF_NO_TYPE = {"uniform": UNIFORM, "permutation": PERMUTATION, "to_bfloat16": TO_BFLOAT16}
 
-#: Names that `source` takes, besides "gather".
+#: Names that `source` takes; `softmax_head` and `gather` have functions of their own.
 NAMES = (*_REDUCTIONS, *_OF_NO_TYPE)
 
 
@@ -288,6 +369,12 @@ def source(name: str, dtype: str = "float32") -> tuple[str, str]:
     if name in _OF_NO_TYPE:
         return name, _OF_NO_TYPE[name]
     return _named(name, f"{name}_{dtype}", _PRELUDE + _REDUCTIONS[name], {"T": C_TYPES[dtype]}, dtype)
+
+
+def softmax_head(dtype: str, group: int) -> tuple[str, str]:
+    """Return the name and the source of the head that gives each row `group` threads, one of `HEAD_GROUPS`."""
+    text = (_PRELUDE + SOFTMAX_HEAD).replace("HEAD_THREADS", str(HEAD_THREADS)).replace("GROUP", str(group))
+    return _named("softmax_head", f"softmax_head_{group}_{dtype}", text, {"T": C_TYPES[dtype]}, dtype)
 
 
 def gather(stored: str, dtype: str, scale: str, shift: str) -> tuple[str, str]:
