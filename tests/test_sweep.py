@@ -449,6 +449,26 @@ class TestCommand:
         printed = xp("sweep", "--config", "s/sweep.toml", "--print-config").stdout
         assert printed == Path("s/sweep.toml").read_text()
 
+    def test_threads_and_arithmetic_change_nothing(self) -> None:
+        best = []
+        for k, more in enumerate(
+            [(), ("--workers", 2), ("--no-capture",), ("--batches", "shared", "--memory", 1)]
+        ):
+            arguments = (
+                "--grid",
+                "lr=0.01,0.05",
+                "--seeds",
+                2,
+                "--precision",
+                "float64",
+                "--quiet",
+                "--json",
+            )
+            best.append(json.loads(xp("sweep", *FLAGS, *arguments, *more, "--out", f"s{k}").stdout)["best"])
+        for other in best[1:3]:
+            assert other["mean"] == pytest.approx(best[0]["mean"], rel=1e-9)
+        assert best[3]["mean"] > 0.3
+
     def test_data_as_argument(self) -> None:
         xp("sweep", "table.csv", "--hidden", 3, "--epochs", 1, "--grid", "lr=0.01", "--quiet", "--out", "s")
         error = xp("sweep", "table.csv", "--data", "x", "--grid", "lr=1", code=2).stderr

@@ -66,7 +66,7 @@ def fold_rows(y: np.ndarray, k: int, seed: int, *, stratify: bool) -> list[tuple
     Examples
     --------
     >>> [v.tolist() for _, v in fold_rows(np.array([0, 0, 1, 1]), 2, 0, stratify=True)]
-    [[0, 3], [1, 2]]
+    [[0, 2], [1, 3]]
     """
     n = len(y)
     if k > n:

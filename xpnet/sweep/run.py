@@ -76,6 +76,8 @@ def sweep(
     candidates = settings.candidates()
     extra = None if table is None else results.check_writable(table)
     be = runs.choose_backend(settings.base)
+    # by its name, each thread gets a back end of its own; one with other settings is used by a single thread
+    device = settings.base.device if be.captures and not be.precision else be
     say = _silent if quiet else runs.note
     pieces = list(parts(settings, progress=not quiet and sys.stderr.isatty(), say=say))
     check(settings, candidates, pieces[0].dataset)
@@ -92,7 +94,7 @@ def sweep(
             nullcontext() if quiet else Progress(candidates, per_candidate) as progress,
         ):
             for piece in pieces:
-                _train_part(settings, candidates, piece, folder, be, progress, batches, memory, workers)
+                _train_part(settings, candidates, piece, folder, device, progress, batches, memory, workers)
         folder.save(force=True)
         rows = _report(folder, settings, candidates, extra)
         top = _train_top(folder, settings, candidates, rows, quiet)
@@ -106,6 +108,8 @@ def sweep(
         raise
     except XpnetError as error:
         folder.save(force=True)
+        if not folder.members:
+            raise
         raise type(error)(f"{error} What is trained is kept; continue with: {folder.continuation}") from error
     summary = _summary(folder, settings, candidates, rows, top, time.perf_counter() - started)
     atomic.write_json_atomic(folder / SUMMARY, summary)
@@ -120,7 +124,7 @@ def _silent(text: str) -> None:
 
 
 def _train_part(
-    settings: SweepConfig, candidates: Sequence[Candidate], piece: Any, folder: SweepFolder, be: Any,
+    settings: SweepConfig, candidates: Sequence[Candidate], piece: Any, folder: SweepFolder, device: Any,
     progress: Progress | None, batches: str, memory: int | None, workers: int | None,
 ) -> None:  # fmt: skip
     finished = {(m["candidate"], m["fold"], m["seed"] - settings.base.seed) for m in folder.members}
@@ -138,7 +142,7 @@ def _train_part(
 
     fit_many(
         [configuration for _, configuration in todo], piece.data, validation=piece.validation, batches=batches,
-        dtype=settings.base.dtype, device=be, preprocessing=piece.dataset.preprocessing, memory=memory,
+        dtype=settings.base.dtype, device=device, preprocessing=piece.dataset.preprocessing, memory=memory,
         workers=workers, on_result=done, keep_models=False,
     )  # fmt: skip
 
