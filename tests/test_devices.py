@@ -144,7 +144,7 @@ def test_samples_that_are_copied(dtype: str, divided: bool) -> None:
     converted = X.size * width if dtype == "float64" else 0
     host = memory.copied_bytes(data, dtype, host=True, divided=divided)
     assert host == converted + (X.nbytes if divided else 0) + 8 * len(X)
-    assert memory.copied_bytes(data, dtype, host=False, divided=divided) == X.size * width + 8 * len(X)
+    assert memory.copied_bytes(data, dtype, host=False, divided=divided) == X.size * width + 16 * len(X)
 
 
 def test_the_plan_is_near_what_a_training_takes() -> None:

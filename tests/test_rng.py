@@ -187,7 +187,7 @@ def test_a_permutation_from_tables_is_that_of_the_network(n):
     assert half_bits <= rng._TABLE_BITS
     together = rng.permutations(n, seeds, epochs)
     for k, (seed, epoch) in enumerate(zip(seeds, epochs, strict=True)):
-        walked = rng._walked(n, rng._keys(seed, epoch), half_bits)
+        walked = rng._walked(n, rng.permutation_keys(seed, epoch), half_bits)
         np.testing.assert_array_equal(together[k], walked)
         np.testing.assert_array_equal(rng.permutation(n, seed, epoch), walked)
         np.testing.assert_array_equal(np.sort(walked), np.arange(n))

@@ -122,7 +122,7 @@ def plan_training(
 
 
 def copied_bytes(data: Any, dtype: str, *, host: bool, divided: bool) -> int:
-    """Bytes by which the samples and labels of a `Dataset` grow on their way to the device.
+    """Bytes by which the samples, labels and order of a `Dataset` grow on their way to the device.
 
     Parameters
     ----------
@@ -142,6 +142,8 @@ def copied_bytes(data: Any, dtype: str, *, host: bool, divided: bool) -> int:
         stored = x.size * (np.dtype(dtype).itemsize if converted else x.dtype.itemsize)
         total += (x.nbytes if cut and host else 0) + (stored if converted or not host else 0)
         total += 8 * len(x)
+    if not host:
+        total += 8 * len(data.x_train)  # the order of an epoch
     return total
 
 

@@ -96,8 +96,8 @@ def permutations(n: int, seeds: Sequence[int], epochs: Sequence[int]) -> np.ndar
     >>> bool((permutations(9, [3, 4], [0, 5])[1] == permutation(9, 4, 5)).all())
     True
     """
-    half_bits = max(1, ((n - 1).bit_length() + 1) // 2)
-    keys = np.stack([_keys(seed, epoch) for seed, epoch in zip(seeds, epochs, strict=True)])
+    half_bits = permutation_bits(n)
+    keys = np.stack([permutation_keys(seed, epoch) for seed, epoch in zip(seeds, epochs, strict=True)])
     if half_bits > _TABLE_BITS:
         return np.stack([_walked(n, each, half_bits) for each in keys])
     result = np.empty((len(keys), n), np.int64)
@@ -116,7 +116,13 @@ def permutation_entries(n: int, k: int) -> int:
     return n if bits > 2 * _TABLE_BITS else min(k, max(1, _TOGETHER >> bits)) << bits
 
 
-def _keys(seed: int, epoch: int) -> np.ndarray:
+def permutation_bits(n: int) -> int:
+    """Bits of either half of a position in the network that shuffles `n` of them."""
+    return max(1, ((n - 1).bit_length() + 1) // 2)
+
+
+def permutation_keys(seed: int, epoch: int) -> np.ndarray:
+    """The keys of its rounds, uint32."""
     return generator(seed, stream(SHUFFLE), epoch).integers(0, 2**32, _ROUNDS, dtype=np.uint32)
 
 

@@ -180,8 +180,8 @@ class Pass:
         else:
             plan.replay()
 
-    def feed(self, plan: _Plan, rows: np.ndarray) -> None:
-        """Say which examples the next run of `plan` is about."""
+    def feed(self, plan: _Plan, rows: Array) -> None:
+        """Say which examples the next run of `plan` is about; rows on the device stay there."""
         flat = rows.reshape(-1)
         plan.index[...] = self.be.asarray(flat)
         if plan.weight_index is not None:
@@ -411,6 +411,7 @@ class TrainingStep(Pass):
         Parameters
         ----------
         rows : (K, B) int64
+            On the host or on the device.
         multipliers : sequence of K
             What the schedule makes of the learning rate at each step.
         """

@@ -101,7 +101,7 @@ class Trainer:
         What it remembers of each member: the best weights, patience, divergence.
     best_epoch : int or None
     order : (N,) int64
-        The order of examples in the current epoch.
+        The order of examples in the current epoch, on the host; computed when asked for where the device has its own.
     elapsed : float
         Seconds spent in the current epoch.
 
@@ -182,8 +182,13 @@ class Trainer:
             self.callbacks.append(EpochTable())
         self.epoch = self.batch = 0
         self.history = History()
-        self.order = np.arange(examples.n)
-        self._prepared = ((self.seed, -1), self.order)  # the order of an epoch that was asked for last
+        self._order: np.ndarray | None = np.arange(examples.n)
+        self._prepared = ((self.seed, -1), self._order)  # the order of an epoch that was asked for last
+        #: The same on a device that shuffles by itself, and the epoch it was drawn for.
+        self._on_device: Any = None
+        self._drawn = -1
+        if model.be.shuffles and self.step.can_go_ahead:
+            self._on_device = model.be.asarray(self._order)
         self.elapsed = 0.0
         self.judge = Judge(
             model.layout, model.be.to_numpy(model.weights), self.monitor, schedule=self.schedule,
@@ -195,6 +200,13 @@ class Trainer:
         self._stop_reason: str | None = None
 
     # --- where we are ---------------------------------------------------------------------------
+    @property
+    def order(self) -> np.ndarray:
+        """The order of examples in the current epoch, (N,) int64."""
+        if self._order is None:
+            self._order = self._shuffled(self._drawn)
+        return self._order
+
     @property
     def steps_per_epoch(self) -> int:
         """Batches per epoch; the last one may be smaller."""
@@ -284,8 +296,7 @@ class Trainer:
 
     def _epoch(self) -> None:
         n, size = self.step.examples.n, self.batch_size
-        if self.shuffle:
-            self.order = self._shuffled(self.epoch)
+        order = self._draw()
         if self.batch == 0:
             self.step.reset()
             self.elapsed = 0.0
@@ -297,9 +308,9 @@ class Trainer:
         while self.batch < batches:
             k = min(ahead, n // size - self.batch)
             if k > 1:
-                self._ahead(k)
+                self._ahead(order, k)
             else:
-                rows = self.order[self.batch * size : (self.batch + 1) * size]
+                rows = order[self.batch * size : (self.batch + 1) * size]
                 self.step.multiplier = self._multiplier(self.step.n_updates)
                 self.step(rows)
                 if ahead == 1:
@@ -307,7 +318,7 @@ class Trainer:
                 self.batch += 1
             ended = self.batch == batches
             if ahead > 1 and (ended or self.batch // CHECK_EVERY > (self.batch - k) // CHECK_EVERY):
-                if ended and self.shuffle and self.epoch + 1 < self.epochs:
+                if ended and self.shuffle and self._on_device is None and self.epoch + 1 < self.epochs:
                     self._shuffled(self.epoch + 1)  # while the device is still busy
                 self._check_ahead()
             self.elapsed = done_before + time.perf_counter() - started
@@ -317,6 +328,18 @@ class Trainer:
             if self._stop_reason is not None:
                 return
         self._end_epoch()
+
+    def _draw(self) -> Any:
+        """The order of the examples in this epoch, where the batches are taken from it."""
+        if not self.shuffle:
+            return self.order if self._on_device is None else self._on_device
+        if self._on_device is None:
+            self._order = self._shuffled(self.epoch)
+            return self._order
+        if self._drawn != self.epoch:
+            self._order, self._drawn = None, self.epoch
+            self.model.be.permutation(seed=self.seed, epoch=self.epoch, out=self._on_device)
+        return self._on_device
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         """The order of examples in an epoch; the last one asked for is kept."""
@@ -331,10 +354,10 @@ class Trainer:
             return 1
         return be.steps_ahead
 
-    def _ahead(self, k: int) -> None:
-        """Ask for the next `k` steps at once."""
+    def _ahead(self, order: Any, k: int) -> None:
+        """Ask for the next `k` steps at once, with examples in this order."""
         first, size = self.batch, self.batch_size
-        rows = self.order[first * size : (first + k) * size].reshape(k, size)
+        rows = order[first * size : (first + k) * size].reshape(k, size)
         done = self.step.n_updates
         self.step.several(rows, [self._multiplier(done + i) for i in range(k)])
         self.batch += k

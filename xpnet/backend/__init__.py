@@ -55,6 +55,8 @@ class Backend(ABC):
         is slower and can be followed with a debugger.
     steps_ahead : int
         How many training steps the device likes to be told about at once; 1 where asking costs nothing.
+    shuffles : bool
+        Whether the order of examples is drawn on the device, by `permutation`; row numbers then never pass the host.
     members_beside : bool
         Whether buffers of a population had better lie sample after sample with its members side by side: then a batch
         that all members share is one matrix product. Shapes are (M, B, N) either way.
@@ -73,6 +75,7 @@ class Backend(ABC):
     precision: str | None = None
     captures: bool = True
     steps_ahead: int = 1
+    shuffles: bool = False
     members_beside: bool = False
 
     # --- memory ---------------------------------------------------------------------------------
@@ -199,6 +202,10 @@ class Backend(ABC):
         total, hits : (...) float64
             Running sums, one of each for every model.
         """
+        raise NotImplementedError
+
+    def permutation(self, *, seed: int, epoch: int, out: Array) -> Array:
+        """Fill `out`, (N,) int64, with `xpnet.rng.permutation(N, seed, epoch)`; only asked for where `shuffles`."""
         raise NotImplementedError
 
     def free_memory(self) -> int | None:

@@ -153,3 +153,7 @@ class ReferenceBackend(Backend):
             drawn = np.stack([rng.uniform(seed, stream, step, tuple(out.shape[1:])) for seed in seeds])
         out[...] = self.asarray(drawn)
         return out
+
+    def permutation(self, *, seed: int, epoch: int, out: Array) -> Array:
+        out[...] = self.asarray(rng.permutation(out.shape[0], seed, epoch))
+        return out

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ... import rng
 from .. import Array
 from ..program import Program, trace
 from ..reference import ReferenceBackend
@@ -70,6 +71,7 @@ class CudaBackend(ReferenceBackend):
     #: One upload and one launch for this many steps: asking then costs less than the work.
     steps_ahead = 32
     members_beside = True
+    shuffles = True
 
     def __init__(self, runtime: Runtime, precision: str | None = None):
         self.runtime = runtime
@@ -375,6 +377,14 @@ class CudaBackend(ReferenceBackend):
             )
 
         return self._into(out, fill) if out.size else out
+
+    def permutation(self, *, seed: int, epoch: int, out: Array) -> Array:
+        n = out.size
+        keys = self.asarray(rng.permutation_keys(seed, epoch))
+        grid = (min(-(-n // 256), _MOST_BLOCKS), 1)
+        numbers = (np.int64(n), np.int32(rng.permutation_bits(n)), np.int64(0), np.int64(n))
+        self._launch(kernels.source("permutation"), grid, (256, 1), (out, keys, *numbers), (out,))
+        return out
 
     def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
         """Run `fn` once, then record it; the device repeats the record.
