@@ -240,6 +240,7 @@ class Emulator:
 
     def __init__(self, kernels: Kernels, dry: bool = False):
         self.kernels, self.dry = kernels, dry
+        self.autotune, self.algorithms = False, []
         self.record: list[schedule.Operation] | None = None
         self._random = np.random.default_rng(0)
         self.log: list[str] = []  # what was asked for since it was last emptied

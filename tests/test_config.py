@@ -25,7 +25,7 @@ OTHER: dict[str, Any] = {
     "precision": "float64", "capture": False, "test_fraction": 0.0, "categorical": ["zip, old", "class"],
     "ignore": ["name"], "max_categories": 9, "impute": "mean", "missing_indicator": False, "standardize": False,
     "scale_target": False,
-    "device": "auto", "threads": 2, "save_every": 5, "log": ["csv", "tensorboard"],
+    "device": "auto", "threads": 2, "autotune": True, "save_every": 5, "log": ["csv", "tensorboard"],
 }  # fmt: skip
 
 

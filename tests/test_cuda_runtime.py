@@ -150,11 +150,12 @@ def test_the_library_is_asked_once_for_each_product_alignment_and_precision(cupy
 def test_autotuning_takes_the_quickest_and_says_what_it_measured(cupy, kernels, monkeypatch):
     times = iter([0.04, 0.02, 0.06])
     monkeypatch.setattr(FakeCupy, "elapsed", lambda self: next(times))
-    be = CudaBackend(runtime.CupyRuntime(0, autotune=True))
+    be = backend.on_device(0, None, autotune=True)
     x, out = be.asarray(np.eye(4, dtype="f4")), be.empty((4, 4), "float32")
     be.matmul(x, x, out=out)
     np.testing.assert_array_equal(be.to_numpy(out), np.eye(4))
-    (chosen,) = be.runtime.algorithms
+    assert be.autotune
+    (chosen,) = be.algorithms
     assert chosen["algorithm"] == "01" * 64
     assert chosen["microseconds"] == pytest.approx([2.0, 1.0, 3.0])
 
@@ -225,6 +226,11 @@ def test_the_command_trains_on_the_device_and_goes_on_without_it(cupy, kernels, 
     result = json.loads(Path("a/result.json").read_text())
     assert (result["backend"], result["device"], result["capture"]) == ("cupy", "cuda:0", True)
     assert cupy.launches > 0
+    assert result["autotune"] is False
+    assert {a["algorithm"] for a in result["algorithms"]} == {"00" * 64} and len(result["algorithms"]) > 5
+    run("train", *settings(["--device", "cuda", "--autotune"]), "--epochs", 1, "--out", "tuned")
+    tuned = json.loads(Path("tuned/result.json").read_text())
+    assert tuned["autotune"] is True and all(len(a["microseconds"]) == 3 for a in tuned["algorithms"])
     shown = run("train", "--resume", "a", "--epochs", 4, "--device", "cpu")
     assert "the run was on cupy on cuda:0 and goes on on numpy on cpu" in shown.stderr
     run("train", *settings([]), "--epochs", 4, "--out", "b")

@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 import xpnet
-from xpnet import atomic, memory, runs
+from xpnet import atomic, get_backend, memory, runs
 from xpnet.backend.cpu import CpuBackend
 from xpnet.cli import main
 from xpnet.data import Dataset
-from xpnet.errors import DeviceError, OutOfMemoryError
+from xpnet.errors import ConfigError, DeviceError, OutOfMemoryError
 
 RNG = np.random.default_rng(0)
 Y = np.arange(90) % 3
@@ -134,6 +134,19 @@ def test_what_to_reduce_is_what_is_largest() -> None:
     with pytest.raises(OutOfMemoryError, match=r"but 0.1 MiB are free .*data 0.2 MiB.*Use fewer samples"):
         memory.check(data, Small(), "the network")
     memory.check(memory.plan_training([5, 7, 3], batch=4, moments=2, dtype="float32"), Small(), "the network")
+
+
+def test_there_is_nothing_to_tune_on_the_cpu() -> None:
+    done = xp("train", "--data", "d.npz", "--autotune", "--out", "a", code=2)
+    assert (
+        "autotune needs CUDA, but the device is 'cpu'" in done.stderr
+        and "leave --autotune out" in done.stderr
+    )
+    assert not Path("a").exists()
+    be = get_backend("cpu")
+    assert be.algorithms is None
+    with pytest.raises(ConfigError, match="choose precision, capture and autotune when it is made"):
+        get_backend(be, autotune=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

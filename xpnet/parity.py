@@ -91,7 +91,10 @@ def _backend(name: str, config: TrainConfig) -> Backend:
             raise ConfigError(f"device {name!r}: the reference computes in the dtype of the model")
         be.captures = config.capture
         return be
-    return get_backend(device, precision=precision if at else config.precision, capture=config.capture)
+    autotune = config.autotune and device.startswith("cuda")  # a comparison has devices with nothing to tune
+    return get_backend(
+        device, precision=precision if at else config.precision, capture=config.capture, autotune=autotune
+    )
 
 
 def compare(

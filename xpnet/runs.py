@@ -28,7 +28,17 @@ from .targets import in_target_units
 from .train import Interrupted, Trainer, device_errors
 
 #: What may change when a run goes on: how long, where, and how products are rounded, never what is computed.
-RESUMABLE = ("epochs", "device", "precision", "capture", "threads", "save_every", "data_dir", "log")
+RESUMABLE = (
+    "epochs",
+    "device",
+    "precision",
+    "capture",
+    "autotune",
+    "threads",
+    "save_every",
+    "data_dir",
+    "log",
+)
 # Names of files may change too, since files move; that they hold the same is checked by their contents.
 _FILES = ("data", "labels", "target", "valid", "test")
 
@@ -55,7 +65,9 @@ class _Writer(Callback):
 
 def choose_backend(config: TrainConfig) -> Backend:
     """Return the back end that the settings name."""
-    return get_backend(config.device, precision=config.precision, capture=config.capture)
+    return get_backend(
+        config.device, precision=config.precision, capture=config.capture, autotune=config.autotune
+    )
 
 
 def build_model(config: TrainConfig, data: Dataset, be: Backend | None = None) -> MLP:
@@ -325,7 +337,12 @@ def _result(
         "dtype": model.dtype, "precision": config.precision or config.dtype, "capture": model.be.captures,
         "seed": config.seed,
         "weights_sha256": checkpoint.weights_sha256(model.get_weights()), "last_weights_sha256": last_sha256,
-    }  # fmt: skip
+    } | _chosen(model.be)  # fmt: skip
+
+
+def _chosen(be: Backend) -> dict[str, Any]:
+    """What the device chose among ways to compute the same, where it has such ways."""
+    return {} if be.algorithms is None else {"autotune": be.autotune, "algorithms": list(be.algorithms)}
 
 
 def _headline(config: TrainConfig, model: MLP, data: Dataset, trainer: Trainer, folder: RunFolder) -> str:

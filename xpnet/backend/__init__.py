@@ -53,6 +53,10 @@ class Backend(ABC):
     captures : bool
         Whether a step is captured once and repeated; without, every operation is called anew each time, which
         is slower and can be followed with a debugger.
+    autotune : bool
+        Whether algorithms of products are chosen by timing several before their first use.
+    algorithms : list of dict, or None
+        What was chosen for each product so far, for records; None where there is nothing to choose.
     steps_ahead : int
         How many training steps the device likes to be told about at once; 1 where asking costs nothing.
     shuffles : bool
@@ -74,6 +78,8 @@ class Backend(ABC):
     xp: Any
     precision: str | None = None
     captures: bool = True
+    autotune: bool = False
+    algorithms: list[dict[str, Any]] | None = None
     steps_ahead: int = 1
     shuffles: bool = False
     members_beside: bool = False
@@ -239,8 +245,9 @@ PRECISIONS = ("float32", "float64", "tf32", "bf16")
 
 
 def get_backend(
-    device: str | Backend | types.ModuleType = "cpu", *, precision: str | None = None, capture: bool = True
-) -> Backend:
+    device: str | Backend | types.ModuleType = "cpu", *, precision: str | None = None, capture: bool = True,
+    autotune: bool = False,
+) -> Backend:  # fmt: skip
     """Return a back end.
 
     Parameters
@@ -256,6 +263,10 @@ def get_backend(
     capture : bool, default True
         Whether steps are captured and repeated. Results of NumPy are the same to the bit; captured Numba
         steps take their matrix products from SciPy's BLAS instead of NumPy's.
+    autotune : bool, default False
+        On CUDA, time several algorithms for each matrix product before its first use, and keep the quickest. The last
+        bits of results then depend on the timing, so another process may differ in them; `Backend.algorithms` says
+        what was chosen.
 
     Returns
     -------
@@ -264,8 +275,8 @@ def get_backend(
     Raises
     ------
     ConfigError
-        The name is none of these, the device has no such precision, or a back end that exists already should
-        get another setting.
+        The name is none of these, the device has no such precision or nothing to tune, or a back end that exists
+        already should get another setting.
     DeviceError
         CUDA was asked for and cannot be used. There is no silent fall-back to the CPU.
 
@@ -281,10 +292,18 @@ def get_backend(
         raise unknown_name("precision", precision, PRECISIONS)
     rounded = precision if precision in ("tf32", "bf16") else None
     if isinstance(device, Backend):
-        if (precision is not None and rounded != device.precision) or capture < device.captures:
-            raise ConfigError(f"{device!r} exists already; choose precision and capture when it is made")
+        other = (precision is not None and rounded != device.precision) or capture < device.captures
+        if other or autotune > device.autotune:
+            raise ConfigError(
+                f"{device!r} exists already; choose precision, capture and autotune when it is made"
+            )
         return device
-    backend = _make(device, rounded)
+    backend = _make(device, rounded, autotune)
+    if autotune and not backend.autotune:
+        raise ConfigError(
+            f"autotune needs CUDA, but the device is {backend.device!r}, whose matrix library chooses by itself; "
+            "use --device cuda, or leave --autotune out"
+        )
     if rounded != backend.precision:
         raise ConfigError(
             f"precision {precision!r} needs CUDA, but the device is {backend.device!r}; "
@@ -294,7 +313,7 @@ def get_backend(
     return backend
 
 
-def _make(device: str | types.ModuleType, precision: str | None) -> Backend:
+def _make(device: str | types.ModuleType, precision: str | None, autotune: bool) -> Backend:
     if isinstance(device, types.ModuleType):
         from .reference import ReferenceBackend
 
@@ -318,7 +337,7 @@ def _make(device: str | types.ModuleType, precision: str | None) -> Backend:
         if finding.available:
             from .cuda.backend import on_device
 
-            return on_device(int(number[1] or 0), precision)
+            return on_device(int(number[1] or 0), precision, autotune)
         advice = f"To mend it: {finding.advice}. " if finding.advice else ""
         raise DeviceError(
             f"device {device!r} is not available: {finding.message}. {advice}Or use --device cpu."

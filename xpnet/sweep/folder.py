@@ -24,7 +24,7 @@ _FORMAT = 1
 _EVERY = 1.0  # seconds between two states, so that many small members do not spend their time on writing
 
 #: Settings that may change when a sweep goes on: where and how long it computes, never what.
-RESUMABLE = ("device", "precision", "capture", "threads", "data_dir")
+RESUMABLE = ("device", "precision", "capture", "autotune", "threads", "data_dir")
 
 
 class SweepFolder:

@@ -77,7 +77,7 @@ def sweep(
     extra = None if table is None else results.check_writable(table)
     be = runs.choose_backend(settings.base)
     # by its name, each thread gets a back end of its own; one with other settings is used by a single thread
-    device = settings.base.device if be.captures and not be.precision else be
+    device = settings.base.device if be.captures and not (be.precision or be.autotune) else be
     say = _silent if quiet else runs.note
     pieces = list(parts(settings, progress=not quiet and sys.stderr.isatty(), say=say))
     check(settings, candidates, pieces[0].dataset)

@@ -34,6 +34,8 @@ class Runtime(Protocol):
     xp: Any
     name: str
     device: str
+    autotune: bool
+    algorithms: list[dict[str, Any]]
 
     def asarray(self, values: Any, dtype: str | None) -> Array: ...
     def to_numpy(self, x: Array) -> np.ndarray: ...
@@ -78,6 +80,7 @@ class CudaBackend(ReferenceBackend):
         self.xp = runtime.xp
         self.name, self.device = runtime.name, runtime.device
         self.precision = precision
+        self.autotune, self.algorithms = runtime.autotune, runtime.algorithms
         self._programs: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._seeds: dict[tuple[int, ...], Array] = {}
         self._scratch: dict[tuple[Any, ...], Array] = {}
@@ -406,11 +409,11 @@ class CudaBackend(ReferenceBackend):
         return replay
 
 
-def on_device(number: int, precision: str | None) -> CudaBackend:
+def on_device(number: int, precision: str | None, autotune: bool = False) -> CudaBackend:
     """Return the back end of device `number`; `probe` has said that it can be used."""
     from .runtime import CupyRuntime
 
-    return CudaBackend(CupyRuntime(number), precision)
+    return CudaBackend(CupyRuntime(number, autotune), precision)
 
 
 def _warps_grid(rows: int) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -47,7 +47,7 @@ class CupyRuntime:
         self.name, self.device = "cupy", f"cuda:{number}"
         self._device = cupy.cuda.Device(number)
         self._device.use()
-        self._autotune = autotune
+        self.autotune = autotune
         self._functions: dict[str, Any] = {}
         self._plans: dict[tuple[Any, ...], tuple[cublaslt.Description, cublaslt.Algorithm]] = {}
         self._workspaces: list[Any] = []
@@ -135,9 +135,9 @@ class CupyRuntime:
         key = (product, precision, alignments)
         if key not in self._plans:
             description = cublaslt.Description(self._handle.library, product, precision)
-            found = self._handle.algorithms(description, alignments, _CANDIDATES if self._autotune else 1)
+            found = self._handle.algorithms(description, alignments, _CANDIDATES if self.autotune else 1)
             times: list[float] = []
-            if self._autotune and len(found) > 1:
+            if self.autotune and len(found) > 1:
                 times = [self._time(description, algorithm, addresses) for algorithm in found]
             best = found[int(np.argmin(times))] if times else found[0]
             self._plans[key] = (description, best)
