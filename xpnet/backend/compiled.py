@@ -1,18 +1,21 @@
 """NumPy with compiled formulas: `map` and the loss head as Numba loops, one pass over memory each.
 
-The programs that `map` traces become plain nested loops, compiled once and kept on disk. What NumPy does better
-stays with NumPy: products, gathers, and formulas with transcendental functions, which it vectorises and Numba
-does not. Needs the extra ``numba``; chosen by ``device="numba"``.
+The programs that `map` traces become plain nested loops, compiled once and kept on disk. Products are made of tiles
+of our own (`products.py`) where the matrix library has no more threads for them. What NumPy does better stays with
+NumPy: gathers, and formulas with transcendental functions, which it vectorises and Numba does not. Needs the extra
+``numba``; chosen by ``device="numba"``.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -22,7 +25,7 @@ import numpy as np
 
 from ..errors import DeviceError
 from . import Array
-from .cpu import CpuBackend, _fits_blas
+from .cpu import SMALL_PRODUCT, CpuBackend, _fits_blas
 from .fused import fuse
 from .program import Program, Ref
 
@@ -136,6 +139,8 @@ class CompiledBackend(CpuBackend):
             )
         super().__init__()
         self.name = "numpy+numba"
+        #: Multiplications of the largest product that is our own; above, the matrix library has more threads.
+        self._largest = sys.maxsize if _one_thread() else SMALL_PRODUCT
 
     def _do(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         if self._tape is None:
@@ -160,6 +165,37 @@ class CompiledBackend(CpuBackend):
             self._do(_kernel(_TRANSPOSE), x, out)
         else:
             super()._transpose(x, out)
+
+    def tuned(self, multiplications: int, threads: int | None = None) -> AbstractContextManager[Any]:
+        one = threads == 1 or (threads is None and multiplications < SMALL_PRODUCT)
+        self._largest = sys.maxsize if one or _one_thread() else SMALL_PRODUCT
+        return super().tuned(multiplications, threads)
+
+    def matmul(self, a: Array, b: Array, *, ta: bool = False, tb: bool = False, out: Array) -> Array:
+        source = self._product(a, b, ta, tb, out)
+        if source is None:
+            return super().matmul(a, b, ta=ta, tb=tb, out=out)
+        work = (self._scratch_array("turned", 0, b.shape[-2:], b.dtype).reshape(-1),) if tb else ()
+        self._do(_kernel(source), a, b, out, *work)
+        return out
+
+    def _product(self, a: Array, b: Array, ta: bool, tb: bool, out: Array) -> str | None:
+        """The source of a product that code of our own is good at, else None."""
+        operands = (a, b, out)
+        alike = all(_plain(x) and x.dtype == out.dtype and x.ndim in (2, 3) and x.size for x in operands)
+        if not alike or (ta and tb) or out.ndim != max(a.ndim, b.ndim):
+            return None
+        if len({x.shape[0] for x in operands if x.ndim == 3}) > 1:  # a population of one, to be stretched
+            return None
+        if prod(out.shape[-2:]) * a.shape[-2 if ta else -1] > self._largest:
+            return None
+        form = "first_turned" if ta else "second_turned" if tb else "straight"
+        names = [
+            f"{name}[q]" if x.ndim == 3 else name for name, x in zip(("a", "b", "out"), operands, strict=True)
+        ]
+        loop = "    for q in range(out.shape[0]):\n    " if out.ndim == 3 else ""
+        work = ", work" if tb else ""
+        return f"def kernel(a, b, out{work}):\n{loop}    products.{form}_{out.dtype.char}({', '.join(names)}{work})\n"
 
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
         outs = out if isinstance(out, tuple) else (out,)
@@ -225,6 +261,13 @@ def _rows(a: np.ndarray) -> np.ndarray:
 def _all(calls: Sequence[Callable[[], Any]]) -> None:
     for call in calls:
         call()
+
+
+def _one_thread() -> bool:
+    """Whether the matrix library has one thread only, as far as that can be told at no cost."""
+    asked = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return processors == 1 or next((os.environ[name] for name in asked if name in os.environ), "") == "1"
 
 
 def _plain(a: Array, kinds: Iterable[str] = _KINDS) -> bool:
@@ -332,9 +375,21 @@ _sources: dict[Callable[..., None], str] = {}
 _HEADER = """import numpy as np
 from numba import njit
 
-from xpnet.backend import elementary, pointers
+from xpnet.backend import elementary, pointers, products
+
+# {digest}
 
 """
+
+
+@functools.cache
+def _header() -> str:
+    """What a kernel's file begins with; another one where the modules that it calls have changed."""
+    here = Path(__file__).parent
+    parts = b"".join((here / f"{name}.py").read_bytes() for name in ("elementary", "pointers", "products"))
+    return _HEADER.format(digest=hashlib.sha256(parts).hexdigest()[:16])
+
+
 _INNER = '@njit(error_model="numpy")'
 _OUTER = '@njit(error_model="numpy", cache=True, nogil=True)'
 
@@ -347,7 +402,7 @@ def _kernel(source: str) -> Callable[..., None]:
 
 def _compiled(source: str) -> Callable[..., None]:
     if source not in _kernels:
-        text = _HEADER + source.replace("def kernel_", f"{_INNER}\ndef kernel_")
+        text = _header() + source.replace("def kernel_", f"{_INNER}\ndef kernel_")
         text = text.replace("def kernel(", f"{_OUTER}\ndef kernel(")
         name = f"xpnet_kernel_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
         path = _folder() / f"{name}.py"
