@@ -1,4 +1,4 @@
-"""The order of an epoch is drawn on the device: the same as the CPU's, and no row passes through the host."""
+"""Training on the emulated device: orders drawn there, and what is said of a step that went wrong among several."""
 
 from __future__ import annotations
 
@@ -101,3 +101,16 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(compiled):
     first.callbacks.clear()
     first.run()  # the same object, without another draw
     np.testing.assert_array_equal(first.latest_weights(), whole.latest_weights())
+
+
+def test_the_layer_that_failed_among_steps_done_ahead_is_named(be):
+    def said(be):
+        trainer = _trainer(be, restore_best=False)
+        trainer.model.params["layers.0.weight"][...] = 1e308
+        with pytest.raises(xpnet.DivergedError) as error:
+            trainer.run()
+        return str(error.value)
+
+    names = said(be).split(";")[0]
+    assert "epoch 1, step 1: layer 0 (" in names and "outputs are not finite" in names
+    assert names == said(get_backend("cpu")).split(";")[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import xpnet
-from xpnet import Callback, DivergedError, get_backend
+from xpnet import Callback, DivergedError, get_backend, rng, train
 
 X = np.random.default_rng(1).integers(0, 256, (90, 12)).astype(np.uint8)
 Y = np.random.default_rng(2).integers(0, 3, 90)
@@ -90,13 +90,47 @@ def test_a_run_that_goes_on_in_the_middle_of_an_epoch_is_the_same():
     np.testing.assert_array_equal(second.latest_weights(), whole.latest_weights())
 
 
-def test_the_first_step_that_goes_wrong_is_named():
-    x = np.where(np.arange(90)[:, None] == 50, np.float32(3e38), np.float32(1.0)) * np.ones((1, 12), "f4")
-    model = xpnet.MLP([12, 7, 3], seed=3, device=_backend(4))
-    with pytest.raises(DivergedError, match=r"epoch 1, step 7: layer 0 .* are not finite") as error:
-        xpnet.fit(model, (x, Y), epochs=2, batch_size=8, shuffle=False, verbose=False)
-    assert "without capture" in str(error.value)
+LATE = rng.permutation(90, 3, 1)[60]  # comes in the eighth batch of the second epoch, step 20
+
+
+def _failure(ahead, monkeypatch, **architecture):
+    """What is said of a batch that is too large, far into the second epoch."""
+    monkeypatch.setattr(train, "CHECK_EVERY", 4)
+    model = xpnet.MLP(
+        [12, 7, 5, 3], seed=3, device=_backend(ahead), activation="identity", dropout=0.2, **architecture
+    )
+    data = X.astype("f4") / 255
+
+    class Spoil(Callback):
+        each_step = False
+
+        def on_epoch_end(self, trainer, record):
+            trainer.step.examples.x[LATE] = 3e38
+
+    trainer = xpnet.Trainer(
+        model, (data, Y), epochs=3, batch_size=8, callbacks=[Spoil()], schedule="cosine", optimizer="adam"
+    )
+    with pytest.raises(DivergedError) as error:
+        trainer.run()
     assert np.isfinite(model.be.to_numpy(model.weights)).all()
+    return str(error.value)
+
+
+@pytest.mark.parametrize("architecture", [{}, {"n_models": 2}], ids=["one", "population"])
+def test_the_first_step_and_layer_that_go_wrong_are_named(monkeypatch, architecture):
+    said = _failure(4, monkeypatch, **architecture)
+    assert "epoch 2, step 20: layer 0 (" in said and "outputs are not finite" in said
+    # the same place as where each step is looked at by itself
+    expected = _failure(1, monkeypatch, **architecture)
+    assert said.split(";")[0] == expected.split(";")[0]
+
+
+def test_where_a_step_cannot_be_done_again_the_parameters_are_named(monkeypatch):
+    monkeypatch.setattr(train.Trainer, "_retrace", lambda self, number: None)
+    said = _failure(4, monkeypatch)
+    assert (
+        "parameters are not finite" in said and "without capture, the first layer that fails is named" in said
+    )
 
 
 def test_members_that_go_wrong_are_left_out():

@@ -196,6 +196,8 @@ class Trainer:
         )  # fmt: skip
         #: The weights to go on from, while the model has the best ones.
         self._latest: np.ndarray | None = None
+        #: Where steps are done ahead: the number of updates when all was well last, and weights and moments then.
+        self._well: tuple[int, list[Any]] | None = None
         self._signals = Signals()
         self._stop_reason: str | None = None
 
@@ -305,6 +307,8 @@ class Trainer:
         # a small network's step takes as long as a few empty calls, so those are not made
         watching = [c for c in self.callbacks if getattr(c.on_step_end, "__func__", None) is not _NO_STEP]
         ahead = self._steps_ahead(watching)
+        if ahead > 1:
+            self._keep_well()
         while self.batch < batches:
             k = min(ahead, n // size - self.batch)
             if k > 1:
@@ -321,6 +325,8 @@ class Trainer:
                 if ended and self.shuffle and self._on_device is None and self.epoch + 1 < self.epochs:
                     self._shuffled(self.epoch + 1)  # while the device is still busy
                 self._check_ahead()
+                if not ended:
+                    self._keep_well()
             self.elapsed = done_before + time.perf_counter() - started
             for callback in watching:
                 callback.on_step_end(self)
@@ -415,15 +421,57 @@ class Trainer:
         failed = (bad >= 0) | ~np.isfinite(last)
         if not failed.any():
             return
+        before = self.diverged
         self.judge.exclude(failed)
         if self.diverged.all():
             from .diagnostics import nonfinite_parameters
 
-            where = nonfinite_parameters(self.model) or "the weights are finite again"
-            known = bad[bad >= 0]
-            step = int(known.min()) + 1 if known.size else self.step.n_updates
-            why = "the loss of that batch is not finite; without capture, the first layer that fails is named"
-            self._raise_diverged(self.epoch + 1, where, why, step)
+            known = bad[failed & ~before & (bad >= 0)]
+            number = int(known.min()) if known.size else self.step.n_updates - 1
+            why = "the loss of that batch is not finite"
+            where = None if before.any() else self._retrace(number)
+            if where is None:
+                where = nonfinite_parameters(self.model) or "the weights are finite again"
+                why += "; without capture, the first layer that fails is named"
+            self._raise_diverged(self.epoch + 1, where, why, number + 1)
+
+    def _keep_well(self) -> None:
+        """Copy weights and moments on the device, to come back to where a later step goes wrong."""
+        flats = [self.model.weights, *self.step.update.moments.values()]
+        if self._well is None:
+            copies = [self.model.be.empty(flat.shape, self.model.dtype) for flat in flats]
+        else:
+            copies = self._well[1]
+        for copy, flat in zip(copies, flats, strict=True):
+            copy[...] = flat
+        self._well = (self.step.n_updates, copies)
+
+    def _retrace(self, number: int) -> str | None:
+        """Say where update `number` of this epoch failed: do those since all was well again, one by one.
+
+        Afterwards the buffers of the step are those of that update, which several at once have overwritten. The same
+        operations give the same bits, so it fails again; None where it does not.
+        """
+        from .diagnostics import locate_nonfinite
+
+        be, step, size = self.model.be, self.step, self.batch_size
+        if self._well is None or number < self._well[0]:
+            return None
+        started, copies = self._well
+        ended, captures, multiplier = step.n_updates, be.captures, step.multiplier
+        for copy, flat in zip(copies, [self.model.weights, *step.update.moments.values()], strict=True):
+            flat[...] = copy
+        order = self._draw()
+        step.n_updates, be.captures = started, False
+        try:
+            for n in range(started, number + 1):
+                at = (self.batch - ended + n) * size
+                rows = order[at : at + size]
+                step.multiplier = self._multiplier(n)
+                step(rows)
+            return None if step.is_finite() else locate_nonfinite(step, rows)
+        finally:
+            step.n_updates, be.captures, step.multiplier = ended, captures, multiplier
 
     def _check_weights(self) -> None:
         self.judge.keep_good(self.latest_weights())
