@@ -7,7 +7,7 @@ import pytest
 
 import xpnet
 from tests.conftest import cuda
-from xpnet import get_backend
+from xpnet import get_backend, rng
 from xpnet.errors import OutOfMemoryError
 from xpnet.train import device_errors
 
@@ -74,3 +74,24 @@ def test_algorithms_that_were_chosen_are_known():
     be = cuda()
     _train(be)
     assert be.runtime.algorithms and all(len(a["algorithm"]) == 128 for a in be.runtime.algorithms)
+
+
+def test_the_quickest_algorithms_train_as_well():
+    be = cuda(autotune=True)
+    _, losses = _train(be)
+    assert be.autotune and any(len(a["microseconds"]) > 1 for a in be.algorithms)
+    np.testing.assert_allclose(losses, _train(get_backend("cpu"))[1], rtol=2e-3)
+
+
+@pytest.mark.parametrize("n", [1, 1000, 60_000])
+def test_orders_are_those_of_the_cpu(n):
+    be = cuda()
+    order = be.permutation(seed=5, epoch=2, out=be.empty((n,), "int64"))
+    np.testing.assert_array_equal(be.to_numpy(order), rng.permutation(n, 5, 2))
+
+
+def test_the_layer_that_failed_among_steps_done_ahead_is_named():
+    model = xpnet.MLP([64, 100, 10], device=cuda(), seed=4)
+    model.params["layers.0.weight"][...] = 1e38
+    with pytest.raises(xpnet.DivergedError, match=r"epoch 1, step 1: layer 0 .* outputs are not finite"):
+        xpnet.fit(model, (X, Y), epochs=1, batch_size=32, verbose=False)
