@@ -4,8 +4,8 @@
     python -m benchmarks.populations --nets 8-16-3 --members 256 --threads 1 --rounds 5
 
 A piece of work is a whole training of M members, from data in memory to trained weights on the host: shuffling, steps,
-and the mean loss of every epoch. All but scikit-learn start from the same weights, meet the same batches in the same
-order and have the same rates, four of them; a side is timed only if its losses in the first epoch are xpnet's.
+and the mean loss of every epoch; everybody draws the first weights with a generator of their own. Before, all but
+scikit-learn train one epoch from the same weights on the same batches, and only sides with xpnet's losses are timed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
@@ -56,7 +57,7 @@ class Net:
         return self.epochs * (self.n // self.batch)
 
 
-NETS = (Net((8, 16, 3), 32, 960, 10), Net((64, 64, 10), 32, 960, 5), Net((784, 128, 10), 128, 1280, 3))
+NETS = (Net((8, 16, 3), 32, 960, 20), Net((64, 64, 10), 32, 960, 10), Net((784, 128, 10), 128, 1280, 5))
 
 #: (net, members, side, other side, least ratio of their times): what is to be reached with one thread.
 GOALS = (
@@ -97,6 +98,11 @@ class Problem:
             (np.ascontiguousarray(weights[f"layers.{i}.weight"].swapaxes(1, 2)), weights[f"layers.{i}.bias"])
             for i in range(len(self.net.sizes) - 1)
         ]
+
+    def shapes(self) -> list[tuple[tuple[int, ...], tuple[int, ...], float]]:
+        """Shapes of the weights and biases of each layer, and the standard deviation of weights at the start."""
+        m, sizes = self.members, self.net.sizes
+        return [((m, i, o), (m, o), math.sqrt(2.0 / i)) for i, o in pairwise(sizes)]
 
     def order(self, epoch: int) -> np.ndarray:
         """The examples of an epoch as (steps, B)."""
@@ -250,7 +256,12 @@ class TorchVmap(Side):
 
     def train(self, epochs: int | None = None) -> np.ndarray | None:
         torch, p = self.torch, self.problem
-        params = [torch.tensor(v) for pair in p.initial for v in pair]
+        if epochs is None:
+            params = [
+                v for pair in p.shapes() for v in (torch.randn(pair[0]) * pair[2], torch.zeros(pair[1]))
+            ]
+        else:  # a check
+            params = [torch.tensor(v) for pair in p.initial for v in pair]
         mean, square = ([torch.zeros_like(w) for w in params] for _ in range(2))
         lr = torch.tensor([p.rate(m) for m in range(p.members)])
         rates = [lr.reshape(-1, *(1,) * (w.ndim - 1)) for w in params]
@@ -312,6 +323,12 @@ class JaxVmap(Side):
             (params, state), losses = jax.lax.scan(step, (params, state), order)
             return params, state, losses.mean()
 
+        def draw(key: Any) -> Any:
+            keys = jax.random.split(key, len(self.net.sizes) - 1)
+            each = zip(keys, problem.shapes(), strict=True)
+            return [(jax.random.normal(k, w) * scale, jnp.zeros(b)) for k, (w, b, scale) in each]
+
+        self._draw = jax.jit(draw)
         each = jax.vmap(epoch, in_axes=(0, 0, 0, None, None, None))
         self._epoch = jax.jit(each, donate_argnums=(0, 1))
         self._x, self._y = (jnp.asarray(v) for v in problem.data)
@@ -320,7 +337,10 @@ class JaxVmap(Side):
         from jax import numpy as jnp
 
         jax, p = self.jax, self.problem
-        params = [(jnp.array(w), jnp.array(b)) for w, b in p.initial]
+        if epochs is None:
+            params = self._draw(jax.random.key(0))
+        else:  # a check
+            params = [(jnp.array(w), jnp.array(b)) for w, b in p.initial]
         zeros = [jax.tree.map(jnp.zeros_like, params) for _ in range(2)]
         state = (*zeros, jnp.zeros(p.members))
         lr = jnp.asarray([p.rate(m) for m in range(p.members)], jnp.float32)
