@@ -393,6 +393,7 @@ BAD = [
     ([{"sample_weight": np.ones(5)}], {}, DataError, "configuration 0: sample_weight has shape"),
     ([{}], {"batches": "none"}, ConfigError, "batches must be 'own' or 'shared'"),
     ([{}], {"block": 0}, ConfigError, "block must be a whole number >= 1"),
+    ([{}], {"threads": 0}, ConfigError, "threads must be a whole number >= 1"),
     ([{}], {"workers": 0}, ConfigError, "workers must be a whole number >= 1"),
     ([{}], {"memory": 1000}, OutOfMemoryError, "training 1 members of .* one by one needs"),
     (

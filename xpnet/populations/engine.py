@@ -7,7 +7,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from itertools import pairwise
 from typing import Any
 
@@ -45,7 +45,7 @@ class Waiting:
 
 
 def run(
-    group: Group, make: Make, device: Any, *, size: int, workers: int, signals: Signals
+    group: Group, make: Make, device: Any, *, size: int, workers: int, threads: int | None, signals: Signals
 ) -> Iterator[MemberResult]:  # fmt: skip
     """Train a group and yield the results as they come, in the calling thread.
 
@@ -58,7 +58,9 @@ def run(
         Members in a block.
     workers : int
         Blocks that are trained at the same time, each in a thread and on a back end of its own.
-        Products are then computed by one thread each: a limit on the matrix library of the whole process.
+    threads : int, optional
+        Of the matrix library, as for `Backend.tuned`; several workers have one each. The limit holds for the whole
+        process meanwhile.
     signals : Signals
         Asked after every step.
     """
@@ -76,12 +78,13 @@ def run(
         else:
             members.append(member)
     waiting = Waiting(members)
-    be = get_backend(device)
-    with device_errors(be), _tuned(be, group, 1 if workers > 1 else None):
+    backends = [get_backend(device) for _ in range(workers)]
+    with device_errors(backends[0]), ExitStack() as contexts:
+        for be in backends:
+            contexts.enter_context(_tuned(be, group, 1 if workers > 1 else threads))
         if workers == 1:
-            yield from _inline(group, waiting, be, made, size, signals)
+            yield from _inline(group, waiting, backends[0], made, size, signals)
         else:
-            backends = [be, *(get_backend(device) for _ in range(workers - 1))]
             yield from _threaded(group, waiting, backends, made, size, signals)
 
 

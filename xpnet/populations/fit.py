@@ -9,6 +9,7 @@ from typing import Any
 
 from ..backend import get_backend
 from ..errors import ConfigError
+from ..settings import whole_number
 from ..signals import Signals
 from .engine import run
 from .group import Data, make_groups
@@ -24,8 +25,8 @@ def fit_many(
     validation: tuple[Any, ...] | None = None, batches: str = "own", dtype: str = "float32",
     device: Any = "cpu", preprocessing: Any = None, classes: Sequence[str] | None = None,
     memory: int | None = None, block: int | None = None, workers: int | None = None,
-    on_result: Callable[[MemberResult], None] | None = None, keep_models: bool = True,
-    **common: Any,
+    threads: int | None = None, on_result: Callable[[MemberResult], None] | None = None,
+    keep_models: bool = True, **common: Any,
 ) -> PopulationResult:  # fmt: skip
     """Train many models on the same data; each equals the same model trained alone.
 
@@ -57,7 +58,10 @@ def fit_many(
     block : int, optional
         Most members in one batched product; by default as many as the caches hold well.
     workers : int, optional
-        Threads that train blocks of their own; by default one per processor, where there is enough work.
+        Threads that train blocks of their own; by default one per processor, where there is enough work. Each
+        has one thread of the matrix library.
+    threads : int, optional
+        Threads of the matrix library where there is one worker, as for `fit`.
     on_result : callable, optional
         Called with each `MemberResult` as soon as it is there, always from the calling thread.
     keep_models : bool, default True
@@ -106,6 +110,7 @@ def fit_many(
         "preprocessing": preprocessing,
         "classes": classes,
     }
+    threads = None if threads is None else whole_number("threads", threads, 1)
     groups = make_groups(members, source, options)
     results: dict[int, MemberResult] = {}
     signals = Signals()
@@ -117,7 +122,7 @@ def fit_many(
             for group, each in zip(groups, planned, strict=True):
                 trained = run(
                     group, lambda member: member.model(**options), device, size=each["block"],
-                    workers=each["workers"], signals=signals,
+                    workers=each["workers"], threads=threads, signals=signals,
                 )  # fmt: skip
                 for result in trained:
                     if on_result is not None:
