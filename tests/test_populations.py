@@ -530,3 +530,31 @@ def test_members_equal_in_everything_share_their_batches(monkeypatch):
     assert all(shared)
     fit_many([{"seed": s} for s in (1, 2)], (X, Y), workers=1, **COMMON)
     assert not shared[-1]
+
+
+# --- rates of members -------------------------------------------------------------------------------
+def test_a_population_with_rates_of_its_own_is_kept_and_taken_apart(tmp_path):
+    rates = {"dropout": [(0.1, 0.2, 0.3)], "input_noise": (0.5, 0.6, 0.7)}
+    population = xpnet.MLP(COMMON["sizes"], n_models=3, seed=4, **rates)
+    xpnet.fit(population, (X, Y), epochs=1)
+    population.save(tmp_path / "population.safetensors")
+    opened = xpnet.load(tmp_path / "population.safetensors")
+    assert opened.architecture == population.architecture
+    member = opened.member(1)
+    assert member.architecture["dropout"] == [0.2] and member.architecture["input_noise"] == 0.6
+    np.testing.assert_array_equal(member.outputs(X), population.outputs(X)[1])
+    assert [layer.label for layer in population.layers if "drop" in layer.label] == ["dropout 0.1 to 0.3"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dropout": [(0.1, 0.2)]}, "dropout has 2 numbers for 3 models"),
+        ({"dropout": [(0.1, 0.2, 0.0)]}, "0 for some members and above 0 for others"),
+        ({"input_noise": (0.1, 0.2, -1.0)}, "input_noise must be a finite number"),
+        ({"n_models": None, "input_dropout": (0.1, 0.2)}, "input_dropout has 2 numbers for a single model"),
+    ],
+)
+def test_rates_that_do_not_fit_the_population(options, message):
+    with pytest.raises(ConfigError, match=message):
+        xpnet.MLP(COMMON["sizes"], **{"n_models": 3, **options})
