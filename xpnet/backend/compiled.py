@@ -119,6 +119,7 @@ _TRANSPOSE = """def kernel(x, out):
         for j in range(out.shape[1]):
             out[i, j] = x[j, i]
 """
+_CACHED = 1_600_000  # bytes; 784 x 500 float32 numbers gain, 1024 x 512 lose
 _SMALL = 65536  # elements up to which a loop of ours starts sooner than NumPy's machinery
 
 
@@ -188,6 +189,9 @@ class CompiledBackend(CpuBackend):
         if len({x.shape[0] for x in operands if x.ndim == 3}) > 1:  # a population of one, to be stretched
             return None
         if prod(out.shape[-2:]) * a.shape[-2 if ta else -1] > self._largest:
+            return None
+        # what every tile passes over again must stay in the second-level cache, which these products do not block for
+        if b.nbytes > _CACHED or (ta and out.nbytes > _CACHED):
             return None
         form = "first_turned" if ta else "second_turned" if tb else "straight"
         names = [
