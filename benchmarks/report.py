@@ -327,6 +327,13 @@ def _pytest_markdown(document: dict[str, Any]) -> str:
 
 
 # --- the chart --------------------------------------------------------------------------------------
+def _short(row: str) -> str:
+    """The name of a row; of a net with many layers, its ends."""
+    net, _, rest = row.partition(" ")
+    sizes = net.split("-")
+    return row if len(sizes) < 6 else f"{sizes[0]}-{sizes[1]}-...-{sizes[-1]} {rest}"
+
+
 def chart(
     document: dict[str, Any],
     path: str | Path,
@@ -372,8 +379,8 @@ def chart(
                           textcoords="offset points", va="center", fontsize=7)  # fmt: skip
             y += 1
         y += 1.3
-    axes.set_yticks(ticks, [r["row"] for r in results], fontsize=9)
-    axes.invert_yaxis()
+    axes.set_yticks(ticks, [_short(r["row"]) for r in results], fontsize=9)
+    axes.set_ylim(y - 0.9, -1.0)  # the first row on top, no empty margins
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
@@ -383,8 +390,9 @@ def chart(
     axes.axvline(1.0, color="black", linewidth=1.2)
     label = "one thread" if setting == "1" else "all threads"
     axes.set_xlabel(
-        f"time / {base}'s time, {label}; right of 1: slower than {base} (line: quartiles)", fontsize=9
-    )
+        f"time / {base}'s time, {label}; right of 1: slower than {base} (line: quartiles)", fontsize=9, x=1.0,
+        ha="right",
+    )  # fmt: skip
     handles = [
         plt.Rectangle((0, 0), 1, 1, facecolor=_COLOURS[n][0], hatch=_COLOURS[n][1], edgecolor="white")
         for n in names
