@@ -290,20 +290,30 @@ def _value(what: str, spec: str, text: str) -> Any:
         raise ConfigError(f"{what} {spec!r}: {text!r} is not a number, true or false") from None
 
 
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Read the settings of a TOML file.
+def load_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file, whatever its keys.
 
     Raises
     ------
     ConfigError
-        Missing or malformed file, or a key that is no setting (the nearest spelling is shown).
+        Missing or malformed file.
     """
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
+
+
+def known_settings(path: str | Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that `values`, read from `path`, hold, under their names in `TrainConfig`.
+
+    Raises
+    ------
+    ConfigError
+        A key that is no setting (the nearest spelling is shown).
+    """
     known = [f.name for f in fields(TrainConfig)]
     result = {}
     for key, value in values.items():
@@ -312,6 +322,17 @@ def read_toml(path: str | Path) -> dict[str, Any]:
             raise unknown_name(f"setting in {path}:", key, known)
         result[name] = value
     return result
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read the settings of a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        Missing or malformed file, or a key that is no setting (the nearest spelling is shown).
+    """
+    return known_settings(path, load_toml(path))
 
 
 def resolve(file: str | Path | None, flags: Mapping[str, Any]) -> TrainConfig:

@@ -23,6 +23,26 @@ REPORT = "report.html"
 FIGURES = ("curves", "confusion", "first_layer", "mistakes", "regression")
 
 
+def numbered(parent: str, stem: str) -> Path:
+    """Make the first folder ``PARENT/STEM-NUMBER`` that does not exist yet.
+
+    Raises
+    ------
+    XpnetError
+        It cannot be made.
+    """
+    number = 1
+    while True:
+        path = Path(parent, f"{stem}-{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise XpnetError(f"cannot create {path}: {error.strerror}; choose another --out") from error
+
+
 class RunFolder:
     """The files of one run.
 
@@ -44,16 +64,7 @@ class RunFolder:
     @classmethod
     def numbered(cls, name: str) -> RunFolder:
         """Make the first folder ``runs/NAME-NUMBER`` that does not exist yet."""
-        number, stem = 1, Path(name).stem or "run"
-        while True:
-            path = Path("runs", f"{stem}-{number}")
-            try:
-                path.mkdir(parents=True)
-                return cls(path)
-            except FileExistsError:
-                number += 1
-            except OSError as error:
-                raise XpnetError(f"cannot create {path}: {error.strerror}; choose another --out") from error
+        return cls(numbered("runs", Path(name).stem or "run"))
 
     def create(self, *, overwrite: bool) -> None:
         """Make the folder; a non-empty one is an error unless `overwrite`, which removes an old run's files.

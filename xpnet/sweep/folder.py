@@ -11,6 +11,7 @@ from typing import Any
 from .. import atomic
 from ..config import TrainConfig
 from ..errors import ConfigError, FileFormatError, XpnetError
+from ..run_folder import numbered
 from ..strictjson import dumps_json, loads_json
 from . import results
 from .results import Row
@@ -56,16 +57,7 @@ class SweepFolder:
     @classmethod
     def numbered(cls, name: str) -> SweepFolder:
         """Make the first folder ``sweeps/NAME-NUMBER`` that does not exist yet."""
-        number, stem = 1, Path(name).stem or "sweep"
-        while True:
-            path = Path("sweeps", f"{stem}-{number}")
-            try:
-                path.mkdir(parents=True)
-                return cls(path)
-            except FileExistsError:
-                number += 1
-            except OSError as error:
-                raise XpnetError(f"cannot create {path}: {error.strerror}; choose another --out") from error
+        return cls(numbered("sweeps", Path(name).stem or "sweep"))
 
     @property
     def continuation(self) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import config as config_module
-from ..config import TrainConfig, _converted, _hints, _toml
+from ..config import TrainConfig, _converted, _hints, _toml, known_settings, load_toml
 from ..errors import ConfigError, unknown_name
 from .space import Candidate, Range, candidates, setting_name
 
@@ -176,22 +175,11 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     ConfigError
         Missing or malformed file, or a key that is no setting (the nearest spelling is shown).
     """
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a TOML file: {error}") from error
+    values = load_toml(path)
     table = values.pop("sweep", {})
     if not isinstance(table, Mapping):
         raise ConfigError(f"{path}: sweep must be a table, [sweep]")
-    known = [f.name for f in fields(TrainConfig)]
-    settings = {}
-    for key, value in values.items():
-        name = key.replace("-", "_")
-        if name not in known:
-            raise unknown_name(f"setting in {path}:", key, known)
-        settings[name] = value
+    settings = known_settings(path, values)
     for key, value in table.items():
         if key not in _SWEEP_KEYS:
             raise unknown_name(f"key of [sweep] in {path}:", key, _SWEEP_KEYS)
