@@ -432,8 +432,10 @@ def test_settings_of_tables() -> None:
     model = xpnet.load("plain/model.safetensors")
     assert model.sizes[0] == 1 and model.tabular is not None and model.tabular["target"]["scale"] == 1.0
     assert json.loads(Path("plain/result.json").read_text())["test_loss"] is None
-    note = xp("train", "houses.csv", "--loss", "poisson", "--epochs", "1", "--out", "poisson").stderr
-    assert "note: the target is learnt as it is, not scaled: the poisson loss" in note
+    note = xp(
+        "train", "houses.csv", "--output-activation", "softplus", "--epochs", "1", "--out", "limited"
+    ).stderr
+    assert "note: the target is learnt as it is, not scaled: output_activation 'softplus' decides" in note
     # the last column is the target, and a table of one's own for each part
     for part in ("valid", "test"):
         Path(f"{part}.csv").write_text("town,price,size\nBern,1500000,80\nGraz,1300000,60\n")

@@ -171,11 +171,12 @@ def _begin(config: TrainConfig, table: Table, say: Say) -> TabularPreprocessing:
     if config.target is None and not names:
         raise ConfigError("every column is ignored, so there is nothing to predict")
     why_not = _unscalable(config)
+    link = get_loss(config.loss or "squared_error").link
     prepare = TabularPreprocessing(
         config.target or names[-1], task=config.task, categorical=config.categorical, ignore=config.ignore,
         max_categories=config.max_categories, impute=config.impute,
         missing_indicator=config.missing_indicator, standardize=config.standardize,
-        scale_target=config.scale_target and why_not is None,
+        scale_target=config.scale_target and why_not is None and ("mean" if link == "exp" else True),
     )  # fmt: skip
     if prepare.fit_target(table).task == "regression" and config.scale_target and why_not:
         say(f"the target is learnt as it is, not scaled: {why_not}")
@@ -185,7 +186,7 @@ def _begin(config: TrainConfig, table: Table, say: Say) -> TabularPreprocessing:
 def _unscalable(config: TrainConfig) -> str | None:
     """Why a scaled target makes no sense with these settings."""
     loss = get_loss(config.loss or "squared_error")
-    if loss.link != "identity":
+    if loss.link not in ("identity", "exp"):
         return f"the {loss.name} loss takes it so"
     if config.output_activation not in ("identity", "linear", "none"):
         return f"output_activation {config.output_activation!r} decides the range of the answers"

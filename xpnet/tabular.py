@@ -63,8 +63,9 @@ class TabularPreprocessing:
         Add a feature that is 1 where a number is missing.
     standardize : bool, default True
         Scale the features.
-    scale_target : bool, default True
-        Scale the target of a regression to mean 0 and standard deviation 1 for training.
+    scale_target : bool or "mean", default True
+        Scale the target of a regression to mean 0 and standard deviation 1 for training. "mean" only divides it by
+        its mean, which suits counts and the Poisson loss.
 
     Attributes
     ----------
@@ -92,7 +93,7 @@ class TabularPreprocessing:
     def __init__(
         self, target: str | None = None, *, task: str | None = None, categorical: Sequence[str] = (),
         ignore: Sequence[str] = (), max_categories: int = 50, impute: str = "median",
-        missing_indicator: bool = True, standardize: bool = True, scale_target: bool = True,
+        missing_indicator: bool = True, standardize: bool = True, scale_target: bool | str = True,
     ):  # fmt: skip
         if max_categories < 2:
             raise ConfigError(f"max_categories must be at least 2, found {max_categories}")
@@ -100,6 +101,8 @@ class TabularPreprocessing:
             raise unknown_name("way to fill missing numbers", impute, ("median", "mean"))
         if task not in (None, "classification", "regression"):
             raise unknown_name("task", task, ("classification", "regression"))
+        if isinstance(scale_target, str) and scale_target != "mean":
+            raise ConfigError(f"scale_target must be True, False or 'mean', found {scale_target!r}")
         self.target, self.task, self.ignore, self.scale_target = target, task, tuple(ignore), scale_target
         self.rules = Rules(tuple(categorical), max_categories, impute, missing_indicator, standardize)
         self.target_: Target | None = None
@@ -197,7 +200,8 @@ class TabularPreprocessing:
         else:
             y = numbers(table, name, "number")
             y = y if rows is None else y[rows]
-            self.target_ = replace(self.target_, kind="number", **(scale_of(y) if self.scale_target else {}))
+            scale = scale_of(y, keep_zero=self.scale_target == "mean") if self.scale_target else {}
+            self.target_ = replace(self.target_, kind="number", **scale)
         return self.target_
 
     # --- using ------------------------------------------------------------------------------------
@@ -306,7 +310,8 @@ class TabularPreprocessing:
             shown = ", ".join(t.classes[:6]) + (", ..." if len(t.classes) > 6 else "")
             use = f"{len(t.classes)} classes: {shown}" if t.classes else "as it is"
             if t.scaled:
-                use = f"learnt as (y {'-' if t.mean >= 0 else '+'} {abs(t.mean):.6g}) / {t.scale:.6g}"
+                y = f"(y {'-' if t.mean >= 0 else '+'} {abs(t.mean):.6g})" if t.mean else "y"
+                use = f"learnt as {y} / {t.scale:.6g}"
             rows.append({
                 "column": t.name, "type": t.kind, "role": "target", "missing": 0, "features": 0, "use": use,
             })  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from .data.columns import Table
 from .data.labels import encode_labels
 from .errors import DataError
+from .losses import get_loss
 from .mlp import MLP
 
 #: More different values than this are taken for a mistake.
@@ -34,7 +36,7 @@ class Target:
     classes : tuple of str
         Sorted; empty for regression.
     mean, scale : float
-        A regression learns ``(y - mean) / scale``.
+        A regression learns ``(y - mean) / scale``. Under a loss with a log link, mean is 0.
 
     Examples
     --------
@@ -107,10 +109,16 @@ def find_classes(table: Table, name: str) -> tuple[str, ...]:
     return classes
 
 
-def scale_of(y: np.ndarray) -> dict[str, Any]:
-    """Return mean and standard deviation of targets (B,) as fields of a `Target`."""
+def scale_of(y: np.ndarray, *, keep_zero: bool = False) -> dict[str, Any]:
+    """Return mean and standard deviation of targets (B,) as fields of a `Target`.
+
+    With `keep_zero`, for losses whose predictions are positive, the scale is the mean and nothing is subtracted: a
+    network that answers exp(0) then starts at the mean.
+    """
     unit = float(np.abs(y).max()) or 1.0  # so that no square over- or underflows
     mean, scale = float(np.mean(y / unit)) * unit, float(np.std(y / unit)) * unit
+    if keep_zero:
+        return {"mean": 0.0, "scale": mean if mean > 0.0 else 1.0}
     varies = scale > 10.0 * np.finfo(np.float64).eps * abs(mean)
     return {"mean": mean, "scale": scale if varies else 1.0}
 
@@ -129,17 +137,25 @@ def in_target_units(model: MLP) -> MLP:
     target is not scaled is returned itself.
     """
     target = target_of(model)
-    return _rescaled(model, target.scale, target.mean) if target and target.scaled else model
+    if not (target and target.scaled):
+        return model
+    if _log_link(model):  # scale * exp(h) = exp(h + ln scale)
+        return _rescaled(model, 1.0, math.log(target.scale))
+    return _rescaled(model, target.scale, target.mean)
 
 
 def in_training_units(model: MLP) -> MLP:
     """Undo `in_target_units`."""
     target = target_of(model)
-    return (
-        _rescaled(model, 1.0 / target.scale, -target.mean / target.scale)
-        if target and target.scaled
-        else model
-    )
+    if not (target and target.scaled):
+        return model
+    if _log_link(model):
+        return _rescaled(model, 1.0, -math.log(target.scale))
+    return _rescaled(model, 1.0 / target.scale, -target.mean / target.scale)
+
+
+def _log_link(model: MLP) -> bool:
+    return model.loss is not None and get_loss(model.loss).link == "exp"
 
 
 def _rescaled(model: MLP, factor: float, shift: float) -> MLP:
