@@ -337,7 +337,9 @@ class Emulator:
             fn()
         finally:
             record, self.record = self.record, None
+        return self.replay(record)
 
+    def replay(self, record: Sequence[schedule.Operation]) -> Callable[[], None]:
         waits_for = schedule.dependencies(record)
 
         def replay() -> None:

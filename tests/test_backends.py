@@ -319,7 +319,16 @@ def test_missing_operation_is_caught():
 
 # --- the contract itself ----------------------------------------------------------------------------
 #: Methods that compute nothing, and those that a back end may have for one pass over what several operations do.
-AROUND = {"tuned", "repeated", "free_memory", "lost", "one_pass_head", "softmax_head", "permutation"}
+AROUND = {
+    "tuned",
+    "repeated",
+    "in_a_row",
+    "free_memory",
+    "lost",
+    "one_pass_head",
+    "softmax_head",
+    "permutation",
+}
 
 
 def test_operations_are_the_methods_of_the_contract():

@@ -103,13 +103,16 @@ def test_dropout_masks_are_those_of_the_cpu_to_the_bit(compiled):
 def test_shuffles_are_those_of_the_cpu(compiled, n):
     def shuffle(be):
         half_bits = max(1, ((n - 1).bit_length() + 1) // 2)
-        keys = rng.generator(9, rng.stream(rng.SHUFFLE), 4).integers(0, 2**32, 6, dtype=np.uint32)
-        out = be.empty((n,), "int64")
-        numbers = (np.int64(n), np.int32(half_bits), np.int64(0), np.int64(n))
-        be.runtime.launch(*kernels.source("permutation"), (3, 1), (256, 1), (out, keys, *numbers))
+        keys = np.stack([rng.generator(s, rng.stream(rng.SHUFFLE), 4).integers(0, 2**32, 6, dtype=np.uint32)
+                         for s in (9, 3, 8)])  # fmt: skip
+        out = be.empty((3, n), "int64")
+        numbers = (np.int64(n), np.int32(half_bits), np.int32(3))
+        be.runtime.launch(*kernels.source("permutation"), (3, 2), (256, 1), (out, keys, *numbers))
         return out
 
-    np.testing.assert_array_equal(shuffle(_prepared(compiled, shuffle)), rng.permutation(n, 9, 4))
+    np.testing.assert_array_equal(
+        shuffle(_prepared(compiled, shuffle)), rng.permutations(n, [9, 3, 8], [4] * 3)
+    )
 
 
 def test_bfloat16_operands_are_rounded_to_the_nearest(compiled):

@@ -91,9 +91,8 @@ def _nodes(tmp_path, loss, **options):
     x, y = np.zeros((256, 784), np.uint8), np.arange(256) % 10
     examples = prepare(model, x, y, loss=get_loss(loss), task=model.task, **options)
     step = TrainingStep(model, get_loss(loss), examples, xpnet.Adam())
-    be.steps_ahead = 1
     step.several(np.arange(128)[None], [1.0])
-    return [op.what for op in step.plan(128).ahead.all.record]
+    return [op.what for op in step.plan(128).ahead.one.record]
 
 
 def test_a_step_has_one_launch_for_all_that_comes_from_the_logits(tmp_path, monkeypatch):

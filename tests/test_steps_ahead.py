@@ -146,3 +146,26 @@ def test_without_capture_every_step_is_asked_for_by_itself():
     steps = Steps(False)
     xpnet.fit(xpnet.MLP([12, 3], device=be), (X, Y), epochs=1, batch_size=8, verbose=False, callbacks=[steps])
     assert steps.seen == list(range(1, 13))
+
+
+def test_a_single_step_after_several_has_its_own_rate():
+    """The rates in between are written on the device, which the host does not see."""
+
+    def trained(ahead):
+        model = xpnet.MLP([12, 7, 3], seed=3, device=_backend(ahead))
+        trainer = xpnet.Trainer(model, (X, Y), epochs=3, batch_size=8, optimizer="sgd")
+        # every step on the way has another rate than the one at the end of an epoch, which is always the same
+        trainer._multiplier = lambda n: 1.0 if n % 12 == 11 else 0.1
+        trainer.run()
+        return trainer.latest_weights()
+
+    assert trained(11).tobytes() == trained(1).tobytes()
+
+
+def test_as_few_calls_as_possible():
+    model = xpnet.MLP([12, 7, 3], seed=3, device=_backend(32))
+    step = xpnet.Trainer(model, (X, Y)).step
+    # of 468 batches 15 times 31 and 3, not 14 times 32 and 20
+    assert [step.at_once(n) for n in (0, 1, 2, 31, 32, 33, 64, 468)] == [1, 1, 2, 31, 32, 32, 32, 31]
+    model.be.captures = False
+    assert step.at_once(468) == 1

@@ -70,11 +70,14 @@ class _Plan:
 class _Ahead:
     """What several steps of one plan need, told to the device at once; `cursor` says which of them is next."""
 
-    def __init__(self, capacity: int, batch: int, n_numbers: int, be: Backend, dtype: str):
+    def __init__(
+        self, capacity: int, rows: tuple[int, ...], n_numbers: int, counters: Array, be: Backend, dtype: str
+    ):
         self.capacity = capacity
-        self.rows = be.empty((capacity, batch), "int64")
+        self.rows = be.empty((capacity, *rows), "int64")
         self.numbers = be.empty((capacity, n_numbers), dtype)
-        self.cursor = be.empty((1,), "int64")
+        # as often as there are counters of the random streams, so that one operation moves them all
+        self.cursor = be.empty(counters.shape, "int64")
         self.one: Callable[[], None] | None = None
         self.all: Callable[[], None] | None = None
 
@@ -119,11 +122,12 @@ class Pass:
         self._batch_loss = self._filled(model.lead, model.dtype, 0.0)
         self._batch_weight = 1.0  # what to divide it by for a mean
         self._n_seen = 0  # examples since `reset`; their weight where they have no weights of their own
-        self._weights, self._weight_offset = examples.weights, None
+        self._weights: Array = examples.weights
+        self._weight_offset: Array = None
         if examples.weights is not None and len(examples.weights.shape) == 2:
             m, n = examples.weights.shape
             self._weights = self.be.xp.reshape(examples.weights, (m * n,))
-            self._weight_offset = np.arange(m)[:, None] * n
+            self._weight_offset = self.be.asarray(np.arange(m)[:, None] * n)
         self._zero = self._filled((1,), model.dtype, 0.0)
         self._one = self._filled((1,), model.dtype, 1.0)
         width = model.sizes[-1]
@@ -184,8 +188,6 @@ class Pass:
         """Say which examples the next run of `plan` is about; rows on the device stay there."""
         flat = rows.reshape(-1)
         plan.index[...] = self.be.asarray(flat)
-        if plan.weight_index is not None:
-            plan.weight_index[...] = self.be.asarray((rows + self._weight_offset).reshape(-1))
         if plan.raw is not None:
             plan.raw[...] = self.be.asarray(self.examples.x.take_rows(flat), self.model.dtype)
 
@@ -243,7 +245,12 @@ class Pass:
         if self.examples.weights is None:
             return plan.w, None
         flat = ws.array("raw_w", (math.prod(shape),))
-        be.gather(self._weights, plan.index if plan.weight_index is None else plan.weight_index, out=flat)
+        index = plan.index
+        if plan.weight_index is not None:
+            index = plan.weight_index
+            each = be.xp.reshape(plan.index, shape)
+            be.map(_add, each, self._weight_offset, out=be.xp.reshape(index, shape))
+        be.gather(self._weights, index, out=flat)
         raw = be.xp.reshape(flat, shape)
         total = be.sum(raw, axis=-1, out=ws.array("total_w", self._own))
         column = be.xp.expand_dims(total, axis=-1) if self._own else total
@@ -379,6 +386,8 @@ class TrainingStep(Pass):
         self.multiplier = 1.0
         # Of steps done ahead, the number of the first whose loss was not finite, per model; -1 where none was
         self._first_bad = self._filled(model.lead, "float64", -1.0)
+        #: All counters of the random streams in one array, which a step done ahead moves on.
+        self._counters = self.counter
         self._number = self.be.xp.reshape(self.counter, ())
 
     def __call__(self, rows: np.ndarray) -> None:
@@ -402,58 +411,66 @@ class TrainingStep(Pass):
         """Whether `several` can be used: all examples are on the device."""
         return not isinstance(self.examples.x, RowSource)
 
-    def several(self, rows: np.ndarray, multipliers: Sequence[Any]) -> None:
-        """Train on the batches `rows` (K, B) int64, one after the other, K at most `Backend.steps_ahead`.
+    def at_once(self, n: int) -> int:
+        """How many of `n` steps in a row the device had better be told about at once; 1 where each by itself."""
+        most = min(self.be.steps_ahead if self.be.captures and self.can_go_ahead else 1, n)
+        # as few calls as possible, where those that are left over at the end come one by one
+        return min(range(most, most // 2, -1), key=lambda k: n // k + n % k, default=1)
+
+    def several(self, rows: Array, multipliers: Sequence[Any]) -> None:
+        """Train on K batches, one after the other; K at most `Backend.steps_ahead`.
 
         Gives what K calls give. The device is told everything first, so it does not wait for the host between two
         steps; in return nothing can be read between them, and `first_bad` says later whether all went well.
 
         Parameters
         ----------
-        rows : (K, B) int64
-            On the host or on the device.
+        rows : (K, B) or (K, M, B) int64
+            On the host or on the device; see `batches`.
         multipliers : sequence of K
-            What the schedule makes of the learning rate at each step.
+            What the schedule makes of the learning rate at each step; (M,) each where members differ.
         """
-        be, (k, batch) = self.be, rows.shape
+        be, k, batch = self.be, len(rows), rows.shape[-1]
         plan = self.plan(batch)
-        numbers = self.update.numbers_ahead(range(self.n_updates + 1, self.n_updates + k + 1), multipliers)
-        if plan.ahead is None:
-            plan.ahead = _Ahead(be.steps_ahead, batch, numbers.shape[1], be, self.model.dtype)
+        numbers = self.update.numbers_ahead([self.n_updates + 1 + i for i in range(k)], multipliers)
+        if plan.ahead is None or plan.ahead.capacity < k:
+            each = (*self._own, batch)
+            plan.ahead = _Ahead(k, each, numbers.shape[1], self._counters, be, self.model.dtype)
         ahead = plan.ahead
         ahead.rows[:k, ...] = be.asarray(rows)
         ahead.numbers[:k, ...] = be.asarray(numbers, self.model.dtype)
         ahead.cursor[...] = 0
-        self.counter[...] = self.n_updates
-        if k == ahead.capacity:
+        self._count()
+        done = 0
+        if ahead.one is None:
+            ahead.one, done = be.repeated(lambda: self._next(plan)), 1
+        if k == ahead.capacity and not done:
             if ahead.all is None:
-                ahead.all = be.repeated(lambda: self._next(plan, k))
-            else:
-                ahead.all()
+                ahead.all = be.in_a_row(ahead.one, k)
+            ahead.all()
         else:
-            for _ in range(k):
-                if ahead.one is None:
-                    ahead.one = be.repeated(lambda: self._next(plan))
-                else:
-                    ahead.one()
-        self._n_seen += rows.size
+            for _ in range(done, k):
+                ahead.one()
+        self._n_seen += k * batch
         self._batch_weight = 1.0 if self.examples.weights is not None else float(batch)
         self.multiplier = multipliers[-1]
         self.n_updates += k
 
-    def _next(self, plan: _Plan, n: int = 1) -> None:
-        """Do `n` steps from the one that the cursor points at."""
+    def _next(self, plan: _Plan) -> None:
+        """Do the step that the cursor points at."""
         be, ahead = self.be, plan.ahead
         assert ahead is not None
-        if n > 1:
-            for _ in range(n):
-                self._next(plan)
-            return
-        be.gather(ahead.rows, ahead.cursor, out=be.xp.reshape(plan.index, (1, plan.batch)))
-        self.update.use_row(ahead.numbers, ahead.cursor)
+        row = ahead.cursor[:1]
+        n = math.prod(plan.index.shape)
+        be.gather(be.xp.reshape(ahead.rows, (-1, n)), row, out=be.xp.reshape(plan.index, (1, n)))
+        self.update.use_row(ahead.numbers, row)
         self._run(plan)
-        be.map(_first_bad, self._first_bad, self._batch_loss, self._number, out=self._first_bad)
-        be.map(_advance, self.counter, ahead.cursor, out=(self.counter, ahead.cursor))
+        self._watch()
+        be.map(_advance, self._counters, ahead.cursor, out=(self._counters, ahead.cursor))
+
+    def _watch(self) -> None:
+        """Keep the number of the first step whose loss is not finite."""
+        self.be.map(_first_bad, self._first_bad, self._batch_loss, self._number, out=self._first_bad)
 
     def first_bad(self) -> np.ndarray:
         """Per model, the number (from 0) of the first update since `reset` whose loss was not finite, or -1.
@@ -470,6 +487,20 @@ class TrainingStep(Pass):
         """Fill the gradients of the mean loss (penalties not included) for the batch in `plan.index`."""
         dh = self._forward(plan)
         self.model.backward(dh, plan.contexts)
+
+
+def batches(order: Array, first: int, k: int, size: int) -> Array:
+    """Batches number `first` to `first` + `k` of an order (N,) or (M, N), as (K, B) or (K, M, B).
+
+    Examples
+    --------
+    >>> batches(np.arange(7), 1, 2, 2).tolist()
+    [[2, 3], [4, 5]]
+    """
+    rows = order[..., first * size : (first + k) * size]
+    if rows.ndim == 1:
+        return rows.reshape(k, size)
+    return rows.reshape(rows.shape[0], k, size).transpose(1, 0, 2)
 
 
 def _first_bad(ns: Any, first: Array, loss: Array, number: Array) -> Array:

@@ -29,7 +29,7 @@ from .optim import Optimizer, get_optimizer
 from .schedules import ReduceOnPlateau, Schedule, get_schedule
 from .settings import check_combination, check_infogain, check_monitor, least_change, means, whole_number
 from .signals import Interrupted, Signals
-from .step import Pass, Targets, TrainingStep
+from .step import Pass, Targets, TrainingStep, batches
 from .update import Regularization
 
 __all__ = ["EVALUATION_BATCH", "History", "Interrupted", "Trainer", "evaluate", "fit"]
@@ -355,16 +355,14 @@ class Trainer:
 
     def _steps_ahead(self, watching: Sequence[Callback]) -> int:
         """How many steps the device may do before anybody here wants to know."""
-        be = self.model.be
-        if not (be.captures and self.step.can_go_ahead) or any(c.each_step for c in watching):
+        if any(c.each_step for c in watching):
             return 1
-        return be.steps_ahead
+        return self.step.at_once(self.step.examples.n // self.batch_size)
 
     def _ahead(self, order: Any, k: int) -> None:
         """Ask for the next `k` steps at once, with examples in this order."""
-        first, size = self.batch, self.batch_size
-        rows = order[first * size : (first + k) * size].reshape(k, size)
         done = self.step.n_updates
+        rows = batches(order, self.batch, k, self.batch_size)
         self.step.several(rows, [self._multiplier(done + i) for i in range(k)])
         self.batch += k
 

@@ -155,8 +155,9 @@ class Update:
         self._table[...] = self.be.asarray(self._host, self._dtype)
         self._multiplier, self._written = (multiplier, numbers) if single else (1.0, ())
 
-    def numbers_ahead(self, steps: Sequence[int], multipliers: Sequence[Any]) -> np.ndarray:
+    def numbers_ahead(self, steps: Sequence[Any], multipliers: Sequence[Any]) -> np.ndarray:
         """The numbers of several updates, one flat row for each; `use_row` says which of them counts."""
+        self._written = ()  # what `apply` reads changes without `set_numbers`
         table = np.empty((len(steps), self._host.size))
         for row, step, multiplier in zip(table, steps, multipliers, strict=True):
             numbers = (*self._hyper.numbers(step, self._hyper.lr * multiplier), *self._penalties)
@@ -166,7 +167,6 @@ class Update:
 
     def use_row(self, table: Array, row: Array) -> None:
         """Let `apply` use row number ``row[0]`` of `table`, which is on the device already."""
-        self._written = ()
         self.be.gather(table, row, out=self.be.xp.reshape(self._table, (1, table.shape[1])))
 
     # --- formulas -------------------------------------------------------------------------------

@@ -182,6 +182,15 @@ class Backend(ABC):
         fn()
         return fn
 
+    def in_a_row(self, replay: Callable[[], None], n: int) -> Callable[[], None]:
+        """Return what does `n` times what `replay`, which `repeated` returned, does; a device may need one launch."""
+
+        def run() -> None:
+            for _ in range(n):
+                replay()
+
+        return run
+
     # --- what a back end may do in one pass, and need not -----------------------------------------
     def one_pass_head(self, shape: Sequence[int]) -> bool:
         """Whether `softmax_head` is the quick way for logits of `shape`, (..., B, C)."""
@@ -210,8 +219,11 @@ class Backend(ABC):
         """
         raise NotImplementedError
 
-    def permutation(self, *, seed: int, epoch: int, out: Array) -> Array:
-        """Fill `out`, (N,) int64, with `xpnet.rng.permutation(N, seed, epoch)`; only asked for where `shuffles`."""
+    def permutation(self, *, seed: Any, epoch: Any, out: Array) -> Array:
+        """Fill `out`, (N,) int64, with `xpnet.rng.permutation(N, seed, epoch)`; only asked for where `shuffles`.
+
+        With K seeds and K epochs, `out` is (K, N), a permutation in each row.
+        """
         raise NotImplementedError
 
     def free_memory(self) -> int | None:

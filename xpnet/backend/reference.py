@@ -154,6 +154,7 @@ class ReferenceBackend(Backend):
         out[...] = self.asarray(drawn)
         return out
 
-    def permutation(self, *, seed: int, epoch: int, out: Array) -> Array:
-        out[...] = self.asarray(rng.permutation(out.shape[0], seed, epoch))
+    def permutation(self, *, seed: Any, epoch: Any, out: Array) -> Array:
+        drawn = rng.permutations(out.shape[-1], np.ravel(seed).tolist(), np.ravel(epoch).tolist())
+        out[...] = self.asarray(drawn.reshape(out.shape))
         return out

@@ -19,7 +19,7 @@ from ..program import Program, trace
 from ..reference import ReferenceBackend
 from . import formulas, kernels
 from .products import Product, describe
-from .schedule import region
+from .schedule import Operation, region
 
 Numbers = Sequence[Any]
 #: Blocks of a loop over elements: more than any device runs at a time; each thread then takes several elements.
@@ -54,7 +54,13 @@ class Runtime(Protocol):
         """out = op(a) @ op(b), as described; bfloat16 operands are arrays of 16-bit integers."""
 
     def capture(self, fn: Callable[[], None]) -> Callable[[], None] | None:
-        """Record what `fn` asks for, without doing it, and return what does it; None where that is impossible."""
+        """Record what `fn` asks for, without doing it, and return what does it; None where that is impossible.
+
+        What is returned has the `record`, a list of `schedule.Operation`.
+        """
+
+    def replay(self, record: Sequence[Operation]) -> Callable[[], None] | None:
+        """Return what does a record, in one launch; None where that is impossible."""
 
     def free_memory(self) -> int | None: ...
     def lost(self, error: BaseException) -> str | None: ...
@@ -381,11 +387,12 @@ class CudaBackend(ReferenceBackend):
 
         return self._into(out, fill) if out.size else out
 
-    def permutation(self, *, seed: int, epoch: int, out: Array) -> Array:
-        n = out.size
-        keys = self.asarray(rng.permutation_keys(seed, epoch))
-        grid = (min(-(-n // 256), _MOST_BLOCKS), 1)
-        numbers = (np.int64(n), np.int32(rng.permutation_bits(n)), np.int64(0), np.int64(n))
+    def permutation(self, *, seed: Any, epoch: Any, out: Array) -> Array:
+        n, single = out.shape[-1], out.ndim == 1
+        pairs = [(seed, epoch)] if single else list(zip(seed, epoch, strict=True))
+        keys = self.asarray(np.stack([rng.permutation_keys(*pair) for pair in pairs]))
+        grid = (min(-(-n // 256), _MOST_BLOCKS), min(len(pairs), 65535))
+        numbers = (np.int64(n), np.int32(rng.permutation_bits(n)), np.int32(len(pairs)))
         self._launch(kernels.source("permutation"), grid, (256, 1), (out, keys, *numbers), (out,))
         return out
 
@@ -407,6 +414,15 @@ class CudaBackend(ReferenceBackend):
             return fn
         replay.keeps = (keep, fn)  # type: ignore[attr-defined]
         return replay
+
+    def in_a_row(self, replay: Callable[[], None], n: int) -> Callable[[], None]:
+        """One graph of `n` times the record, so that nothing has to be run or recorded again."""
+        record = getattr(replay, "record", None)
+        joined = None if record is None else self.runtime.replay([*record] * n)
+        if joined is None:
+            return super().in_a_row(replay, n)
+        joined.keeps = replay  # type: ignore[attr-defined]
+        return joined
 
 
 def on_device(number: int, precision: str | None, autotune: bool = False) -> CudaBackend:

@@ -302,7 +302,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) uniform(
 }
 """
 
-# xpnet.rng.permutation: position by position; the keys of the rounds come from the host, once an epoch.
+# xpnet.rng.permutation: position by position; the keys of the rounds, six for each order, come from the host.
 PERMUTATION = """
 static __device__ __forceinline__ unsigned mix(unsigned h) {
     h ^= h >> 16;
@@ -312,22 +312,25 @@ static __device__ __forceinline__ unsigned mix(unsigned h) {
     return h ^ (h >> 16);
 }
 extern "C" __global__ void __launch_bounds__(256, 2) permutation(
-        long long* out, const unsigned* keys, const long long n, const int half_bits, const long long start,
-        const long long count) {
+        long long* out, const unsigned* keys, const long long n, const int half_bits, const int orders) {
     const unsigned mask = (1u << half_bits) - 1u;
-    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < count;
-         i += gridDim.x * (long long)blockDim.x) {
-        unsigned x = unsigned(start + i);
-        do {
-            unsigned left = x >> half_bits, right = x & mask;
-            for (int r = 0; r < 6; ++r) {
-                const unsigned next = left ^ (mix(right ^ keys[r]) & mask);
-                left = right;
-                right = next;
-            }
-            x = (left << half_bits) | right;
-        } while (x >= n);
-        out[i] = x;
+    for (int order = blockIdx.y; order < orders; order += gridDim.y) {
+        const unsigned* own = keys + 6 * (long long)order;
+        long long* to = out + n * order;
+        for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < n;
+             i += gridDim.x * (long long)blockDim.x) {
+            unsigned x = unsigned(i);
+            do {
+                unsigned left = x >> half_bits, right = x & mask;
+                for (int r = 0; r < 6; ++r) {
+                    const unsigned next = left ^ (mix(right ^ own[r]) & mask);
+                    left = right;
+                    right = next;
+                }
+                x = (left << half_bits) | right;
+            } while (x >= n);
+            to[i] = x;
+        }
     }
 }
 """

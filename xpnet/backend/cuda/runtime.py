@@ -183,8 +183,12 @@ class CupyRuntime:
             fn()
         finally:
             operations, self._record = self._record, None
+        return self.replay(operations)
+
+    def replay(self, record: Sequence[Operation]) -> Callable[[], None] | None:
+        """Make a graph of a record, and return what launches it."""
         try:
-            graph = self._graph(operations)
+            graph = self._graph(record)
         except Exception as error:
             said = f"{type(error).__name__}: {' '.join(str(error).split())}"
             if not self._warned:
@@ -196,7 +200,7 @@ class CupyRuntime:
         def replay() -> None:
             graph.launch()
 
-        replay.record = operations  # type: ignore[attr-defined]  # holds every array that the graph refers to
+        replay.record = record  # type: ignore[attr-defined]  # holds every array that the graph refers to
         return replay
 
     def _graph(self, operations: Sequence[Operation]) -> Any:
