@@ -36,7 +36,7 @@ LEVELS = [
         "memory",
         "notebook",
     },
-    {"strictjson", "atomic", "checkpoint"},
+    {"strictjson", "atomic", "lock", "checkpoint"},
     {"layers", "losses", "optim"},
     {"mlp", "examples", "update"},
     {"step"},

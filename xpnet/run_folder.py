@@ -6,6 +6,8 @@ Nothing is written outside the folder, and every file but the growing metrics.js
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from . import atomic, checkpoint
 from .backend import Backend
 from .config import TrainConfig, read_toml
 from .errors import ConfigError, FileFormatError, XpnetError
+from .lock import LOCK, locked
 from .logs import EVENTS, LOG
 from .strictjson import dumps_json, loads_json
 from .train import Trainer
@@ -43,6 +46,11 @@ def numbered(parent: str, stem: str) -> Path:
             raise XpnetError(f"cannot create {path}: {error.strerror}; choose another --out") from error
 
 
+def holds_files(path: Path) -> bool:
+    """Say whether a folder holds anything but what a killed process left of its lock."""
+    return path.is_dir() and any(entry.name != LOCK for entry in path.iterdir())
+
+
 class RunFolder:
     """The files of one run.
 
@@ -66,6 +74,40 @@ class RunFolder:
         """Make the first folder ``runs/NAME-NUMBER`` that does not exist yet."""
         return cls(numbered("runs", Path(name).stem or "run"))
 
+    @contextmanager
+    def taken(self, *, resume: bool, overwrite: bool = False) -> Iterator[None]:
+        """Keep the folder for this process: made and emptied for a new run, as it is for one to `resume`.
+
+        Reading is free to all. A process that is killed keeps nothing.
+
+        Raises
+        ------
+        ConfigError
+            Another process trains in it; or a new run finds files there, without `overwrite`, or that are no run's.
+        XpnetError
+            It cannot be written.
+        """
+        if not resume:
+            self._make(overwrite)
+        if not self.path.is_dir():
+            yield  # there is nothing to continue; what reads the state says so
+            return
+        instead = f"wait until it has ended, or stop it and continue with: {self.continuation}"
+        with locked(self.path, instead if resume else f"{instead}; or choose another --out"):
+            if not resume:
+                self.create(overwrite=overwrite)
+            yield
+
+    def _make(self, overwrite: bool) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is a file; --out needs a folder")
+        try:
+            if holds_files(self.path):
+                self._check_replaceable(overwrite)
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
+
     def create(self, *, overwrite: bool) -> None:
         """Make the folder; a non-empty one is an error unless `overwrite`, which removes an old run's files.
 
@@ -76,16 +118,15 @@ class RunFolder:
         XpnetError
             It cannot be written.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"{self.path} is a file; --out needs a folder")
+        self._make(overwrite)
         try:
-            if self.path.is_dir() and any(self.path.iterdir()):
-                self._clear(overwrite)
-            (self.path / "last").mkdir(parents=True, exist_ok=True)
+            if holds_files(self.path):
+                self._clear()
+            (self.path / "last").mkdir(exist_ok=True)
         except OSError as error:
             raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
 
-    def _clear(self, overwrite: bool) -> None:
+    def _check_replaceable(self, overwrite: bool) -> None:
         if not overwrite:
             raise ConfigError(
                 f"{self.path} is not empty; use --resume {self.path} to continue it, "
@@ -96,6 +137,8 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} holds files but no run, so it is not overwritten; choose another --out"
             )
+
+    def _clear(self) -> None:
         figures = [f"plots/{name}.png" for name in FIGURES]
         for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG, LOG, REPORT, *figures):
             (self.path / name).unlink(missing_ok=True)

@@ -191,11 +191,10 @@ def train(
         trainer.callbacks.append(EpochTable())
     try:
         # tuned also around the record of the environment, which counts threads
-        with trainer.tuned(), device_errors(be):
+        with folder.taken(resume=resume, overwrite=overwrite), trainer.tuned(), device_errors(be):
             if resume:
                 _continue(folder, trainer, quiet)
             else:
-                folder.create(overwrite=overwrite)
                 atomic.write_json_atomic(folder / ENVIRONMENT, doctor.environment())
                 folder.write_metrics([])
             atomic.write_text_atomic(folder / CONFIG, config.to_toml())

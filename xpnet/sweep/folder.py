@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .. import atomic
 from ..config import TrainConfig
 from ..errors import ConfigError, FileFormatError, XpnetError
-from ..run_folder import numbered
+from ..lock import locked
+from ..run_folder import holds_files, numbered
 from ..strictjson import dumps_json, loads_json
 from . import results
 from .results import Row
@@ -65,6 +67,37 @@ class SweepFolder:
         return f"xpnet sweep --resume {shlex.quote(str(self.path))}"
 
     # --- beginning --------------------------------------------------------------------------------
+    @contextmanager
+    def taken(self, *, resume: bool) -> Iterator[None]:
+        """Keep the folder, which is made for a new sweep, for this process; reading is free to all.
+
+        Raises
+        ------
+        ConfigError
+            Another process is at work in it, or it is not empty and should be new.
+        XpnetError
+            It cannot be made.
+        """
+        if not resume:
+            self._make()
+        if not self.path.is_dir():
+            yield  # there is nothing to continue; `open` says so
+            return
+        instead = f"wait until it has ended, or stop it and continue with: {self.continuation}"
+        with locked(self.path, instead if resume else f"{instead}; or choose another --out"):
+            yield
+
+    def _make(self) -> None:
+        try:
+            if holds_files(self.path):
+                raise ConfigError(
+                    f"{self.path} is not empty; continue the sweep in it with --resume {self.path}, or choose "
+                    "another --out"
+                )
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
+
     def create(self, sweep: SweepConfig, candidates: Sequence[Candidate], data: Any) -> None:
         """Make the folder for a new sweep.
 
@@ -75,15 +108,7 @@ class SweepFolder:
         XpnetError
             It cannot be made.
         """
-        try:
-            if self.path.exists() and any(self.path.iterdir()):
-                raise ConfigError(
-                    f"{self.path} is not empty; continue the sweep in it with --resume {self.path}, or choose "
-                    "another --out"
-                )
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
+        self._make()
         atomic.write_text_atomic(self / SETTINGS, sweep.to_toml())
         self._fixed, self._data = fixed(sweep, candidates), data
         self.save(force=True)

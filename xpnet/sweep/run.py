@@ -83,39 +83,46 @@ def sweep(
     check(settings, candidates, pieces[0].dataset)
     folder = SweepFolder(out) if out is not None else SweepFolder.numbered(pieces[0].dataset.name)
     data = [fingerprint(p) for p in pieces]
-    (folder.open if resume else folder.create)(settings, candidates, data)
-    per_candidate = sum(len(p.units) for p in pieces)
-    if not quiet:
-        print(_headline(settings, candidates, per_candidate, folder), flush=True)
-    try:
-        with (
-            runs.limited_threads(settings.base.threads),
-            device_errors(be),
-            nullcontext() if quiet else Progress(candidates, per_candidate) as progress,
-        ):
-            for piece in pieces:
-                _train_part(settings, candidates, piece, folder, device, progress, batches, memory, workers)
-        folder.save(force=True)
-        rows = _report(folder, settings, candidates, extra)
-        top = _train_top(folder, settings, candidates, rows, quiet)
-    except KeyboardInterrupt as error:
-        folder.save(force=True)
-        done = f"{len(folder.members)} of {len(candidates) * per_candidate} networks are trained and saved"
-        print(
-            f"xpnet: {str(error) or 'interrupted'}; {done}. Continue with: {folder.continuation}",
-            file=sys.stderr,
-        )
-        raise
-    except XpnetError as error:
-        folder.save(force=True)
-        if not folder.members:
+    with folder.taken(resume=resume):
+        (folder.open if resume else folder.create)(settings, candidates, data)
+        per_candidate = sum(len(p.units) for p in pieces)
+        if not quiet:
+            print(_headline(settings, candidates, per_candidate, folder), flush=True)
+        try:
+            with (
+                runs.limited_threads(settings.base.threads),
+                device_errors(be),
+                nullcontext() if quiet else Progress(candidates, per_candidate) as progress,
+            ):
+                for piece in pieces:
+                    _train_part(
+                        settings, candidates, piece, folder, device, progress, batches, memory, workers
+                    )
+            folder.save(force=True)
+            rows = _report(folder, settings, candidates, extra)
+            top = _train_top(folder, settings, candidates, rows, quiet)
+        except KeyboardInterrupt as error:
+            folder.save(force=True)
+            done = (
+                f"{len(folder.members)} of {len(candidates) * per_candidate} networks are trained and saved"
+            )
+            print(
+                f"xpnet: {str(error) or 'interrupted'}; {done}. Continue with: {folder.continuation}",
+                file=sys.stderr,
+            )
             raise
-        raise type(error)(f"{error} What is trained is kept; continue with: {folder.continuation}") from error
-    summary = _summary(folder, settings, candidates, rows, top, time.perf_counter() - started)
-    atomic.write_json_atomic(folder / SUMMARY, summary)
-    if not quiet:
-        for line in final_lines(rows, candidates, summary["monitor"]):
-            print(line)
+        except XpnetError as error:
+            folder.save(force=True)
+            if not folder.members:
+                raise
+            raise type(error)(
+                f"{error} What is trained is kept; continue with: {folder.continuation}"
+            ) from error
+        summary = _summary(folder, settings, candidates, rows, top, time.perf_counter() - started)
+        atomic.write_json_atomic(folder / SUMMARY, summary)
+        if not quiet:
+            for line in final_lines(rows, candidates, summary["monitor"]):
+                print(line)
     return {**summary, "sweep": str(folder.path)}
 
 
