@@ -253,6 +253,25 @@ def test_tables(dtype, target, rules):
         to_onnx(model, input_dtype="float32")
 
 
+@pytest.mark.parametrize("towns", [["Bern", "Graz"], ["Bern", "Graz", None], ["Bern", "Bern", "Graz", "Linz"],
+                                   ["Bern", "Bern", "Graz", "Linz", None]])  # fmt: skip
+def test_a_new_category_is_what_predict_makes_of_it_with_unknown_missing(towns):
+    """With and without missing values, with and without rare categories: whatever would be refused otherwise."""
+    n = 60
+    table = {"town": (towns * n)[:n], "x": np.arange(n) ** 0.5, "y": np.arange(n) * 1.5}
+    prepare = TabularPreprocessing("y", max_categories=2).fit(table)
+    model = MLP([len(prepare.feature_names_), 5, 1], dtype="float64")
+    fit(model, (prepare.transform(table, dtype="float64"), prepare.encode_target(table)), epochs=2)
+    model.tabular = prepare.to_metadata()
+    session = runtime.InferenceSession(to_onnx(model), providers=["CPUExecutionProvider"])
+    new = {"town": ["Bern", "Rome", None], "x": [1.0, 2.0, np.nan]}
+    (found,) = session.run(None, {
+        "town": np.array([t or "" for t in new["town"]], dtype=object)[:, None], "x": np.array(new["x"])[:, None],
+    })  # fmt: skip
+    expected = model.predict(prepare.transform(new, dtype="float64", unknown="missing"))
+    assert apart(found, expected) <= TOLERANCE["float64"]
+
+
 def test_the_example_of_the_documentation_runs():
     text = (Path(__file__).parent.parent / "docs" / "exchange.md").read_text(encoding="utf-8")
     block = re.search(r"```python\n(import numpy.*?)```", text, re.S)

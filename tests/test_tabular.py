@@ -310,6 +310,29 @@ def test_unknown_categories_can_be_let_through() -> None:
 
 
 @pytest.mark.parametrize(
+    ("texts", "options", "features", "new", "none", "note"),
+    [
+        (["a", "b"] * 3, {}, ["t=a", "t=b"], [0, 0], [0, 0], "left without a category"),
+        (["a", "b", None] * 2, {}, ["t=a", "t=b", "t missing"], [0, 0, 1], [0, 0, 1], "taken for missing"),
+        (["a", "a", "b", "c"] * 2, {"max_categories": 2}, ["t=a", "t other"], [0, 1], [0, 0], "one of the rare ones"),
+        (["a", "a", "b", "c", None] * 2, {"max_categories": 2}, ["t=a", "t other", "t missing"], [0, 1, 0], [0, 0, 1],
+         "one of the rare ones"),
+    ],
+)  # fmt: skip
+def test_what_becomes_of_a_new_category_and_of_none(
+    texts: list[Any], options: Any, features: Any, new: Any, none: Any, note: str
+) -> None:
+    prepare = TabularPreprocessing(**options).fit({"t": texts})
+    assert prepare.feature_names_ == features
+    table = {"t": ["new", None]}
+    assert prepare.transform(table, unknown="missing").tolist() == [new, none]
+    assert note in prepare.notes(table, unknown="missing")[0]
+    if "t other" not in features:
+        with pytest.raises(DataError, match="training never saw"):
+            prepare.transform(table)
+
+
+@pytest.mark.parametrize(
     ("options", "table", "words"),
     [
         ({"target": "z"}, TRAINED, "no target column named 'z'"),

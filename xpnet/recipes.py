@@ -111,7 +111,8 @@ class CategoryRecipe:
     missing : bool
         A feature for rows without a value.
     open : bool
-        Texts, or missing values, that have no feature are accepted: all features are then 0.
+        Texts, or missing values, that have no feature are accepted. Such texts count as missing where `missing`;
+        else all features are 0.
     n_missing, n_different : int
         Missing values and different texts when it was made.
     """
@@ -136,12 +137,19 @@ class CategoryRecipe:
         where = self._positions(table)
         if unknown == "refuse" and not self.open and (where < 0).any():
             self._refuse(table, int(np.flatnonzero(where < 0)[0]))
+        if self.missing:  # then these are texts, not rows without one
+            where[where < 0] = self.rest
         out[...] = 0.0
         there = np.flatnonzero(where >= 0)
         out[there, where[there]] = 1.0
 
+    @property
+    def rest(self) -> int:
+        """Position of the feature of texts that `categories` lacks, where they are not refused; -1 for none."""
+        return len(self.categories) if self.other or self.missing else -1
+
     def _positions(self, table: Table) -> np.ndarray:
-        """The feature of each row (N,), -1 where there is none."""
+        """The feature of each row (N,), -1 where it has none of its own."""
         codes, texts = table[self.name].as_texts()
         own = {category: k for k, category in enumerate(self.categories)}
         rest = len(own) if self.other else -1

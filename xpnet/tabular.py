@@ -213,7 +213,8 @@ class TabularPreprocessing:
         data : path, data frame, mapping of str to sequence, or Table
         dtype : numpy dtype, default float32
         unknown : {"refuse", "missing"}, default "refuse"
-            What to do with a category that `fit` did not see.
+            What to do with a category that `fit` did not see. "missing" takes it for a missing value where those are
+            a category too, and else leaves all features of the column 0.
 
         Raises
         ------
@@ -251,7 +252,8 @@ class TabularPreprocessing:
             elif recipe.open or unknown == "missing":
                 n = recipe.unseen(table)
                 if n:
-                    how = "taken for one of the rare ones" if recipe.other else "left without a category"
+                    without = "taken for missing" if recipe.missing else "left without a category"
+                    how = "taken for one of the rare ones" if recipe.other else without
                     notes.append(
                         f"{recipe.name}: {n} of {table.n_rows} values have no category of their own, {how}"
                     )

@@ -46,15 +46,14 @@ def _number(graph: Graph, recipe: NumberRecipe, dtype: str) -> list[str]:
 
 
 def _category(graph: Graph, recipe: CategoryRecipe, dtype: str) -> str:
-    """One feature per category; the text "" is a missing value, and what has no feature leaves all at 0."""
+    """One feature per category; the text "" is a missing value. A graph cannot refuse, so `rest` takes what is new."""
     x = graph.input(input_name(recipe.name), "string", ("B", 1))
     own = {category: k for k, category in enumerate(recipe.categories)}
     where = {other: k for c, k in reversed(own.items()) for other in spellings(c)} | own
     where[""] = len(own) + recipe.other if recipe.missing else -1
-    rest = len(own) if recipe.other else -1
     position = graph.op(
         "LabelEncoder", x, domain="ai.onnx.ml", keys_strings=list(where),
-        values_int64s=list(where.values()), default_int64=rest,
+        values_int64s=list(where.values()), default_int64=recipe.rest,
     )  # fmt: skip
     places = graph.constant(np.arange(len(recipe.features)), "int64")
     return graph.cast(graph.op("Equal", position, places), dtype)
