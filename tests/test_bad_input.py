@@ -272,6 +272,7 @@ CASES = [
         2,
         "expected whole numbers such as 500 or 300,100, or none",
     ),
+    Case("dropout-text", NOTHING, "train --dropout 0.2,b", 2, "expected numbers such as 0.2 or 0.2,0.5"),
     Case("hidden-zero", NOTHING, "train --hidden 0", 2, "sizes must be whole numbers >= 1, found 0"),
     Case("hidden-negative", NOTHING, "train --hidden 8,-3", 2, "sizes must be whole numbers >= 1, found -3"),
     Case("hidden-huge", NOTHING, "train --hidden 900000,900000", 5, "GiB to train, but"),

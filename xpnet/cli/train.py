@@ -30,45 +30,49 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
-class _WidthList(click.ParamType):
+class _List(click.ParamType):
+    """Values with commas between them; a list passes as it is."""
+
+    expected = ""
+
+    def read(self, text: str) -> list[Any]:
+        """Return the values; raises ValueError where they are not `expected`."""
+        raise NotImplementedError
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, list):
+            return value
+        try:
+            return self.read(value)
+        except ValueError:
+            self.fail(f"{value!r}: expected {self.expected}", param, ctx)
+
+
+class _WidthList(_List):
     """``300,100`` or ``none``."""
 
-    name = "widths"
+    name, expected = "widths", "whole numbers such as 500 or 300,100, or none"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if isinstance(value, list):
-            return value
-        if value.strip().lower() == "none":
-            return []
-        try:
-            return [int(v) for v in value.split(",")]
-        except ValueError:
-            self.fail(f"{value!r}: expected whole numbers such as 500 or 300,100, or none", param, ctx)
+    def read(self, text: str) -> list[int]:
+        return [] if text.strip().lower() == "none" else [int(v) for v in text.split(",")]
 
 
-class _NumberList(click.ParamType):
+class _NumberList(_List):
     """``0.2`` or ``0.2,0.5``."""
 
-    name = "numbers"
+    name, expected = "numbers", "numbers such as 0.2 or 0.2,0.5"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if isinstance(value, list):
-            return value
-        try:
-            return [float(v) for v in value.split(",")]
-        except ValueError:
-            self.fail(f"{value!r}: expected numbers such as 0.2 or 0.2,0.5", param, ctx)
+    def read(self, text: str) -> list[float]:
+        return [float(v) for v in text.split(",")]
 
 
-class _TextList(click.ParamType):
+class _TextList(_List):
     """``name,ticket``."""
 
     name = "names"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if isinstance(value, list):
-            return value
-        return [name.strip() for name in value.split(",") if name.strip()]
+    def read(self, text: str) -> list[str]:
+        return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _click_type(hint: Any) -> Any:
