@@ -8,7 +8,7 @@ import numpy as np
 
 from .errors import DataError
 from .metrics import regression_scores
-from .plots import FONT, StrPath, _check_path, _figure, _finish, _numbers, _plain, _short
+from .plots.canvas import FONT, StrPath, check_path, finish, new_figure, numbers, plain, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,26 +53,24 @@ def regression(truth: Any, predicted: Any, path: StrPath | None = None, *, name:
     >>> regression([1.0, 2.0, 3.0], [1.1, 2.0, 2.7], name="price").axes[0].get_xlabel()
     'true price'
     """
-    _check_path(path)
-    t, p = _numbers("truth", truth), _numbers("predicted", predicted)
+    check_path(path)
+    t, p = numbers("truth", truth), numbers("predicted", predicted)
     if t.ndim not in (1, 2) or t.size == 0 or len(t) != len(p) or t.size != p.size:
         raise DataError(f"truth has shape {t.shape} and predicted {p.shape}, expected both (N,) or (N, O)")
     t, p = t.reshape(len(t), -1), p.reshape(len(p), -1)
     scores = regression_scores(t, p)
     t, p = t.reshape(-1), p.reshape(-1)
 
-    figure = _figure(3.9)
+    figure = new_figure(3.9)
     left, right = figure.subplots(1, 2)
-    what = _short(name, 28) or "value"
+    what = short(name, 28) or "value"
     _cloud(left, t, p)
     ends = [min(t.min(), p.min()), max(t.max(), p.max())]
     left.plot(ends, ends, color=_LINE, linewidth=1.2, linestyle="--")
-    _plain(
-        left.set_xlabel(f"true {what}", fontsize=FONT), left.set_ylabel(f"predicted {what}", fontsize=FONT)
-    )
+    plain(left.set_xlabel(f"true {what}", fontsize=FONT), left.set_ylabel(f"predicted {what}", fontsize=FONT))
     _cloud(right, p, p - t)
     right.axhline(0.0, color=_LINE, linewidth=1.2, linestyle="--")
-    _plain(right.set_xlabel(f"predicted {what}", fontsize=FONT))
+    plain(right.set_xlabel(f"predicted {what}", fontsize=FONT))
     right.set_ylabel("residual: predicted minus true", fontsize=FONT)
     for axes in (left, right):
         axes.tick_params(labelsize=FONT)
@@ -82,7 +80,7 @@ def regression(truth: Any, predicted: Any, path: StrPath | None = None, *, name:
     r2 = "" if scores["r2"] is None else f", R² {scores['r2']:.4f}"
     title = f"RMSE {scores['rmse']:.6g}, MAE {scores['mae']:.6g}{r2} ({len(truth)} samples)"
     figure.suptitle(title, fontsize=FONT + 1)
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
 def _cloud(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DataError
-from .plots import FONT, SMALL, StrPath, _check_path, _figure, _finish, _plain, _short
+from .plots.canvas import FONT, SMALL, StrPath, check_path, finish, new_figure, plain, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,14 +56,14 @@ def sweep_scores(
     >>> sweep_scores(rows, ["lr"], "valid_accuracy").axes[0].get_xlabel()
     'lr'
     """
-    _check_path(path)
+    check_path(path)
     drawn = [row for row in rows if row["mean"] is not None]
     if not drawn or not varied:
         raise DataError(
             "no candidate has a score to draw" if varied else "nothing varies, so there is no figure"
         )
     lines = -(-len(varied) // _COLUMNS)
-    figure = _figure(0.6 + 2.7 * lines)
+    figure = new_figure(0.6 + 2.7 * lines)
     panels = figure.subplots(lines, min(_COLUMNS, len(varied)), squeeze=False, sharey=True)
     for axes, name in zip(panels.flat, varied, strict=False):
         _panel(axes, [row.get(name) for row in drawn], drawn, name)
@@ -73,8 +73,8 @@ def sweep_scores(
         line[0].set_ylabel(monitor.replace("_", " "), fontsize=FONT)
     left_out = len(rows) - len(drawn)
     note = f", {left_out} failed" if left_out else ""
-    _plain(figure.suptitle(f"{len(rows)} candidates{note}; best {drawn[0]['mean']:.6g}", fontsize=FONT + 1))
-    return _finish(figure, path)
+    plain(figure.suptitle(f"{len(rows)} candidates{note}; best {drawn[0]['mean']:.6g}", fontsize=FONT + 1))
+    return finish(figure, path)
 
 
 def _panel(axes: Axes, values: list[Any], rows: Sequence[Mapping[str, Any]], name: str) -> None:
@@ -93,7 +93,7 @@ def _panel(axes: Axes, values: list[Any], rows: Sequence[Mapping[str, Any]], nam
     else:
         names = list(dict.fromkeys(_words(v) for v in values))
         x = np.array([names.index(_words(v)) for v in values], dtype=float)
-        axes.set_xticks(range(len(names)), [_short(n, 14) for n in names])
+        axes.set_xticks(range(len(names)), [short(n, 14) for n in names])
         axes.set_xlim(-0.5, len(names) - 0.5)
     axes.errorbar(x, mean, std, fmt="none", ecolor=_SPREAD, elinewidth=0.8, capsize=2.0)
     axes.scatter(x, mean, s=22.0, color=_POINT, alpha=0.7, linewidths=0, zorder=3)
