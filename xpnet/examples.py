@@ -1,4 +1,4 @@
-"""Data on its way to the device: checked once on the host, then gathered batch by batch."""
+"""Data on its way to the device: checked once, where they are, then gathered batch by batch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .backend import Array
 from .data.checks import check_features, check_labels, check_targets, check_trainable_labels, check_weights
 from .data.dataset import Preprocessing
 from .errors import ConfigError, DataError
+from .interchange import astype, dtype_name, follow, is_foreign, kind, namespace, to_host
 from .losses import Loss, get_loss
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ def infer_task(y: Any, loss: Loss | None, width: int) -> str:
     >>> infer_task(np.array([0, 2, 1]), None, 3), infer_task(np.array([0.5, 2.0]), None, 1)
     ('classification', 'regression')
     """
-    y = np.asarray(y)
-    whole = y.dtype.kind in "iub"
+    y = y if is_foreign(y) else np.asarray(y)
+    whole = kind(y) in "iub"
     if loss is None:
         return "classification" if whole and y.ndim == 1 else "regression"
     if not loss.classify:
@@ -106,7 +107,7 @@ def prepare(
     model: MLP, x: Any, y: Any, *, loss: Loss, task: str, sample_weight: Any = None,
     class_weight: Mapping[int, float] | str | None = None, name: str = "", training: bool = True,
 ) -> Examples:  # fmt: skip
-    """Check data for `model` and bring them to its device.
+    """Check data for `model` and bring them to its device; what is there already (see `arrive`) stays.
 
     Parameters
     ----------
@@ -149,9 +150,9 @@ def prepare(
         examples = _with_classes(model, examples, y, loss, width)
     else:
         y = check_targets(y, n, width, unit_interval=task == "multilabel", name=f"{name}y")
-        if loss.link == "exp" and (y < 0).any():
+        if loss.link == "exp" and bool(namespace(y).any(y < 0)):
             raise DataError(
-                f"{name}y has {int((y < 0).sum())} negative values; the Poisson loss needs counts >= 0"
+                f"{name}y has {int((to_host(y) < 0).sum())} negative values; the Poisson loss needs counts >= 0"
             )
         examples = replace(examples, targets=model.be.asarray(_narrowed(y, model.dtype, f"{name}y")))
     weights = example_weights(
@@ -162,9 +163,9 @@ def prepare(
 
 
 def example_weights(
-    y: np.ndarray, n: int, *, task: str, n_classes: int, dtype: str, sample_weight: Any = None,
+    y: Any, n: int, *, task: str, n_classes: int, dtype: str, sample_weight: Any = None,
     class_weight: Mapping[int, float] | str | None = None, name: str = "",
-) -> np.ndarray | None:  # fmt: skip
+) -> Any:  # fmt: skip
     """Return the weight of each example, sample_weight times class_weight, or None where there are none.
 
     Parameters
@@ -189,45 +190,58 @@ def example_weights(
     if class_weight is not None:
         if task != "classification":
             raise ConfigError(f"class_weight needs class labels, but the task is {task}")
-        by_class = _class_weights(class_weight, y, n_classes)
-        weights = by_class if weights is None else weights * by_class
+        by_class = _class_weights(class_weight, to_host(y), n_classes)
+        weights = by_class if weights is None else weights * follow(weights, by_class)
     return None if weights is None else _usable_weights(weights, dtype, name)
 
 
-def _rows(model: MLP, x: Any, recipe: Preprocessing, name: str) -> np.ndarray:
+def _rows(model: MLP, x: Any, recipe: Preprocessing, name: str) -> Any:
     """Check samples and flatten them to (N, I), of a type that loses nothing the model needs."""
     x = check_features(x, n_features=model.sizes[0], name=f"{name}X")
     try:
-        recipe(
-            np.zeros_like(x[:1])
-        )  # the shape of one sample, checked with the message that prediction gives
+        recipe(np.zeros((1, *x.shape[1:])))  # the shape of one sample, checked with the message of prediction
     except DataError as error:
         raise DataError(f"{name}{error}") from None
-    rows = x.reshape(len(x), -1)
-    if rows.dtype.kind == "f" and rows.dtype != model.dtype:
+    rows = namespace(x).reshape(x, (x.shape[0], -1))
+    if kind(rows) == "f" and dtype_name(rows) != model.dtype:
         rows = _narrowed(rows, model.dtype, f"{name}X")
-    elif rows.dtype.kind == "b":
-        rows = rows.astype(np.uint8)
-    return np.ascontiguousarray(rows)
+    elif kind(rows) == "b":
+        rows = astype(rows, "uint8")
+    return _in_a_row(model, rows)
 
 
-def _usable_weights(weights: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    if not weights.any():
-        raise DataError(f"every {name}sample_weight times its class_weight is zero; nothing would be learned")
+def _in_a_row(model: MLP, rows: Any) -> Any:
+    """Rows that lie in memory one after the other, as `Backend.gather` reads them quickly."""
+    if not is_foreign(rows):
+        return np.ascontiguousarray(rows)
+    flags = getattr(rows, "flags", None)  # libraries without do not ask for it
+    if flags is None or flags.c_contiguous:
+        return rows
+    copy = model.be.empty(rows.shape, dtype_name(rows))
+    copy[...] = rows
+    return copy
+
+
+def _usable_weights(weights: Any, dtype: str, name: str) -> Any:
     positive = weights[weights > 0.0]
+    if positive.shape[0] == 0:
+        raise DataError(f"every {name}sample_weight times its class_weight is zero; nothing would be learned")
+    xp = namespace(positive)
+    least, most = float(xp.min(positive)), float(xp.max(positive))
     # sums and shares of weights within these limits are exact enough in float32
-    if positive.min() < 1e-20 or positive.max() > 1e20:
+    if least < 1e-20 or most > 1e20:
         raise DataError(
-            f"{name}sample_weight ranges from {positive.min():.3g} to {positive.max():.3g}; "
+            f"{name}sample_weight ranges from {least:.3g} to {most:.3g}; "
             "only ratios count, so scale the weights to about 1"
         )
-    return weights.astype(dtype)
+    return astype(weights, dtype)
 
 
-def _narrowed(x: np.ndarray, dtype: str, name: str) -> np.ndarray:
+def _narrowed(x: Any, dtype: str, name: str) -> Any:
     with np.errstate(over="ignore"):
-        narrow = x.astype(dtype)
-    if not np.isfinite(narrow).all():
+        narrow = astype(x, dtype)
+    xp = namespace(narrow)
+    if not bool(xp.all(xp.isfinite(narrow))):
         raise DataError(f"{name} holds values too large for {dtype}; scale them down, or use dtype='float64'")
     return narrow
 
@@ -236,7 +250,7 @@ def _factor(model: MLP, value: float | np.ndarray) -> Any:
     return value if isinstance(value, float) else model.be.asarray(value, model.dtype)
 
 
-def _with_classes(model: MLP, examples: Examples, y: np.ndarray, loss: Loss, width: int) -> Examples:
+def _with_classes(model: MLP, examples: Examples, y: Any, loss: Loss, width: int) -> Examples:
     if width > 1 and y.ndim == 1:
         return replace(examples, labels=model.be.asarray(y, "int64"))
     t = y if y.ndim == 2 else y[:, None]

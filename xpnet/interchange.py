@@ -1,19 +1,31 @@
 """Arrays of other libraries on their way in, and answers on their way back.
 
-Whoever takes samples calls `to_host`, and gives its answer to `follow`: what came as a PyTorch, CuPy or any other
-Array-API array is answered in the same library, on the same device. On the CPU nothing is copied either way (DLPack).
-NumPy arrays, lists, data frames and sparse matrices of SciPy pass as they are.
+Whoever takes samples calls `arrive`, and gives its answer to `follow`: what came as a PyTorch, CuPy or any other
+Array-API array is answered in the same library, on the same device. Arrays in the host's memory are NumPy's from then
+on, which share it (DLPack); arrays in the memory of the network's device stay there, in the library of its back end.
+So behind `arrive` an array is NumPy's or lies on that device, and `namespace` has the functions for either. NumPy
+arrays, lists, data frames and sparse matrices of SciPy pass as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from .backend import Backend
 from .errors import DataError
 
-_CUDA = (2, 13)  # kDLCUDA and kDLCUDAManaged of DLPack
+_KINDS = {
+    "b": "bool",
+    "u": "unsigned integer",
+    "i": "signed integer",
+    "f": "real floating",
+    "c": "complex floating",
+}
+_HOST, _CUDA = (1, 3), (2, 13)  # of DLPack: kDLCPU, kDLCUDAHost; kDLCUDA, kDLCUDAManaged
 
 
 def is_foreign(x: Any) -> bool:
@@ -57,8 +69,7 @@ def to_host(x: Any, name: str = "X") -> Any:
         return x
     from array_api_compat import to_device
 
-    if getattr(x, "requires_grad", False):
-        x = x.detach()
+    x = _detached(x)
     try:
         return np.from_dlpack(x)
     except Exception as first:  # each library refuses in its own way
@@ -66,13 +77,68 @@ def to_host(x: Any, name: str = "X") -> Any:
             there = to_device(x, "cpu")
             return there if isinstance(there, np.ndarray) else np.from_dlpack(there)
         except Exception:
-            raise DataError(
-                f"{name} is {_called(x)} of {x.dtype} that NumPy cannot take over ({first}); "
-                "convert it to dense float32 or float64 first"
-            ) from first
+            raise _not_taken(x, name, "NumPy", first) from first
 
 
-def follow(x: Any, answer: np.ndarray) -> Any:
+def arrive(x: Any, be: Backend, name: str = "X") -> Any:
+    """Return `x` where the back end `be` takes it without a copy: as it lies on its device, else on the host.
+
+    Parameters
+    ----------
+    x : object
+        What is no array of another library passes.
+    be : Backend
+    name : str
+        What a message calls it.
+
+    Returns
+    -------
+    object
+        An array of the library of `be` that shares the memory of `x`, where that is of its device; else what
+        `to_host` returns.
+
+    Raises
+    ------
+    DataError
+        The library that takes it over has no such type.
+
+    Examples
+    --------
+    >>> import array_api_strict as xp
+    >>> from xpnet import get_backend
+    >>> from xpnet.backend.reference import ReferenceBackend
+    >>> gpu = xp.Device("device1")
+    >>> x = xp.asarray([1.0, 2.0], device=gpu)
+    >>> arrive(x, ReferenceBackend(xp, gpu)) is x, arrive(x, get_backend("cpu"))
+    (True, array([1., 2.]))
+    """
+    if not is_foreign(x):
+        return x
+    if not in_host_memory(x):
+        own = be.empty((0,), "float32")
+        if is_foreign(own) and _library(own) == _library(x) and _device(own) == _device(x):
+            return _detached(x)
+        if device_name(own) == device_name(x) != "cpu":  # two libraries on one CUDA device
+            try:
+                return be.xp.from_dlpack(_detached(x))
+            except Exception as error:
+                raise _not_taken(x, name, _library(own), error) from error
+    return to_host(x, name)
+
+
+def in_place(x: Any, name: str = "X") -> Any:
+    """Return `x` to compute with where it is: as a NumPy array in the host's memory, elsewhere itself.
+
+    Examples
+    --------
+    >>> import array_api_strict as xp
+    >>> in_place(xp.ones(2)), in_place(xp.ones(2, device=xp.Device("device1")))
+    (array([1., 1.]), Array([1., 1.], dtype=array_api_strict.float64, device=array_api_strict.Device('device1')))
+    """
+    return _detached(x) if is_foreign(x) and not in_host_memory(x) else to_host(x, name)
+
+
+def follow(x: Any, answer: Any) -> Any:
     """Return `answer` in the library and on the device of `x`.
 
     Text, which no other library holds, stays in NumPy.
@@ -83,11 +149,58 @@ def follow(x: Any, answer: np.ndarray) -> Any:
     >>> follow(xp.asarray([1.0]), np.array([2.0]))
     Array([2.], dtype=array_api_strict.float64)
     """
-    if not is_foreign(x) or answer.dtype.kind not in "biufc":
-        return answer
-    from array_api_compat import array_namespace, device
+    if not is_foreign(x):
+        return to_host(answer, "the answer")
+    from array_api_compat import device
 
-    return array_namespace(x).asarray(answer, device=device(x))
+    if is_foreign(answer):
+        if _library(answer) == _library(x) and _device(answer) == _device(x):
+            return answer
+        if device_name(answer) == device_name(x) != "cpu":
+            return namespace(x).from_dlpack(answer)
+        answer = to_host(answer, "the answer")
+    if answer.dtype.kind not in "biufc":
+        return answer
+    return namespace(x).asarray(answer, device=device(x))
+
+
+def place(x: Any) -> str | Backend:
+    """Return the device to compute on where that is to be where `x` is.
+
+    "cpu" or "cuda:N" by name; for a device of another kind a back end of the array's own library. Where that cannot
+    be (arrays that are never written to, or no float64), it is "cpu", too.
+
+    Examples
+    --------
+    >>> import array_api_strict as xp
+    >>> place(np.zeros(2)), place(xp.zeros(2, device=xp.Device("device1")))
+    ('cpu', <ReferenceBackend array_api_strict on array_api_strict.Device('device1')>)
+    """
+    if not is_foreign(x) or in_host_memory(x):
+        return "cpu"
+    if (name := device_name(x)) != "cpu":
+        return name
+    from array_api_compat import device, is_jax_array
+
+    xp, where = namespace(x), device(x)
+    known = xp.__array_namespace_info__().dtypes(device=where, kind="real floating")
+    return "cpu" if is_jax_array(x) or "float64" not in known else _back_end_on(xp, where)
+
+
+@lru_cache(maxsize=16)
+def _back_end_on(xp: Any, device: Any) -> Backend:
+    from .backend.reference import ReferenceBackend
+
+    return ReferenceBackend(xp, device)
+
+
+def in_host_memory(x: Any) -> bool:
+    """Say whether NumPy can share the memory of an array.
+
+    Devices that array_api_strict only pretends to have are none of the host's.
+    """
+    kind, _ = x.__dlpack_device__()
+    return int(kind) in _HOST and ("cpu" in _device(x).lower() or _library(x) != "array_api_strict")
 
 
 def device_name(x: Any) -> str:
@@ -96,6 +209,70 @@ def device_name(x: Any) -> str:
         return "cpu"
     kind, index = x.__dlpack_device__()
     return f"cuda:{index}" if int(kind) in _CUDA else "cpu"
+
+
+# --- what array libraries call differently --------------------------------------------------------
+def namespace(x: Any) -> Any:
+    """Return the Array-API functions for `x`; NumPy's where it is no array of another library."""
+    if not is_foreign(x):
+        return np
+    from array_api_compat import array_namespace
+
+    return array_namespace(x)
+
+
+def kind(x: Any) -> str:
+    """Return NumPy's letter for the type of an array: b, u, i, f or c; "V" for what is no number.
+
+    Examples
+    --------
+    >>> import array_api_strict as xp
+    >>> kind(xp.asarray([1.0])), kind(np.zeros(2, np.uint8))
+    ('f', 'u')
+    """
+    if not is_foreign(x):
+        return str(x.dtype.kind)
+    xp = namespace(x)
+    return next((letter for letter, name in _KINDS.items() if xp.isdtype(x.dtype, name)), "V")
+
+
+def dtype_name(x: Any) -> str:
+    """Return the name of the type of an array, such as "float32"."""
+    return str(x.dtype).rpartition(".")[2]
+
+
+def astype(x: Any, dtype: str) -> Any:
+    """Return a copy of an array in a type given by name."""
+    if not is_foreign(x):
+        return x.astype(dtype)
+    xp = namespace(x)
+    return xp.astype(x, getattr(xp, dtype))
+
+
+def empty_beside(x: Any, shape: Sequence[int], dtype: str) -> Any:
+    """Return an uninitialised array where `x` is, in a type given by name; its rows lie one after the other."""
+    if not is_foreign(x):
+        return np.empty(tuple(shape), dtype)
+    from array_api_compat import device
+
+    xp = namespace(x)
+    return xp.empty(tuple(shape), dtype=getattr(xp, dtype), device=device(x))
+
+
+def take_rows(x: Any, rows: Any) -> Any:
+    """Return the rows of an array, or of a sparse matrix, by their positions (B,)."""
+    return namespace(x).take(x, follow(x, rows), axis=0) if is_foreign(x) else x[to_host(rows)]
+
+
+def _detached(x: Any) -> Any:
+    return x.detach() if getattr(x, "requires_grad", False) else x
+
+
+def _not_taken(x: Any, name: str, library: str, error: Exception) -> DataError:
+    return DataError(
+        f"{name} is {_called(x)} of {x.dtype} that {library} cannot take over ({error}); "
+        "convert it to dense float32 or float64 first"
+    )
 
 
 def check_together(**arrays: Any) -> None:

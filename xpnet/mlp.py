@@ -15,7 +15,7 @@ from .backend import Array, Backend, get_backend
 from .data.dataset import Preprocessing
 from .errors import ConfigError, DataError, FileFormatError
 from .init import draw
-from .interchange import follow, to_host
+from .interchange import arrive, astype, dtype_name, follow, is_foreign, kind, namespace
 from .layers import Context, Dense, Dropout, InputNoise, Layer, hidden_layer
 from .losses import Loss, get_loss
 from .params import ParameterLayout, ParamSpec
@@ -282,19 +282,23 @@ class MLP:
         for i in range(len(self.layers) - 1, first - 1, -1):
             dy = self.layers[i].backward(dy, contexts[i], need_dx=i > first)
 
-    def rows(self, x: Any) -> np.ndarray:
-        """Check samples and bring them to rows (B, I) of numbers in the model's dtype, on the host."""
-        x = to_host(x)
+    def rows(self, x: Any) -> Any:
+        """Check samples and bring them to rows (B, I) of numbers in the model's dtype.
+
+        Samples on the model's device stay there (`xpnet.interchange.arrive`); all others become NumPy arrays.
+        """
+        x = arrive(x, self.be)
+        x = x if is_foreign(x) else np.asarray(x)
         if self.preprocessing is not None:
-            x = self.preprocessing(np.asarray(x), self.dtype)
-        x = np.asarray(x)
-        if x.ndim != 2 or x.shape[1] != self.sizes[0]:
+            x = self.preprocessing(x, self.dtype)
+        shape = tuple(x.shape)
+        if len(shape) != 2 or shape[1] != self.sizes[0]:
             raise DataError(
-                f"expected samples of {self.sizes[0]} numbers, shape (B, {self.sizes[0]}), found shape {x.shape}"
+                f"expected samples of {self.sizes[0]} numbers, shape (B, {self.sizes[0]}), found shape {shape}"
             )
-        if x.dtype.kind not in "fiub":
+        if kind(x) not in "fiub":
             raise DataError(f"expected samples of real numbers, found dtype {x.dtype}")
-        return x.astype(self.dtype, copy=False)
+        return x if dtype_name(x) == self.dtype else astype(x, self.dtype)
 
     def outputs(self, x: Any) -> Any:
         """Return what the last layer gives for samples x (B, ...), as (B, O) or (M, B, O).
@@ -304,16 +308,20 @@ class MLP:
         """
         return follow(x, self._outputs(x))
 
-    def _outputs(self, x: Any) -> np.ndarray:
+    def _outputs(self, x: Any) -> Any:
         rows = self.rows(x)
-        result = np.empty((*self.lead, len(rows), self.sizes[-1]), self.dtype)
-        for start in range(0, len(rows), _CHUNK):
-            chunk = rows[start : start + _CHUNK]
-            if len(chunk) not in self._inference:
+        there, n = is_foreign(rows), rows.shape[0]
+        empty = self.be.empty if there else np.empty
+        result = empty((*self.lead, n, self.sizes[-1]), self.dtype)
+        for start in range(0, n, _CHUNK):
+            chunk = rows[start : min(start + _CHUNK, n), :]
+            size = chunk.shape[0]
+            if size not in self._inference:
                 if len(self._inference) >= 4:  # full chunks, a rest, single samples
                     self._inference.clear()
-                self._inference[len(chunk)] = _Inference(self, len(chunk))
-            result[..., start : start + len(chunk), :] = self._inference[len(chunk)](chunk)
+                self._inference[size] = _Inference(self, size)
+            h = self._inference[size](chunk)
+            result[..., start : start + size, :] = h if there else self.be.to_numpy(h)
         return result
 
     def activations(self, x: Any) -> list[Any]:
@@ -342,15 +350,16 @@ class MLP:
         """
         rows = self.rows(x)
         h = self.be.asarray(rows, self.dtype)
-        contexts = self.contexts(len(rows), Workspace(self.be, self.dtype).array, train=False)
-        result: list[np.ndarray] = []
+        contexts = self.contexts(rows.shape[0], Workspace(self.be, self.dtype).array, train=False)
+        result: list[Any] = []
         for layer, c in zip(self.layers, contexts, strict=True):
             h = layer.forward(h, c)
             # a layer of `sizes` begins with a product; slopes (PReLU) and dropout behind it belong to it
             if any(s.name == "weight" for s in layer.specs()):
-                result.append(np.empty(0))
+                result.append(None)
             if result:
-                result[-1] = np.array(self.be.to_numpy(h))
+                there = is_foreign(rows)
+                result[-1] = namespace(h).asarray(h, copy=True) if there else np.array(self.be.to_numpy(h))
         return [follow(x, layer) for layer in result]
 
     def predict_proba(self, x: Any) -> Any:
@@ -372,16 +381,19 @@ class MLP:
             )
         return follow(x, self._probabilities(self._outputs(x), loss))
 
-    def _probabilities(self, h: np.ndarray, loss: Loss) -> np.ndarray:
+    def _probabilities(self, h: Any, loss: Loss) -> Any:
+        xp = namespace(h)
         if loss.link == "softmax":
-            return get_backend("cpu").softmax(h, out=h)
-        p = _sigmoid(np, h) if loss.link == "sigmoid" else np.clip(h, 0.0, 1.0)
+            return (self.be if is_foreign(h) else get_backend("cpu")).softmax(h, out=h)
+        p = _sigmoid(xp, h) if loss.link == "sigmoid" else xp.clip(h, 0.0, 1.0)
         if self.task == "multilabel":
             return p
         if p.shape[-1] == 1:
-            return np.concatenate([1.0 - p, p], axis=-1)
-        total = p.sum(axis=-1, keepdims=True)
-        return np.divide(p, total, out=np.full_like(p, 1.0 / p.shape[-1]), where=total > 0.0)
+            return xp.concat([1.0 - p, p], axis=-1)
+        total = xp.sum(p, axis=-1, keepdims=True)
+        some = total > 0.0
+        share = p / xp.where(some, total, xp.ones_like(total))
+        return xp.where(some, share, xp.full_like(share, 1.0 / p.shape[-1]))
 
     def predict(self, x: Any) -> Any:
         """Return class indices (B,) int64, labels (B, O) for multi-label, or predicted values (B, O).
@@ -391,14 +403,15 @@ class MLP:
         self._need_task()
         return follow(x, self._predictions(self._outputs(x), self._loss()))
 
-    def _predictions(self, h: np.ndarray, loss: Loss) -> np.ndarray:
+    def _predictions(self, h: Any, loss: Loss) -> Any:
+        xp = namespace(h)
         if self.task == "regression":
-            return np.exp(h) if loss.link == "exp" else h
+            return xp.exp(h) if loss.link == "exp" else h
         if self.task == "multilabel":
-            return (h > loss.threshold).astype(np.int64)
+            return astype(h > loss.threshold, "int64")
         if h.shape[-1] == 1:
-            return (h[..., 0] > loss.threshold).astype(np.int64)
-        return h.argmax(axis=-1)
+            return astype(h[..., 0] > loss.threshold, "int64")
+        return xp.argmax(h, axis=-1)
 
     def _loss(self) -> Loss:
         if self._known_loss is None or self._known_loss[0] != self.loss:
@@ -465,13 +478,14 @@ class _Inference:
         self._run = run
         self._replay: Callable[[], None] | None = None
 
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
+    def __call__(self, rows: Any) -> Array:
+        """The outputs of rows (B, I), in a buffer that the next call overwrites."""
         self._x[...] = self._be.asarray(rows)
         if self._replay is None:
             self._replay = self._be.repeated(self._run)
         else:
             self._replay()
-        return self._be.to_numpy(self._h)
+        return self._h
 
 
 def load(path: str | PathLike[str], *, device: str | Backend | Any = "cpu") -> MLP:

@@ -15,6 +15,7 @@ import numpy as np
 
 from .errors import FileFormatError
 from .examples import RowSource
+from .interchange import is_foreign, to_host
 from .judge import host_views
 from .schedules import Schedule
 
@@ -27,7 +28,8 @@ _WORDS = {"validation": "validation data", "sample_weight": "sample_weight (time
 
 
 def fingerprint(x: Any, *more: Any) -> dict[str, Any]:
-    """Enough to notice that a run is resumed on other data: one CRC over `x` and what belongs to it."""
+    """Enough to notice that a run is resumed on other data: one CRC over `x` and what belongs to it, on the host."""
+    x, more = to_host(x), tuple(to_host(part) for part in more)
     if isinstance(x, RowSource):
         dtype, crc = "rows", x.checksum() & 0xFFFFFFFF
     else:
@@ -39,6 +41,22 @@ def fingerprint(x: Any, *more: Any) -> dict[str, Any]:
     return {"shape": list(x.shape), "dtype": dtype, "crc32": crc}
 
 
+class Fingerprint:
+    """`fingerprint` of a data set; where it lies on a device, it comes to the host when first asked for."""
+
+    def __init__(self, *parts: Any):
+        self._parts: tuple[Any, ...] = parts
+        self._known: dict[str, Any] | None = None
+        if not any(is_foreign(part) for part in parts):
+            self()
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the fingerprint."""
+        if self._known is None:
+            self._known, self._parts = fingerprint(*self._parts), ()
+        return self._known
+
+
 def _settings(trainer: Trainer) -> dict[str, Any]:
     """What decides, beside the counters, how a run goes on; not the number of epochs, so that it may grow."""
     model, step, examples = trainer.model, trainer.step, trainer.step.examples
@@ -47,7 +65,8 @@ def _settings(trainer: Trainer) -> dict[str, Any]:
     settings = {
         "architecture": model.architecture, "dtype": model.dtype, "n_models": model.n_models,
         "seeds": list(model.seeds), "loss": trainer.loss.name, "task": trainer.task,
-        "data": trainer.fingerprint, "validation": trainer.validation_fingerprint, "sample_weight": weights,
+        "data": trainer.fingerprint(), "sample_weight": weights,
+        "validation": trainer.validation_fingerprint and trainer.validation_fingerprint(),
         "batch_size": trainer.batch_size, "shuffle": trainer.shuffle, "seed": trainer.seed,
         "optimizer": {"name": trainer.optimizer.name, **asdict(trainer.optimizer)},
         "schedule": {"name": _name(trainer.schedule), **asdict(trainer.schedule)},

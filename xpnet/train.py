@@ -20,7 +20,7 @@ from .backend import Backend
 from .callbacks import Callback, EpochTable, LayerStatistics
 from .errors import ConfigError, DataError, DeviceError, DivergedError, OutOfMemoryError, XpnetError
 from .examples import TASKS, default_loss, infer_task, prepare
-from .interchange import to_host
+from .interchange import arrive
 from .judge import Judge
 from .losses import Loss, get_loss
 from .memory import free_memory, size
@@ -124,10 +124,12 @@ class Trainer:
         restore_best: bool = True, callbacks: Sequence[Callback] = (), statistics: bool = False,
         verbose: bool = False, threads: int | None = None,
     ):  # fmt: skip
-        x, y = _pair("data", data)
+        x, y = _pair("data", data, model.be)
         if isinstance(validation, (tuple, list)):
-            validation = tuple(to_host(part, f"part {i} of validation") for i, part in enumerate(validation))
-        sample_weight = to_host(sample_weight, "sample_weight")
+            validation = tuple(
+                arrive(part, model.be, f"part {i} of validation") for i, part in enumerate(validation)
+            )
+        sample_weight = arrive(sample_weight, model.be, "sample_weight")
         self.model = model
         chosen = None if loss is None else get_loss(loss)
         if task is not None and task not in TASKS:
@@ -157,7 +159,7 @@ class Trainer:
             model, x, y, loss=self.loss, task=self.task, sample_weight=sample_weight,
             class_weight=class_weight,
         )  # fmt: skip
-        self.fingerprint = resume.fingerprint(x, y)
+        self.fingerprint = resume.Fingerprint(x, y)
         model.task, model.loss = self.task, self.loss.name
         self.step = TrainingStep(model, self.loss, examples, self.optimizer, regularization, targets)
         self._validation: Pass | None = None
@@ -165,7 +167,7 @@ class Trainer:
             weighted = isinstance(validation, (tuple, list)) and len(validation) == 3
             held_out = prepare(
                 model,
-                *_pair("validation", validation[:2] if weighted else validation),
+                *_pair("validation", validation[:2] if weighted else validation, model.be),
                 loss=self.loss,
                 task=self.task,
                 sample_weight=validation[2] if weighted else None,
@@ -173,7 +175,7 @@ class Trainer:
                 training=False,
             )
             self._validation = Pass(model, self.loss, held_out)
-        self.validation_fingerprint = None if validation is None else resume.fingerprint(*validation)
+        self.validation_fingerprint = None if validation is None else resume.Fingerprint(*validation)
         self.monitor = check_monitor(monitor, self.task, validated=self._validation is not None)
         self.callbacks: list[Callback] = [*callbacks]
         if statistics:
@@ -645,10 +647,10 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
     loss = get_loss(model.loss)
     examples = prepare(
         model,
-        *_pair("data", data),
+        *_pair("data", data, model.be),
         loss=loss,
         task=model.task,
-        sample_weight=to_host(sample_weight, "sample_weight"),
+        sample_weight=arrive(sample_weight, model.be, "sample_weight"),
         training=False,
     )
     with np.errstate(over="ignore", invalid="ignore"):
@@ -657,7 +659,7 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
     return {"loss": result["test_loss"], "accuracy": result["test_accuracy"]}
 
 
-def _pair(name: str, data: Any) -> tuple[Any, Any]:
+def _pair(name: str, data: Any, be: Backend) -> tuple[Any, Any]:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise DataError(f"{name} must be a pair (X, y), found {type(data).__name__}")
-    return to_host(data[0], f"X of {name}"), to_host(data[1], f"y of {name}")
+    return arrive(data[0], be, f"X of {name}"), arrive(data[1], be, f"y of {name}")

@@ -7,24 +7,29 @@ from typing import Any
 import numpy as np
 
 from xpnet.errors import DataError
+from xpnet.interchange import astype, dtype_name, is_foreign, kind, namespace
 
 
-def check_finite(x: np.ndarray, name: str) -> None:
-    """Raise a DataError that counts the NaN and infinite values of `x` and names the first."""
-    if x.dtype.kind != "f":
-        return
+def is_finite(x: Any) -> bool:
+    """Say whether every number of an array is finite."""
+    xp = namespace(x)
     # One sum is several times cheaper than a mask, and every NaN or infinity makes it non-finite.
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(x.sum(dtype=np.float64)):
-            return
-    bad = ~np.isfinite(x)
-    if not bad.any():
+        return bool(xp.isfinite(xp.sum(x, dtype=xp.float64))) or bool(xp.all(xp.isfinite(x)))
+
+
+def check_finite(x: Any, name: str) -> None:
+    """Raise a DataError that counts the NaN and infinite values of `x` and names the first."""
+    if kind(x) != "f" or is_finite(x):
         return
-    at = tuple(int(i) for i in np.argwhere(bad)[0])
+    xp = namespace(x)
+    bad = astype(~xp.isfinite(x), "uint8")
+    at = tuple(int(i) for i in np.unravel_index(int(xp.argmax(xp.reshape(bad, (-1,)))), x.shape))
     where = f"index {at[0]}" if x.ndim == 1 else f"row {at[0]}, column {', '.join(map(str, at[1:]))}"
-    nans = int(np.isnan(x).sum())
+    nans = int(xp.sum(astype(xp.isnan(x), "int64")))
+    infinite = int(xp.sum(astype(bad, "int64"))) - nans
     raise DataError(
-        f"{name} has {nans} NaN and {int(bad.sum()) - nans} infinite values, the first ({x[at]}) at "
+        f"{name} has {nans} NaN and {infinite} infinite values, the first ({float(x[at])}) at "
         f"{where}; remove or fill them first"
     )
 
@@ -48,19 +53,19 @@ def whole_numbers(y: np.ndarray, name: str) -> np.ndarray:
     return y.astype(np.int64)
 
 
-def check_length(y: np.ndarray, n: int, name: str) -> None:
+def check_length(y: Any, n: int, name: str) -> None:
     """Raise a DataError unless `y` has one row for each of `n` samples."""
     found = y.shape[0] if y.ndim else 0
     if y.ndim == 0 or found != n:
         raise DataError(
-            f"{name} has {found} rows (shape {y.shape}) but there are {n} samples; expected one row each"
+            f"{name} has {found} rows (shape {tuple(y.shape)}) but there are {n} samples; expected one row each"
         )
 
 
-def as_real(x: Any, name: str) -> np.ndarray:
-    """Return `x` as an array of a real type, or raise a DataError."""
-    x = rectangular(x, name)
-    if x.dtype.kind not in "buif":
+def as_real(x: Any, name: str) -> Any:
+    """Return `x` as an array of a real type, or raise a DataError; one of another library stays where it is."""
+    x = x if is_foreign(x) else rectangular(x, name)
+    if kind(x) not in "buif":
         raise DataError(
             f"{name} has type {x.dtype}, expected real numbers (bool, integer or floating); "
             f"convert it first, for example with .astype('float32')"
@@ -78,6 +83,6 @@ def rectangular(x: Any, name: str) -> np.ndarray:
         raise DataError(f"{name} is not a rectangular host array: {error}") from error
 
 
-def as_floating(y: np.ndarray) -> np.ndarray:
+def as_floating(y: Any) -> Any:
     """Return `y` as it is where it is float32 or float64, else as float64."""
-    return y if y.dtype in (np.float32, np.float64) else y.astype(np.float64)
+    return y if dtype_name(y) in ("float32", "float64") else astype(y, "float64")

@@ -1,22 +1,25 @@
-"""Checks made once, on the host, when data enter; nothing is checked again inside a training step.
+"""Checks made once, when data enter; nothing is checked again inside a training step.
 
-Each message says what was found, what was expected and what to do.
+Arrays of another library are checked on their device, and stay there (see `xpnet.interchange.arrive`). Each message
+says what was found, what was expected and what to do.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from xpnet.data.arrays import as_floating, as_real, check_finite, check_length, rectangular, whole_numbers
 from xpnet.errors import DataError
+from xpnet.interchange import astype, is_foreign, kind, namespace, to_host
 
 # Rows of soft labels must sum to one; float16 probabilities of many classes are off by about this much.
 _ROW_SUM_TOLERANCE = 1e-3
 
 
-def check_features(x: Any, *, n_features: int | None = None, name: str = "X") -> np.ndarray:
+def check_features(x: Any, *, n_features: int | None = None, name: str = "X") -> Any:
     """Check that `x` is a batch of real, finite numbers.
 
     Parameters
@@ -30,7 +33,7 @@ def check_features(x: Any, *, n_features: int | None = None, name: str = "X") ->
 
     Returns
     -------
-    numpy.ndarray
+    numpy.ndarray, or an array of another library
         `x` itself where it was an array; the type is left as it was.
 
     Raises
@@ -47,19 +50,20 @@ def check_features(x: Any, *, n_features: int | None = None, name: str = "X") ->
     x = as_real(x, name)
     if x.ndim < 2:
         raise DataError(
-            f"{name} has shape {x.shape}, expected one row per sample: use .reshape(1, -1) for a "
+            f"{name} has shape {tuple(x.shape)}, expected one row per sample: use .reshape(1, -1) for a "
             "single sample, .reshape(-1, 1) for a single feature"
         )
-    if x.size == 0:
-        raise DataError(f"{name} is empty (shape {x.shape}), expected at least one sample and one feature")
-    width = x.size // x.shape[0]
+    shape = tuple(x.shape)
+    if 0 in shape:
+        raise DataError(f"{name} is empty (shape {shape}), expected at least one sample and one feature")
+    width = math.prod(shape[1:])
     if n_features is not None and width != n_features:
-        raise DataError(f"{name} has {width} features per sample (shape {x.shape}), expected {n_features}")
+        raise DataError(f"{name} has {width} features per sample (shape {shape}), expected {n_features}")
     check_finite(x, name)
     return x
 
 
-def check_labels(y: Any, n: int, *, n_classes: int | None = None, name: str = "y") -> np.ndarray:
+def check_labels(y: Any, n: int, *, n_classes: int | None = None, name: str = "y") -> Any:
     """Check class labels: indices, or one row of class probabilities per sample.
 
     Parameters
@@ -76,8 +80,9 @@ def check_labels(y: Any, n: int, *, n_classes: int | None = None, name: str = "y
 
     Returns
     -------
-    numpy.ndarray
-        int64 (B,) for indices; floating (B, C) for probabilities (float32 kept, else float64).
+    numpy.ndarray, or an array of another library
+        int64 (B,) for indices; floating (B, C) for probabilities (float32 kept, else float64). Labels on a device that
+        are not plainly indices come to the host.
 
     Raises
     ------
@@ -89,6 +94,10 @@ def check_labels(y: Any, n: int, *, n_classes: int | None = None, name: str = "y
     >>> check_labels([0.0, 2.0, 1.0], 3, n_classes=3)
     array([0, 2, 1])
     """
+    if is_foreign(y):
+        if _are_indices(y, n, n_classes):
+            return astype(y, "int64")
+        y = to_host(y, name)  # something to name, or to convert
     y = np.asarray(y) if isinstance(y, np.ndarray) else rectangular(y, name)
     if y.dtype.kind in "SUO" or y.dtype.kind == "T":
         raise DataError(
@@ -113,12 +122,19 @@ def check_labels(y: Any, n: int, *, n_classes: int | None = None, name: str = "y
     return indices.astype(np.int64, copy=False)
 
 
-def check_trainable_labels(y: np.ndarray) -> None:
+def _are_indices(y: Any, n: int, n_classes: int | None) -> bool:
+    if y.ndim != 1 or y.shape[0] != n or n == 0 or kind(y) not in "ui":
+        return False
+    xp = namespace(y)
+    return int(xp.min(y)) >= 0 and (n_classes is None or int(xp.max(y)) < n_classes)
+
+
+def check_trainable_labels(y: Any) -> None:
     """Refuse labels that a classifier cannot learn from: none at all, or one class only.
 
     Parameters
     ----------
-    y : numpy.ndarray, shape (B,) or (B, C)
+    y : array, shape (B,) or (B, C)
         What `check_labels` returned.
 
     Raises
@@ -132,18 +148,18 @@ def check_trainable_labels(y: np.ndarray) -> None:
     Traceback (most recent call last):
     xpnet.errors.DataError: training needs at least two classes, but every label is class 1 (2 samples)
     """
-    if len(y) == 0:
+    n, xp = y.shape[0], namespace(y)
+    if n == 0:
         raise DataError("training needs at least two classes, but there are no labels")
     soft = y.ndim == 2
-    first = y[0].argmax() if soft else y[0]
-    certain = bool((y[:, first] == 1).all()) if soft else bool((y == first).all())
-    if certain:
+    first = int(xp.argmax(y[0, :]) if soft else y[0])
+    if bool(xp.all(y[:, first] == 1)) if soft else bool(xp.all(y == first)):
         raise DataError(
-            f"training needs at least two classes, but every label is class {first} ({len(y)} samples)"
+            f"training needs at least two classes, but every label is class {first} ({n} samples)"
         )
 
 
-def check_targets(y: Any, n: int, width: int, *, unit_interval: bool = False, name: str = "y") -> np.ndarray:
+def check_targets(y: Any, n: int, width: int, *, unit_interval: bool = False, name: str = "y") -> Any:
     """Check real-valued targets for regression or, with `unit_interval`, multi-label training.
 
     Parameters
@@ -159,7 +175,7 @@ def check_targets(y: Any, n: int, width: int, *, unit_interval: bool = False, na
 
     Returns
     -------
-    numpy.ndarray, shape (B, O)
+    numpy.ndarray or an array of another library, shape (B, O)
         float32 kept, else float64.
 
     Raises
@@ -178,9 +194,10 @@ def check_targets(y: Any, n: int, width: int, *, unit_interval: bool = False, na
     if y.ndim == 1:
         y = y[:, None]
     if y.ndim != 2 or y.shape[1] != width:
-        raise DataError(f"{name} has shape {y.shape}, expected ({n}, {width}): one column per output")
+        raise DataError(f"{name} has shape {tuple(y.shape)}, expected ({n}, {width}): one column per output")
     check_finite(y, name)
-    if unit_interval and ((y < 0) | (y > 1)).any():
+    if unit_interval and kind(y) != "b" and bool(namespace(y).any((y < 0) | (y > 1))):
+        y = to_host(y, name)
         row, column = (int(i) for i in np.argwhere((y < 0) | (y > 1))[0])
         raise DataError(
             f"{name}[{row}, {column}] is {y[row, column]}, expected a value in 0..1 for multi-label training"
@@ -188,7 +205,7 @@ def check_targets(y: Any, n: int, width: int, *, unit_interval: bool = False, na
     return as_floating(y)
 
 
-def check_weights(w: Any, n: int, *, name: str = "sample_weight") -> np.ndarray:
+def check_weights(w: Any, n: int, *, name: str = "sample_weight") -> Any:
     """Check per-sample weights.
 
     Parameters
@@ -202,7 +219,7 @@ def check_weights(w: Any, n: int, *, name: str = "sample_weight") -> np.ndarray:
 
     Returns
     -------
-    numpy.ndarray, shape (B,)
+    numpy.ndarray or an array of another library, shape (B,)
         float32 kept, else float64.
 
     Raises
@@ -218,12 +235,14 @@ def check_weights(w: Any, n: int, *, name: str = "sample_weight") -> np.ndarray:
     w = as_real(w, name)
     check_length(w, n, name)
     if w.ndim != 1:
-        raise DataError(f"{name} has shape {w.shape}, expected ({n},): one weight per sample")
+        raise DataError(f"{name} has shape {tuple(w.shape)}, expected ({n},): one weight per sample")
     check_finite(w, name)
-    if (w < 0).any():
+    xp = namespace(w)
+    if kind(w) in "if" and bool(xp.any(w < 0)):
+        w = to_host(w, name)
         at = int(np.flatnonzero(w < 0)[0])
         raise DataError(f"{name}[{at}] is {w[at]}, expected a weight of zero or more")
-    if not w.any():
+    if not bool(xp.any(astype(w, "bool"))):
         raise DataError(
             f"{name} is all zero ({n} samples), so nothing would be learned; give some a positive weight"
         )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.errors import DataError, FileFormatError
+from xpnet.interchange import astype, follow, is_foreign, kind, namespace
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,7 +156,7 @@ class Preprocessing:
         """I, the width of a prepared row."""
         return math.prod(self.sample_shape)
 
-    def __call__(self, x: Any, dtype: Any = np.float32) -> np.ndarray:
+    def __call__(self, x: Any, dtype: Any = np.float32) -> Any:
         """Prepare a batch.
 
         Parameters
@@ -167,7 +168,7 @@ class Preprocessing:
 
         Returns
         -------
-        numpy.ndarray, shape (B, I)
+        numpy.ndarray, or an array of the library of `x`, shape (B, I)
             A new array of type `dtype`; `x` is left alone.
 
         Raises
@@ -175,18 +176,21 @@ class Preprocessing:
         DataError
             Another shape, not real numbers, or values too large for `dtype`.
         """
-        x = np.asarray(x)
-        if not _fits(x.shape, self.sample_shape):
-            one = "; for one sample write x[None]" if x.shape == self.sample_shape else ""
-            raise DataError(f"X has shape {x.shape}, expected {_wanted(self.sample_shape)}{one}")
-        if x.dtype.kind not in "buif":
+        x = x if is_foreign(x) else np.asarray(x)
+        shape = tuple(x.shape)
+        if not _fits(shape, self.sample_shape):
+            one = "; for one sample write x[None]" if shape == self.sample_shape else ""
+            raise DataError(f"X has shape {shape}, expected {_wanted(self.sample_shape)}{one}")
+        if kind(x) not in "buif":
             raise DataError(f"X has type {x.dtype}, expected real numbers (bool, integer or floating)")
-        dtype = np.dtype(dtype)
+        dtype, xp = np.dtype(dtype), namespace(x)
         with np.errstate(over="raise"):
             try:
-                rows = x.reshape(len(x), self.n_features).astype(dtype)
-                rows *= np.asarray(self.scale, dtype)
-                rows += np.asarray(self.shift, dtype)
+                rows = astype(xp.reshape(x, (shape[0], self.n_features)), dtype.name)
+                rows *= follow(rows, np.asarray(self.scale, dtype))
+                rows += follow(rows, np.asarray(self.shift, dtype))
+                if is_foreign(rows) and bool(xp.any(xp.isinf(rows))):
+                    raise FloatingPointError("overflow")
             except FloatingPointError as error:
                 raise DataError(f"X holds values too large for {dtype}; scale them down first") from error
         return rows

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..interchange import is_foreign, kind, namespace, to_host
 
 
 def check_present(y: Any, name: str = "y") -> None:
@@ -29,7 +30,7 @@ def check_present(y: Any, name: str = "y") -> None:
     if gone is None or not gone.any():
         return
     rows = np.flatnonzero(gone.reshape(len(gone), -1).any(axis=1))
-    first = np.asarray(y, dtype=object)[rows[0]]
+    first = np.asarray(to_host(y), dtype=object)[rows[0]]
     count = f"{len(rows)} of {len(gone)} targets {'is' if len(rows) == 1 else 'are'} missing"
     raise DataError(
         f"Input {name} contains NaN: {count}, the first ({first}) at row {rows[0]}. Leave those rows out of X and "
@@ -43,6 +44,10 @@ def _missing(y: Any) -> np.ndarray | None:
         if hasattr(y, method):
             gone = np.asarray(getattr(y, method)())
             return gone | _not_a_number(np.asarray(y)) if method == "is_null" else gone
+    if is_foreign(y):
+        xp = namespace(y)
+        lacks = kind(y) == "f" and bool(xp.any(xp.isnan(y)))
+        return np.isnan(to_host(y)) if lacks else None
     if hasattr(y, "toarray") or not isinstance(y, (np.ndarray, list, tuple)):
         return None
     try:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from ..data.arrays import is_finite
 from ..errors import DataError
+from ..interchange import astype, empty_beside, namespace, take_rows, to_host
 from .scaling import FeatureScaler
 
 CHUNK = 4096  # rows that are scaled and predicted at a time
 
 
-def scaled(x: np.ndarray, scaler: FeatureScaler | None, dtype: str) -> np.ndarray:
-    """Return x (B, I) as the network takes it.
+def scaled(x: Any, scaler: FeatureScaler | None, dtype: str) -> Any:
+    """Return x (B, I) as the network takes it, where it is.
 
     Raises
     ------
@@ -24,16 +27,32 @@ def scaled(x: np.ndarray, scaler: FeatureScaler | None, dtype: str) -> np.ndarra
     """
     if scaler is None:
         with np.errstate(over="ignore"):
-            rows = np.asarray(x).astype(dtype)
-        if not np.isfinite(rows).all():
+            rows = astype(x, dtype)
+        if not is_finite(rows):
             raise DataError(f"X holds values too large for {dtype}; use standardize=True, or scale them down")
         return rows
-    rows = np.empty(x.shape, dtype)
     limit = largest_input(dtype)
-    for start in range(0, len(x), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        rows[chunk] = np.clip(scaler.transform(x[chunk]), -limit, limit)
+    rows = empty_beside(x, x.shape, dtype)
+    for chunk in chunks(x):
+        z = scaler.transform(x[chunk, :])
+        rows[chunk, :] = astype(namespace(z).clip(z, -limit, limit), dtype)
     return rows
+
+
+def chunks(x: Any) -> Iterator[slice]:
+    """Slices of so many rows of x that what is computed of them stays small."""
+    n = x.shape[0]
+    for start in range(0, n, CHUNK):
+        yield slice(start, min(start + CHUNK, n))
+
+
+def in_chunks(x: Any, method: Callable[[Any], Any], scaler: FeatureScaler | None, dtype: str) -> Any:
+    """Return what a method of a network says about samples x (N, I), dense or sparse, scaled chunk by chunk."""
+    parts = []
+    for chunk in chunks(x):
+        rows = x[chunk, :]
+        parts.append(method(scaled(rows.toarray() if hasattr(rows, "toarray") else rows, scaler, dtype)))
+    return namespace(parts[0]).concat(parts)
 
 
 def largest_input(dtype: str) -> float:
@@ -65,32 +84,64 @@ class SparseRows:
         return zlib.crc32(m.data.tobytes()) ^ zlib.crc32(m.indices.tobytes())
 
 
-def as_examples(x: Any, scaler: FeatureScaler | None, dtype: str) -> np.ndarray | SparseRows:
+def as_examples(x: Any, scaler: FeatureScaler | None, dtype: str) -> Any:
     """Return checked samples in the form that training takes."""
-    return scaled(x, scaler, dtype) if isinstance(x, np.ndarray) else SparseRows(x, scaler, dtype)
+    return SparseRows(x, scaler, dtype) if hasattr(x, "toarray") else scaled(x, scaler, dtype)
 
 
-def hold_out(x: Any, t: np.ndarray, w: np.ndarray | None, fraction: float, seed: int, stratify: bool) -> Any:
+def hold_out(x: Any, t: Any, w: Any, fraction: float, seed: int, stratify: bool) -> Any:
     """Split (x, t, w) into a part to train on and a part to judge by, keeping the shares of the classes if possible.
+
+    Of data on a device only the classes come to the host, where the rows are chosen.
 
     Raises
     ------
     DataError
         Too few samples.
     """
-    n = len(t)
+    n = t.shape[0]
     part = max(round(fraction * n), 1)
     if n - part < 1:
         raise DataError(f"early_stopping needs at least 2 samples to hold some out, found n_samples = {n}")
     by_class = None
     if stratify:
-        counts = np.bincount(t)
+        t_host = to_host(t)
+        counts = np.bincount(t_host)
         classes = np.count_nonzero(counts)
         if counts[counts > 0].min() >= 2 and part >= classes and n - part >= classes:
-            by_class = t
+            by_class = t_host
     train, held = train_test_split(np.arange(n), test_size=part, random_state=seed, stratify=by_class)
 
-    def pick(rows: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray | None]:
-        return x[rows], t[rows], None if w is None else w[rows]
+    def pick(rows: np.ndarray) -> tuple[Any, Any, Any]:
+        return take_rows(x, rows), take_rows(t, rows), None if w is None else take_rows(w, rows)
 
     return pick(train), pick(held)
+
+
+def without_absent(x: Any, t: Any, w: Any) -> tuple[Any, Any, Any]:
+    """Return (x, t, w) without the samples of weight zero, which count as absent."""
+    if w is None:
+        return x, t, w
+    xp = namespace(w)
+    if bool(xp.all(w > 0.0)):
+        return x, t, w
+    (keep,) = xp.nonzero(w > 0.0)
+    return take_rows(x, keep), take_rows(t, keep), take_rows(w, keep)
+
+
+def check_numbers(x: Any, name: str = "X") -> None:
+    """Check numbers on a device as scikit-learn checks those of the host, in its words.
+
+    Raises
+    ------
+    DataError
+    """
+    if is_finite(x):
+        return
+    xp = namespace(x)
+    if bool(xp.any(xp.isnan(x))):
+        raise DataError(
+            f"Input {name} contains NaN. Fill missing values first, for example with SimpleImputer, or leave those "
+            "rows out"
+        )
+    raise DataError(f"Input {name} contains infinity or a value too large for {x.dtype}.")

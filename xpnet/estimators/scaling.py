@@ -1,13 +1,17 @@
-"""Features brought to comparable sizes, so that no unit, constant or gross outlier ruins training."""
+"""Features brought to comparable sizes, so that no unit, constant or gross outlier ruins training.
+
+Written in functions of the Array API, so that samples on a device are measured and scaled there; what comes to the host
+is a few numbers per column.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from ..interchange import follow, to_host
+from ..interchange import astype, dtype_name, follow, in_place, is_foreign, namespace, to_host
 
 #: Beyond so many scales from the mean a column with outliers grows like a logarithm.
 LIMIT = 10.0
@@ -15,6 +19,10 @@ _REACH = 5.0  # quartile ranges beyond the quartiles within which a value is no 
 _RARE = 3.0  # scales that the values of a mostly constant column may lie apart
 _SAMPLE = 20_000  # rows that quartiles are taken from
 _BLOCK = 1 << 22  # numbers of a sparse matrix that are made dense at a time
+_LARGEST = float(np.finfo(np.float64).max)
+_SMALLEST = float(np.finfo(np.float64).tiny)
+_EPSILON = float(np.finfo(np.float64).eps)
+_DENSE = 1 << 26  # numbers of a dense one that are measured at a time: half a gigabyte each for a few copies
 
 
 class FeatureScaler:
@@ -44,71 +52,152 @@ class FeatureScaler:
     scale_: np.ndarray
     tails_: np.ndarray
 
-    def fit(self, x: Any, weights: np.ndarray | None = None) -> FeatureScaler:
+    def fit(self, x: Any, weights: Any = None) -> FeatureScaler:
         """Measure the columns of x (N, I), dense or sparse, each row counting as `weights` (N,) says."""
-        x, weights = to_host(x), to_host(weights, "weights")
+        x = in_place(x)
+        weights = None if weights is None else follow(x, to_host(weights, "weights"))
         parts = [_measure(block, weights) for block in _column_blocks(x)]
         self.mean_, self.scale_, self.tails_ = (np.concatenate(p) for p in zip(*parts, strict=True))
         return self
 
     def transform(self, x: Any) -> Any:
         """Return z (N, I) float64 of a dense x, in its array library and on its device."""
+        given, x = x, in_place(x)
+        x = x if is_foreign(x) else np.asarray(x)
         with np.errstate(over="ignore"):
-            z = (np.asarray(to_host(x), dtype=np.float64) - self.mean_) / self.scale_
-        if self.tails_.any():
-            tail = z[:, self.tails_]
-            size = np.minimum(np.abs(tail), np.finfo(np.float64).max)
-            far = size > LIMIT
-            size[far] = LIMIT + np.log1p(size[far] - LIMIT)
-            z[:, self.tails_] = np.copysign(size, tail)
-        return follow(x, z)
+            z = _float64(x) - follow(x, self.mean_)
+            z /= follow(z, self.scale_)
+        return follow(given, self._on_tails(_shortened, z))
 
     def inverse_transform(self, z: Any) -> Any:
         """Return x from z, in its array library and on its device."""
-        given, z = z, np.array(to_host(z, "z"), dtype=np.float64)
-        tail = z[:, self.tails_]
-        size = np.abs(tail)
-        far = size > LIMIT
-        size[far] = LIMIT + np.expm1(size[far] - LIMIT)
-        z[:, self.tails_] = np.copysign(size, tail)
-        return follow(given, z * self.scale_ + self.mean_)
+        given, z = z, in_place(z, "z")
+        z = self._on_tails(_lengthened, _float64(z if is_foreign(z) else np.asarray(z)))
+        return follow(given, z * follow(z, self.scale_) + follow(z, self.mean_))
+
+    def _on_tails(self, change: Callable[[Any, Any], Any], z: Any) -> Any:
+        """`z` with its columns in `tails_` changed."""
+        columns = np.flatnonzero(self.tails_)
+        if not len(columns):
+            return z
+        xp = namespace(z)
+        changed = change(xp, xp.take(z, follow(z, columns), axis=1))
+        order = np.arange(len(self.tails_))
+        order[columns] = len(order) + np.arange(len(columns))
+        return xp.take(xp.concat([z, changed], axis=1), follow(z, order), axis=1)
 
 
-def _column_blocks(x: Any) -> Iterator[np.ndarray]:
-    if isinstance(x, np.ndarray):
-        yield x
-        return
-    x = x.tocsc()
-    width = max(_BLOCK // max(x.shape[0], 1), 1)
-    for start in range(0, x.shape[1], width):
-        yield x[:, start : start + width].toarray()
+def _shortened(xp: Any, tail: Any) -> Any:
+    size = xp.abs(tail)
+    size = xp.where(size > _LARGEST, xp.full_like(size, _LARGEST), size)
+    far = size > LIMIT
+    beyond = xp.where(far, size - LIMIT, xp.zeros_like(size))
+    return _signed(xp, xp.where(far, LIMIT + xp.log1p(beyond), size), tail)
 
 
-def _measure(x: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x = x.astype(np.float64)
-    unit = np.abs(x).max(axis=0)  # so that no square over- or underflows
-    unit[unit < np.finfo(np.float64).tiny] = 1.0
+def _lengthened(xp: Any, tail: Any) -> Any:
+    size = xp.abs(tail)
+    far = size > LIMIT
+    beyond = xp.where(far, size - LIMIT, xp.zeros_like(size))
+    return _signed(xp, xp.where(far, LIMIT + xp.expm1(beyond), size), tail)
+
+
+def _signed(xp: Any, size: Any, like: Any) -> Any:
+    return xp.where(like < 0.0, -size, size)
+
+
+def _float64(x: Any) -> Any:
+    return x if dtype_name(x) == "float64" else astype(x, "float64")
+
+
+def _column_blocks(x: Any) -> Iterator[Any]:
+    sparse = hasattr(x, "tocsc")
+    x = x.tocsc() if sparse else x
+    n, columns = x.shape
+    width = max((_BLOCK if sparse else _DENSE) // max(n, 1), 1)
+    for start in range(0, columns, width):
+        block = x[:, start : min(start + width, columns)]
+        yield block.toarray() if sparse else block
+
+
+def _measure(x: Any, weights: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    xp = namespace(x)
+    x = astype(x, "float64")
+    unit = xp.max(xp.abs(x), axis=0)  # so that no square over- or underflows
+    unit = xp.where(unit < _SMALLEST, xp.ones_like(unit), unit)
     x /= unit
-    every = max(len(x) // _SAMPLE, 1)
-    sample = x[::every]
-    low, middle, high = _quantiles(sample, None if weights is None else weights[::every])
+    every = max(x.shape[0] // _SAMPLE, 1)
+    sample = x[::every, :]
+    low, middle, high = _quartiles(sample, None if weights is None else weights[::every])
     spread, mostly_one = high - low, high == low
-    for j in np.flatnonzero(mostly_one):
-        apart = np.abs(sample[:, j] - middle[j])
-        apart = apart[apart > 0.0]
-        spread[j] = np.median(np.unique(apart)) if len(apart) else 0.0
-    clipped = np.clip(x, low - _REACH * spread, high + _REACH * spread)
-    mean = np.average(clipped, axis=0, weights=weights)
-    scale = np.sqrt(np.average(np.square(clipped - mean), axis=0, weights=weights))
-    reach = np.abs(clipped - mean).max(axis=0)
-    scale = np.where(mostly_one, np.maximum(scale, reach / _RARE), scale)
-    constant = scale <= 10.0 * np.finfo(np.float64).eps * np.abs(mean)
-    outliers = (x != clipped).any(axis=0)
-    scale = np.where(constant, 1.0 / unit, scale)
-    tails = outliers & (np.abs(x - mean).max(axis=0) > LIMIT * scale)
-    return mean * unit, scale * unit, tails
+    few = np.flatnonzero(to_host(mostly_one))
+    if len(few):
+        at = follow(x, few)
+        apart = xp.abs(xp.take(sample, at, axis=1) - xp.take(middle, at, axis=0))
+        typical = np.array(to_host(spread))
+        typical[few] = to_host(_median_of_different(apart))
+        spread = follow(x, typical)
+    least, most = low - _REACH * spread, high + _REACH * spread
+    clipped = xp.where(x < least, least, xp.where(x > most, most, x))
+    mean = mean_of_rows(clipped, weights)
+    scale = xp.sqrt(mean_of_rows(xp.square(clipped - mean), weights))
+    reach = xp.max(xp.abs(clipped - mean), axis=0) / _RARE
+    scale = xp.where(mostly_one & (reach > scale), reach, scale)
+    constant = scale <= 10.0 * _EPSILON * xp.abs(mean)
+    outliers = xp.any(x != clipped, axis=0)
+    scale = xp.where(constant, 1.0 / unit, scale)
+    tails = outliers & (xp.max(xp.abs(x - mean), axis=0) > LIMIT * scale)
+    return to_host(mean * unit), to_host(scale * unit), to_host(tails)
 
 
-def _quantiles(x: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+def mean_of_rows(x: Any, weights: Any) -> Any:
+    """Return the mean of each column (I,) of x (N, I), each row counting as `weights` (N,) says, if any."""
+    xp = namespace(x)
+    if weights is None:
+        return xp.mean(x, axis=0)
+    return xp.sum(x * weights[:, None], axis=0) / xp.sum(weights)
+
+
+def _quartiles(x: Any, weights: Any) -> tuple[Any, Any, Any]:
     """Quartiles per column; a row of weight 2 counts exactly as two rows."""
-    return np.quantile(x, [0.25, 0.5, 0.75], axis=0, method="inverted_cdf", weights=weights)
+    xp, n = namespace(x), x.shape[0]
+    if weights is None:
+        ordered = xp.sort(x, axis=0)
+        low, middle, high = (ordered[-(-n * k // 4) - 1, :] for k in (1, 2, 3))
+        return low, middle, high
+    order = xp.argsort(x, axis=0)
+    ordered = _picked(x, order)
+    share = _running_sum(xp.reshape(xp.take(weights, xp.reshape(order, (-1,)), axis=0), order.shape))
+    share = share / share[-1:, :]
+    low, middle, high = (_first(ordered, share >= q) for q in (0.25, 0.5, 0.75))
+    return low, middle, high
+
+
+def _median_of_different(x: Any) -> Any:
+    """The median of the different values above zero in each column of x >= 0; zero where there are none."""
+    xp = namespace(x)
+    x = xp.sort(x, axis=0)
+    new = xp.concat([x[:1, :] > 0.0, x[1:, :] > x[:-1, :]], axis=0)
+    rank = _running_sum(astype(new, "int64"))  # how many different ones up to here
+    count = rank[-1, :]
+    return (_first(x, rank > (count - 1) // 2) + _first(x, rank > count // 2)) / 2.0
+
+
+def _first(x: Any, found: Any) -> Any:
+    """The entry of each column of x in the first row where `found`, which stays true below; else in the last row."""
+    xp = namespace(x)
+    row = xp.sum(astype(~found, "int64"), axis=0)
+    return _picked(x, xp.where(row < x.shape[0], row, row - 1)[None, :])[0, :]
+
+
+def _picked(x: Any, rows: Any) -> Any:
+    """x[rows[k, j], j] for every k and j."""
+    xp, (n, width) = namespace(x), rows.shape
+    at = rows * width + follow(rows, np.arange(width))[None, :]
+    return xp.reshape(xp.take(xp.reshape(x, (-1,)), xp.reshape(at, (-1,)), axis=0), (n, width))
+
+
+def _running_sum(x: Any) -> Any:
+    xp = namespace(x)
+    # NumPy before 2.1 has it by another name only
+    return xp.cumulative_sum(x, axis=0) if hasattr(xp, "cumulative_sum") else xp.cumsum(x, axis=0)
