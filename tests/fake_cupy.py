@@ -9,12 +9,14 @@ meanwhile) is refused here, too.
 from __future__ import annotations
 
 import ctypes
+import sys
 import types
 from typing import Any
 
 import numpy as np
 
 from tests.cuda_emulator import Emulator, Kernels
+from xpnet.backend.cuda import cublaslt
 from xpnet.backend.cuda.cublaslt import Algorithm
 
 
@@ -125,7 +127,8 @@ class FakeCupy:
         self.streams: list[Stream] = [self.null]
         self.capturing: Stream | None = None
         self.members: list[Stream] = []
-        self.launches = 0
+        self.launches = 0  # of graphs
+        self.calls = 0  # of kernels, outside of graphs
         self.device = 0
         fake = self
 
@@ -186,11 +189,22 @@ class FakeCupy:
 
                 def call(grid, block, args):
                     given = [a.view(np.ndarray) if isinstance(a, Array) else a for a in args]
+                    fake.calls += fake.capturing is None
                     fake.streams[-1].do(lambda: fake.emulator.launch(name, code, grid, block, given))
 
                 return call
 
         return Module()
+
+
+def install(kernels: Kernels, monkeypatch: Any) -> FakeCupy:
+    """Let the runtime find this instead of CuPy, and these instead of cublasLt."""
+    fake = FakeCupy(kernels)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(cublaslt, "Library", lambda: types.SimpleNamespace(version=130002))
+    monkeypatch.setattr(cublaslt, "Description", FakeDescription)
+    monkeypatch.setattr(cublaslt, "Handle", lambda library: FakeHandle(fake, library))
+    return fake
 
 
 class FakeHandle:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +11,9 @@ from click.testing import CliRunner
 
 import xpnet
 from tests.cuda_emulator import COMPILER, Emulator, Kernels
-from tests.fake_cupy import FakeCupy, FakeDescription, FakeHandle
+from tests.fake_cupy import FakeCupy, install
 from xpnet import get_backend
-from xpnet.backend.cuda import backend, cublaslt, runtime
+from xpnet.backend.cuda import backend, runtime
 from xpnet.backend.cuda.backend import CudaBackend
 from xpnet.cli import main
 
@@ -31,12 +29,7 @@ def kernels(tmp_path_factory) -> Kernels:
 
 @pytest.fixture
 def cupy(kernels, monkeypatch) -> FakeCupy:
-    fake = FakeCupy(kernels)
-    monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setattr(cublaslt, "Library", lambda: types.SimpleNamespace(version=130002))
-    monkeypatch.setattr(cublaslt, "Description", FakeDescription)
-    monkeypatch.setattr(cublaslt, "Handle", lambda library: FakeHandle(fake, library))
-    return fake
+    return install(kernels, monkeypatch)
 
 
 X = np.random.default_rng(1).integers(0, 256, (160, 12)).astype(np.uint8)

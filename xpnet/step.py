@@ -184,6 +184,12 @@ class Pass:
         else:
             plan.replay()
 
+    def forget(self) -> None:
+        """Drop all captured work, which on a device refers to this object and its plans in turn."""
+        for plan in self._plans.values():
+            plan.replay = plan.ahead = None
+        self._plans.clear()
+
     def feed(self, plan: _Plan, rows: Array) -> None:
         """Say which examples the next run of `plan` is about; rows on the device stay there."""
         flat = rows.reshape(-1)

@@ -13,22 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from .. import rng
 from ..backend import Array, Backend
+from ..examples import RowSource
 from ..judge import Standing
 from ..mlp import MLP
 from ..params import ParameterLayout
 from ..schedules import ReduceOnPlateau, Schedule
 from ..settings import means
-from ..step import Pass, TrainingStep
+from ..step import Pass, TrainingStep, batches
 from ..train import EVALUATION_BATCH, History
 from ..update import Regularization
 from .group import Group, mixed_number, mixed_optimizer, mixed_rates
 from .members import Member
+from .orders import Orders, alike, same
 from .results import MemberResult
 
 # Elements of a layer's outputs that an evaluation handles at once: a few arrays of this size fit into the caches.
 _EVALUATED = 262_144
+# On a device a launch should be worth its while.
+_EVALUATED_ON_A_DEVICE = 1 << 25
 
 
 class _Population(MLP):
@@ -48,20 +51,19 @@ class _Step(TrainingStep):
             return
         self.n_updates = np.array(updates)  # type: ignore[assignment]
         # neighbours at the same update draw their random numbers together
-        cuts = np.flatnonzero(np.diff(updates)) + 1
-        parts = zip([0, *cuts], [*cuts, len(updates)], strict=True)
-        self._parts = [(slice(int(a), int(b)), self._filled((1,), "int64", 0)) for a, b in parts]
-        self.counter = self._parts
+        self._first = [0, *(np.flatnonzero(np.diff(updates)) + 1).tolist()]
+        self._counters = self._filled((len(self._first),), "int64", 0)
+        parts = zip(self._first, [*self._first[1:], len(updates)], strict=True)
+        self.counter = [(slice(a, b), self._counters[i : i + 1]) for i, (a, b) in enumerate(parts)]
 
-    def __call__(self, rows: np.ndarray) -> None:
+    def _count(self) -> None:
         if isinstance(self.n_updates, int):
-            super().__call__(rows)
-            return
-        for part, counter in self._parts:
-            counter[...] = int(self.n_updates[part.start])
-        self.update.set_numbers(self.n_updates + 1, self.multiplier)
-        Pass.__call__(self, rows)
-        self.n_updates += 1
+            super()._count()
+        else:
+            self._counters[...] = self.be.asarray(self.n_updates[self._first])
+
+    def _watch(self) -> None:
+        """Nothing: the loss of an epoch says who diverged in it."""
 
 
 class _Memory:
@@ -113,6 +115,7 @@ class Block:
         The examples that `validation` takes.
     own_order : bool
         Whether each member meets the examples in an order of its own.
+    orders : Orders
     """
 
     def __init__(
@@ -164,11 +167,11 @@ class Block:
             l1=mixed_number(members, "l1"), l2=mixed_number(members, "l2"),
             **{name: group.training[name] for name in ("max_norm", "clip_norm", "clip_value")},
         )  # fmt: skip
-        self.own_order = not _same_order(memory)
+        self.own_order = not alike(members, memory.epochs)
         weights = [group.weights.get(m.index) for m in members]
         examples = group.examples
         if weights[0] is not None:
-            shared = all(_same(w, weights[0]) for w in weights)
+            shared = all(same(w, weights[0]) for w in weights)
             self.own_order = self.own_order or not shared
             joined = weights[0] if shared or len(members) == 1 else np.stack(weights)  # type: ignore[arg-type]
             examples = replace(examples, weights=self.be.asarray(joined))
@@ -177,17 +180,20 @@ class Block:
             memory.updates, self.population, group.loss, examples, mixed_optimizer(members, each=each),
             regularization, group.targets, own_rows=self.own_order,
         )  # fmt: skip
+        on_device = self.step.can_go_ahead
+        self.orders = Orders(members, group.n_rows, self.be, own=self.own_order, on_device=on_device)
         self.validation: Pass | None = None
-        self.valid_rows = np.arange(0)
+        self.valid_rows: Array = np.arange(0)
         if group.n_valid:
             own = group.held_out is None
             held_out = replace(group.examples, weights=None) if group.held_out is None else group.held_out
             rows = [m.validation_rows for m in members]
-            alike = all(_same(r, rows[0]) for r in rows)
-            self.valid_rows = rows[0] if own else np.arange(group.n_valid)  # type: ignore[assignment]
-            if own and not alike:
+            self.valid_rows = rows[0] if own else np.arange(group.n_valid)
+            if own and not all(same(r, rows[0]) for r in rows):
                 self.valid_rows = np.stack(rows)  # type: ignore[arg-type]
             self.validation = Pass(self.population, group.loss, held_out, own_rows=self.valid_rows.ndim == 2)
+            if self.be.shuffles and not isinstance(held_out.x, RowSource):
+                self.valid_rows = self.be.asarray(self.valid_rows)  # sent once, not batch by batch
         #: Learning rates, for the records.
         self._lr = np.array([float(m.optimizer.lr) for m in members])  # type: ignore[arg-type]
         self._patience = np.array(
@@ -225,13 +231,17 @@ class Block:
             if not kind.startswith("moment.")
         }
         self._mask = be.empty((len(self), 1), self.group.dtype)
-        self._probe = [be.empty((len(self),), self.group.dtype) for _ in pieces]
+        self._probe = be.empty((len(pieces), len(self)), self.group.dtype)
 
     def close(self, *, entirely: bool) -> None:
         """Free what only training needs, and `entirely` also what goes with members that train on."""
         # formulas refer to the update that made them, which would keep its arrays until cycles are collected
         vars(self.step.update).clear()
-        del self.step, self.validation, self._pieces, self._mask, self._probe, self.population
+        for part in (self.step, self.validation):
+            if part is not None:
+                part.forget()
+        del self.step, self.validation, self.orders, self.valid_rows
+        del self._pieces, self._mask, self._probe, self.population
         if entirely:
             self.memory.flat.clear()
 
@@ -242,16 +252,24 @@ class Block:
         Parameters
         ----------
         check : callable
-            Called after every step; may raise to stop.
+            Called after every step, or all those that a device is told about at once; may raise to stop.
         """
         started = time.perf_counter()
         group, step, size = self.group, self.step, self.group.batch_size
-        rows = self._orders()
+        order = self.orders.draw(self.memory.epochs.tolist())
         step.reset()
         multipliers = self._multipliers()
-        for batch in range(group.steps_per_epoch):
-            step.multiplier = multipliers[batch]
-            step(rows[..., batch * size : (batch + 1) * size])
+        batch, whole = 0, group.n_rows // size
+        ahead = step.at_once(whole)
+        while batch < group.steps_per_epoch:
+            k = min(ahead, whole - batch)
+            if k > 1:
+                step.several(batches(order, batch, k, size), multipliers[batch : batch + k])
+                batch += k
+            else:
+                step.multiplier = multipliers[batch]
+                step(order[..., batch * size : (batch + 1) * size])
+                batch += 1
             check()
         self.memory.epochs += 1
         self.memory.updates += group.steps_per_epoch
@@ -262,27 +280,6 @@ class Block:
             valid = self._per_member(means("valid", totals, group.task, group.n_valid))
         rates = self._lr * multipliers[-1]
         return self._judge(train | valid, rates, time.perf_counter() - started)
-
-    def _orders(self) -> np.ndarray:
-        """The examples in the order of this epoch, (n,) or (K, n)."""
-        memory = self.memory
-        if not self.own_order:
-            return _order(memory.members[0], self.group.n_rows, int(memory.epochs[0]))
-        n, epochs = self.group.n_rows, memory.epochs.tolist()
-        drawn = [
-            (m.order_seed, e) if m.training["shuffle"] else None
-            for m, e in zip(memory.members, epochs, strict=True)
-        ]
-        pairs = list(dict.fromkeys(d for d in drawn if d is not None))
-        made = (
-            rng.permutations(n, [s for s, _ in pairs], [e for _, e in pairs]) if pairs else np.empty((0, n))
-        )
-        found = dict(zip(pairs, made, strict=True))
-        orders = np.empty((len(self), n), np.int64)
-        for m, (member, pair) in enumerate(zip(memory.members, drawn, strict=True)):
-            order = np.arange(n) if pair is None else found[pair]
-            orders[m] = order if member.rows is None else member.rows[order]
-        return orders
 
     def _multipliers(self) -> list[Any]:
         """What the schedules make of the learning rates at every step of this epoch."""
@@ -306,7 +303,8 @@ class Block:
         if len(self) == 1:
             return EVALUATION_BATCH
         widest = max(self.population.sizes[1:])
-        return int(np.clip(_EVALUATED // (len(self) * widest), 32, EVALUATION_BATCH))
+        elements = _EVALUATED if self.be.device == "cpu" else _EVALUATED_ON_A_DEVICE
+        return int(np.clip(elements // (len(self) * widest), 32, EVALUATION_BATCH))
 
     def _per_member(self, record: dict[str, Any]) -> dict[str, Any]:
         """Numbers of a record as (K,) arrays; a population without its axis gets it back."""
@@ -350,12 +348,11 @@ class Block:
 
     def _finite_weights(self) -> np.ndarray:
         """Which members have weights without NaN and infinities; uses the gradients, which nobody needs now."""
-        for weights, scratch, total in zip(
-            self._pieces["weights"], self._pieces["grads"], self._probe, strict=True
-        ):
+        pieces = zip(self._pieces["weights"], self._pieces["grads"], strict=True)
+        for i, (weights, scratch) in enumerate(pieces):
             self.be.map(_vanish, weights, out=scratch)
-            self.be.sum(scratch, axis=-1, out=total)
-        return np.isfinite(np.stack([self.be.to_numpy(total) for total in self._probe])).all(axis=0)
+            self.be.sum(scratch, axis=-1, out=self._probe[i, ...])
+        return np.isfinite(self.be.to_numpy(self._probe)).all(axis=0)
 
     def _keep(self, kind: str, which: np.ndarray) -> None:
         """Copy the weights of the members in `which`."""
@@ -411,26 +408,6 @@ def _vanish(ns: Any, w: Array) -> Array:
 
 def _pick(ns: Any, mask: Array, new: Array, kept: Array) -> Array:
     return ns.where(mask > 0.5, new, kept)
-
-
-def _order(member: Member, n: int, epoch: int) -> np.ndarray:
-    """The examples of a member in the order of an epoch."""
-    order = rng.permutation(n, member.order_seed, epoch) if member.training["shuffle"] else np.arange(n)
-    return order if member.rows is None else member.rows[order]
-
-
-def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
-    return a is b or (a is not None and b is not None and np.array_equal(a, b))
-
-
-def _same_order(memory: _Memory) -> bool:
-    first = memory.members[0]
-    return all(
-        _same(m.rows, first.rows)
-        and (not m.training["shuffle"] or m.order_seed == first.order_seed)
-        and bool(m.training["shuffle"]) == bool(first.training["shuffle"])
-        for m in memory.members
-    ) and bool((memory.epochs == memory.epochs[0]).all() or not first.training["shuffle"])
 
 
 def _distinct_schedules(memory: _Memory) -> tuple[list[tuple[Schedule, int, int]], np.ndarray]:

@@ -40,10 +40,12 @@ _SHARE = 0.8
 class _Counting(CpuBackend):
     """Counts what a step would allocate, and computes nothing."""
 
-    def __init__(self, *, scratch: bool) -> None:
+    def __init__(self, be: Backend) -> None:
         super().__init__()
         self.n_bytes = 0
-        self._counts_scratch = scratch
+        self._counts_scratch = type(be) is CpuBackend
+        self.device, self.members_beside = be.device, be.members_beside
+        self.steps_ahead, self.shuffles, self.captures = be.steps_ahead, be.shuffles, be.captures
 
     def _do(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         pass
@@ -83,13 +85,16 @@ def block_bytes(group: Group, model: MLP, k: int, be: Backend) -> tuple[int, int
 
 
 def _counted(group: Group, model: MLP, k: int, be: Backend) -> tuple[int, int]:
-    counting = _Counting(scratch=type(be) is CpuBackend)
+    counting = _Counting(be)
     members = [group.members[i % len(group.members)] for i in range(k)]
     block = Block(group, counting, [(m, model) for m in members])
     state = sum(a.nbytes for a in block.memory.flat.values())
     grads = int(block.step.grad_buffer.nbytes)
     n, batch = group.n_rows, group.batch_size
-    orders = (k if block.own_order else 1) * n * 8
+    width = 8 * (k if block.own_order else 1)
+    # drawn on the host, in two arrays; then told to the device so many steps at a time
+    orders = 0 if block.orders.drawn else 2 * width * n
+    orders += width * batch * (ahead if (ahead := block.step.at_once(n // batch)) > 1 else 0)
     for rows in sorted({min(n, batch), n % batch} - {0}, reverse=True):
         block.step(np.zeros(((k, rows) if block.own_order else (rows,)), np.int64))
     hot = counting.n_bytes
@@ -97,9 +102,9 @@ def _counted(group: Group, model: MLP, k: int, be: Backend) -> tuple[int, int]:
         size_ = block.evaluation_batch()
         for rows in sorted({min(group.n_valid, size_), group.n_valid % size_} - {0}, reverse=True):
             block.validation(block.valid_rows[..., :rows])
-    draws = 5 * 8 * rng.permutation_entries(n, k if block.own_order else 1)
+    draws = 0 if block.orders.drawn else 5 * rng.permutation_entries(n, width // 8) * 8
     # when members take the places of others, what belongs to them is there twice for a moment
-    return max(counting.n_bytes + 2 * orders + draws, 2 * state + grads), hot
+    return max(counting.n_bytes + orders + draws, 2 * state + grads), hot
 
 
 def plan(

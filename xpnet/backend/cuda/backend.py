@@ -412,7 +412,7 @@ class CudaBackend(ReferenceBackend):
             self._rounded = None
         if replay is None:
             return fn
-        replay.keeps = (keep, fn)  # type: ignore[attr-defined]
+        replay.keeps = keep  # type: ignore[attr-defined]
         return replay
 
     def in_a_row(self, replay: Callable[[], None], n: int) -> Callable[[], None]:
