@@ -65,8 +65,7 @@ def _settings(trainer: Trainer) -> dict[str, Any]:
     settings = {
         "architecture": model.architecture, "dtype": model.dtype, "n_models": model.n_models,
         "seeds": list(model.seeds), "loss": trainer.loss.name, "task": trainer.task,
-        "data": trainer.fingerprint(), "sample_weight": weights,
-        "validation": trainer.validation_fingerprint and trainer.validation_fingerprint(),
+        "data": trainer.fingerprint, "validation": trainer.validation_fingerprint, "sample_weight": weights,
         "batch_size": trainer.batch_size, "shuffle": trainer.shuffle, "seed": trainer.seed,
         "optimizer": {"name": trainer.optimizer.name, **asdict(trainer.optimizer)},
         "schedule": {"name": _name(trainer.schedule), **asdict(trainer.schedule)},

@@ -159,7 +159,7 @@ class Trainer:
             model, x, y, loss=self.loss, task=self.task, sample_weight=sample_weight,
             class_weight=class_weight,
         )  # fmt: skip
-        self.fingerprint = resume.Fingerprint(x, y)
+        self._of_data = resume.Fingerprint(x, y)
         model.task, model.loss = self.task, self.loss.name
         self.step = TrainingStep(model, self.loss, examples, self.optimizer, regularization, targets)
         self._validation: Pass | None = None
@@ -175,7 +175,7 @@ class Trainer:
                 training=False,
             )
             self._validation = Pass(model, self.loss, held_out)
-        self.validation_fingerprint = None if validation is None else resume.Fingerprint(*validation)
+        self._of_validation = None if validation is None else resume.Fingerprint(*validation)
         self.monitor = check_monitor(monitor, self.task, validated=self._validation is not None)
         self.callbacks: list[Callback] = [*callbacks]
         if statistics:
@@ -210,6 +210,16 @@ class Trainer:
         if self._order is None:
             self._order = self._shuffled(self._drawn)
         return self._order
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells the training data from others; data on a device come to the host for it."""
+        return self._of_data()
+
+    @property
+    def validation_fingerprint(self) -> dict[str, Any] | None:
+        """The same of the validation data, where there are any."""
+        return None if self._of_validation is None else self._of_validation()
 
     @property
     def steps_per_epoch(self) -> int:
