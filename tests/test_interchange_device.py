@@ -5,22 +5,17 @@ from __future__ import annotations
 import array_api_strict as strict
 import numpy as np
 import pytest
-from array_api_strict._array_object import Array
 
+from tests.device_data import DEVICE, counted, there
 from xpnet import MLP, DataError, Trainer, evaluate, fit
 from xpnet.backend.reference import ReferenceBackend
 from xpnet.data import Preprocessing, check_features, check_labels, check_targets, check_weights
 from xpnet.interchange import to_host
 
-DEVICE = strict.Device("device1")
 RNG = np.random.default_rng(0)
 N = 300
 X = RNG.normal(size=(N, 7))
 Y = np.arange(N) % 3
-
-
-def there(x):
-    return strict.asarray(x, device=DEVICE)
 
 
 def with_one(value):
@@ -30,20 +25,9 @@ def with_one(value):
 
 
 @pytest.fixture
-def left(monkeypatch):
-    """Sizes of all arrays that leave a device, by the only two ways there are."""
-    sizes = []
-    for way in ("to_device", "__dlpack__"):
-        monkeypatch.setattr(Array, way, counted(getattr(Array, way), sizes))
-    return sizes
-
-
-def counted(leave, sizes):
-    def method(array, *args, **options):
-        sizes.append(array.size)
-        return leave(array, *args, **options)
-
-    return method
+def left():
+    with counted() as sizes:
+        yield sizes
 
 
 def model(widths, **options):

@@ -8,22 +8,37 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..backend import Backend, get_backend
 from ..callbacks import Callback
 from ..data.checks import check_weights
 from ..errors import ConfigError, DataError, DeviceError, unknown_name
-from ..interchange import check_together, device_name, to_host
+from ..interchange import (
+    arrive,
+    astype,
+    check_together,
+    device_name,
+    dtype_name,
+    follow,
+    in_host_memory,
+    is_foreign,
+    kind,
+    namespace,
+    place,
+    to_host,
+)
 from ..losses import get_loss
 from ..mlp import DTYPES, MLP
 from ..optim import Optimizer, get_optimizer
 from ..schedules import ReduceOnPlateau, Schedule, get_schedule
 from ..train import History, Trainer
 from .missing import check_present
-from .rows import CHUNK, hold_out, scaled
+from .rows import check_numbers, hold_out, in_chunks, without_absent
 from .scaling import FeatureScaler
 from .session import Plan, Planned, current, fitted_scaler, scaled_examples
 
@@ -31,7 +46,9 @@ SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad")
 INPUT_TYPES = (np.float64, np.float32, np.uint8)
 _SMALL = 1000  # up to so many samples float64 costs nothing worth saving
 
-Part = tuple[Any, np.ndarray, np.ndarray | None]  # samples, targets, weights
+Part = tuple[
+    Any, Any, Any
+]  # samples, targets, weights (or None): all on the host, or all on the network's device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,19 +154,58 @@ class BaseMLP(BaseEstimator):
         return None
 
     # --- fitting ----------------------------------------------------------------------------------
-    def _on_host(self, **arrays: Any) -> list[Any]:
-        """Return arrays that belong together on the host, and remember where X was."""
-        check_together(**arrays)
-        self._place = device_name(arrays["X"])
-        return [to_host(array, name) for name, array in arrays.items()]
+    def _arrived(self, goes_on: bool, **arrays: Any) -> list[Any]:
+        """Return arrays that belong together where the network takes them, and remember where X was.
 
-    def _check(self, x: Any, y: Any, reset: bool) -> tuple[Any, np.ndarray]:
+        What lies on the network's device stays there; all else is the host's from here on.
+        """
+        check_together(**arrays)
+        x = arrays["X"]
+        if (
+            not is_foreign(x) or in_host_memory(x) or current() is not None
+        ):  # populations mix data of many fits
+            self._place: str | Backend = device_name(x)
+            return [to_host(array, name) for name, array in arrays.items()]
+        self._place = place(x)
+        device = self._place if self.device is None else self.device
+        be = self.model_.be if goes_on else get_backend(device)
+        found = {name: arrive(array, be, name) for name, array in arrays.items()}
+        stays = is_foreign(found["X"])
+        return [array if stays else to_host(array, name) for name, array in found.items()]
+
+    def _check(self, x: Any, y: Any, reset: bool) -> tuple[Any, Any]:
         check_present(y)
+        if is_foreign(x):
+            return self._check_there(x, reset), self._check_targets_of(x, y)
         x, y = validate_data(
             self, x, y, reset=reset, accept_sparse="csr", multi_output=True, dtype=INPUT_TYPES,
             y_numeric=self._y_numeric,
         )  # fmt: skip
         return x, y
+
+    def _check_there(self, x: Any, reset: bool) -> Any:
+        """Check samples on a device: their kind by one such row, which scikit-learn looks at; their numbers there."""
+        row = validate_data(self, _row_like(x), reset=reset, dtype=INPUT_TYPES)
+        x = x if dtype_name(x) == row.dtype.name else astype(x, row.dtype.name)
+        check_numbers(x)
+        return x
+
+    def _check_targets_of(self, x: Any, y: Any) -> Any:
+        there = is_foreign(y) and kind(y) in "iuf"
+        y = y if there else to_host(y, "y")
+        if y is None:
+            raise DataError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None."
+            )
+        host = check_array(
+            _row_like(y) if there else y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name="y",
+            estimator=self,
+        )  # fmt: skip
+        check_consistent_length(x, y if there else host)
+        if there:
+            check_numbers(y, "y")
+            return y
+        return host.astype(np.float64) if self._y_numeric and host.dtype.kind == "O" else host
 
     _y_numeric = False
 
@@ -160,8 +216,8 @@ class BaseMLP(BaseEstimator):
         goes_on = hasattr(self, "model_") and (partial or self.warm_start)
         random = check_random_state(self.random_state)
         seed = int(random.randint(2**31 - 1))
-        part = _weighed(part)
-        validation = None if given is None else _weighed(given)
+        part = without_absent(*part)
+        validation = None if given is None else without_absent(*given)
         if self.early_stopping and given is None and not partial:
             if not 0.0 < self.validation_fraction < 1.0:
                 raise ConfigError(
@@ -230,7 +286,7 @@ class BaseMLP(BaseEstimator):
                 stacklevel=5,
             )
 
-    def _start(self, x: Any, w: np.ndarray | None, n: int, batch: int, seed: int) -> dict[str, Any]:
+    def _start(self, x: Any, w: Any, n: int, batch: int, seed: int) -> dict[str, Any]:
         """Decide all that a first fit decides, and return the arguments of the network."""
         self.dtype_ = self._dtype(x, n)
         self.scaler_ = fitted_scaler(x, w) if self.standardize else None
@@ -285,7 +341,7 @@ class BaseMLP(BaseEstimator):
             self.validation_scores_ = [*(self.validation_scores_ or ()), *history.column(name)]
             self.best_validation_score_ = history[(history.best_epoch or 1) - 1][name]
 
-    def _scale_targets(self, t: np.ndarray, w: np.ndarray | None, *, fit: bool) -> np.ndarray:
+    def _scale_targets(self, t: Any, w: Any, *, fit: bool) -> Any:
         return t
 
     # --- settings ---------------------------------------------------------------------------------
@@ -302,7 +358,7 @@ class BaseMLP(BaseEstimator):
 
     def _dtype(self, x: Any, n: int) -> str:
         if self.dtype == "auto":
-            return "float64" if x.dtype == np.float64 and n <= _SMALL else "float32"
+            return "float64" if dtype_name(x) == "float64" and n <= _SMALL else "float32"
         name = str(np.dtype(self.dtype)) if self.dtype is not None else None
         if name not in DTYPES:
             raise ConfigError(f"dtype must be 'auto', 'float32' or 'float64', found {self.dtype!r}")
@@ -335,16 +391,15 @@ class BaseMLP(BaseEstimator):
         return get_schedule(self.learning_rate)
 
     # --- predicting -------------------------------------------------------------------------------
-    def _through(self, method: Callable[[np.ndarray], np.ndarray], x: Any) -> np.ndarray:
-        """Apply a method of the model to samples, chunk by chunk."""
+    def _through(self, method: Callable[[Any], Any], x: Any) -> Any:
+        """Apply a method of the model to samples, chunk by chunk, on its device where they are there."""
         check_is_fitted(self)
-        x = validate_data(self, to_host(x), reset=False, accept_sparse="csr", dtype=INPUT_TYPES)
-        parts = []
-        for start in range(0, x.shape[0], CHUNK):
-            chunk = x[start : start + CHUNK]
-            dense = chunk if isinstance(chunk, np.ndarray) else chunk.toarray()
-            parts.append(method(scaled(dense, self.scaler_, self.dtype_)))
-        return np.concatenate(parts)
+        x = arrive(x, self.model_.be)
+        if is_foreign(x):
+            x = self._check_there(x, reset=False)
+        else:
+            x = validate_data(self, x, reset=False, accept_sparse="csr", dtype=INPUT_TYPES)
+        return in_chunks(x, method, self.scaler_, self.dtype_)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "loss_")
@@ -381,6 +436,7 @@ class BaseMLP(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(cast(Any, super()).__getstate__())
+        state.pop("_place", None)  # only the running fit needs it
         if "model_" in state:  # NumPy arrays and plain values only, so that any machine can read it
             model: MLP = state["model_"]
             state["model_"] = {
@@ -391,8 +447,9 @@ class BaseMLP(BaseEstimator):
         return state
 
     def _device_kept(self) -> str:
-        if self.device is None:
-            return self.model_.be.device
+        if self.device is None:  # a device that no name stands for is not the next machine's
+            name = self.model_.be.device
+            return name if name.startswith("cuda:") else "cpu"
         return self.device if isinstance(self.device, str) else "cpu"
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -416,21 +473,26 @@ class BaseMLP(BaseEstimator):
         return tags
 
 
-def checked_weights(w: Any, n: int, name: str = "sample_weight") -> np.ndarray | None:
-    """Return weights (N,) of mean 1 over the samples that have any, or None."""
+def checked_weights(w: Any, x: Any, name: str = "sample_weight") -> Any:
+    """Return weights (N,) of mean 1 over the samples that have any, where the samples x (N, ...) are; or None."""
     if w is None:
         return None
-    w = check_weights(w, n, name=name).astype(np.float64)
-    return w / w[w > 0.0].mean()
+    w = follow(x, astype(check_weights(w, x.shape[0], name=name), "float64"))
+    return w / namespace(w).mean(w[w > 0.0])
 
 
-def _weighed(part: Part) -> Part:
-    """Without the samples of weight zero, which count as absent."""
-    x, t, w = part
-    if w is None or w.all():
-        return part
-    keep = np.flatnonzero(w)
-    return x[keep], t[keep], w[keep]
+def scored_on_host(x: Any) -> bool:
+    """Say whether answers about x are to be scored as NumPy arrays: scikit-learn takes no others unless told to."""
+    return is_foreign(x) and not get_config()["array_api_dispatch"]
+
+
+def _row_like(x: Any) -> np.ndarray:
+    """One row (none, where there is none) of the shape and type of an array on a device."""
+    try:
+        dtype = np.dtype(dtype_name(x))
+    except TypeError:  # bfloat16
+        dtype = np.dtype(np.float16)
+    return np.zeros((min(x.shape[0], 1), *x.shape[1:]) if x.ndim else (), dtype)
 
 
 def _plain(value: Any) -> Any:

@@ -7,21 +7,39 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
 from ..callbacks import Callback
 from ..errors import ConfigError, DataError
-from ..interchange import follow, to_host
+from ..interchange import astype, dtype_name, follow, is_foreign, kind, namespace, take_rows, to_host
 from ..losses import get_loss
 from ..optim import Optimizer
 from ..schedules import Schedule
-from .base import BaseMLP, checked_weights, validation_pair
+from .base import BaseMLP, checked_weights, scored_on_host, validation_pair
 from .classweight import Spec, weigh
+from .rows import without_absent
 from .session import took_over
 
 _NOISE = 0.3
+
+
+def _different(y: Any) -> np.ndarray:
+    """The different labels in ascending order, on the host."""
+    return np.sort(to_host(namespace(y).unique_values(y))) if is_foreign(y) else np.unique(y)
+
+
+def _positions(y: Any, classes: np.ndarray) -> tuple[Any, Any]:
+    """Which labels are none of the classes, and the positions among them of the others."""
+    if not is_foreign(y):
+        return ~np.isin(y, classes), np.searchsorted(classes, y)
+    xp, y = namespace(y), astype(y, "int64")
+    known = follow(y, classes.astype(np.int64))
+    t = xp.searchsorted(known, y)
+    t = xp.where(t < len(classes), t, xp.zeros_like(t))
+    return xp.take(known, t, axis=0) != y, t
 
 
 def _shown(label: Any) -> str:
@@ -305,7 +323,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         DivergedError
             Loss or weights are no longer finite.
         """
-        X, y, sample_weight, X_val, y_val, sample_weight_val = self._on_host(
+        goes_on = self.warm_start and hasattr(self, "model_")
+        X, y, sample_weight, X_val, y_val, sample_weight_val = self._arrived(
+            goes_on,
             X=X,
             y=y,
             sample_weight=sample_weight,
@@ -315,37 +335,35 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         )
         if took_over(self, X, y, sample_weight):
             return self
-        goes_on = self.warm_start and hasattr(self, "model_")
         x, y = self._check(X, y, reset=not goes_on)
         return self._fit_checked(x, y, sample_weight, (X_val, y_val, sample_weight_val), goes_on)
 
     def _fit_checked(self, x: Any, y: Any, weight: Any, given: tuple[Any, Any, Any], goes_on: bool) -> Any:
         y = self._labels(y)
-        w = checked_weights(weight, x.shape[0])
-        seen = y if w is None else y[w > 0]
+        w = checked_weights(weight, x)
+        seen = y if w is None else y[follow(y, w > 0.0)]
         if goes_on:
-            found = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(seen)
+            found = np.arange(y.shape[1]) if y.ndim == 2 else _different(seen)
             if not np.isin(found, self.classes_).all() or (y.ndim == 2) != self._multilabel:
                 raise DataError(
                     f"warm_start: y has other classes than before: {found} against {self.classes_}"
                 )
         else:
             self._multilabel = y.ndim == 2
-            self.classes_ = np.arange(y.shape[1]) if self._multilabel else np.unique(seen)
+            self.classes_ = np.arange(y.shape[1]) if self._multilabel else _different(seen)
         if not self._multilabel and len(self.classes_) < 2:
             raise DataError(
-                f"y needs at least two classes, found one class: {_shown(self.classes_[0])} (n_samples = {len(seen)}); "
-                "check how y was made, or split the data with stratify=y"
+                f"y needs at least two classes, found one class: {_shown(self.classes_[0])} "
+                f"(n_samples = {seen.shape[0]}); check how y was made, or split the data with stratify=y"
             )
         validation = None
         if validation_pair(*given):
             xv, yv = self._check(*given[:2], reset=False)
-            wv = checked_weights(given[2], xv.shape[0], "sample_weight_val")
-            validation = (xv, self._encode(self._labels(yv), "y_val"), wv)
-        if not self._multilabel and w is not None and not w.all():
-            keep = np.flatnonzero(w)
-            x, y, w = x[keep], y[keep], w[keep]
-        t = self._encode(y, "y")
+            wv = checked_weights(given[2], xv, "sample_weight_val")
+            validation = (xv, follow(xv, self._encode(self._labels(yv), "y_val")), wv)
+        if not self._multilabel:
+            x, y, w = without_absent(x, y, w)
+        t = follow(x, self._encode(y, "y"))
         self._train((x, t, self._with_class_weight(t, w)), validation)
         return self
 
@@ -361,7 +379,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         if first and classes is None:
             raise DataError("the first call of partial_fit needs classes, all labels that will occur")
-        X, y, sample_weight = self._on_host(X=X, y=y, sample_weight=sample_weight)
+        X, y, sample_weight = self._arrived(not first, X=X, y=y, sample_weight=sample_weight)
         classes = to_host(classes, "classes")
         x, y = self._check(X, y, reset=first)
         y = self._labels(y)
@@ -372,42 +390,50 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 raise DataError("classes must name at least two classes")
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise DataError(f"classes are not those of the first call: {classes} against {self.classes_}")
-        t = self._encode(y, "y")
-        w = self._with_class_weight(t, checked_weights(sample_weight, x.shape[0]))
+        t = follow(x, self._encode(y, "y"))
+        w = self._with_class_weight(t, checked_weights(sample_weight, x))
         self._train((x, t, w), None, partial=True)
         return self
 
-    def _labels(self, y: Any) -> np.ndarray:
+    def _labels(self, y: Any) -> Any:
+        """Labels (N,), or (N, O) of 0 and 1; such numbers stay on their device, other labels come to the host."""
+        if is_foreign(y):
+            if y.ndim == 1 and kind(y) in "iu" and dtype_name(y) != "uint64":
+                return y
+            if y.ndim == 2 and y.shape[1] > 1 and bool(namespace(y).all((y == 0) | (y == 1))):
+                return y
+            y = to_host(y, "y")
         check_classification_targets(y)
-        kind = type_of_target(y)
-        if kind == "multilabel-indicator":
+        form = type_of_target(y)
+        if form == "multilabel-indicator":
             return y.toarray() if hasattr(y, "toarray") else np.asarray(y)
-        if kind.startswith("multiclass-multioutput"):
+        if form.startswith("multiclass-multioutput"):
             raise DataError(
                 "y has several columns with more than two values each; fit one classifier per column"
             )
         return column_or_1d(y, warn=True)
 
-    def _encode(self, y: np.ndarray, name: str) -> np.ndarray:
+    def _encode(self, y: Any, name: str) -> Any:
         if self._multilabel:
             if y.ndim != 2 or y.shape[1] != len(self.classes_):
                 raise DataError(
-                    f"{name} has shape {y.shape}, expected {len(self.classes_)} columns of 0 and 1"
+                    f"{name} has shape {tuple(y.shape)}, expected {len(self.classes_)} columns of 0 and 1"
                 )
-            return y.astype(np.float64)
-        unknown = ~np.isin(y, self.classes_)
-        if unknown.any():
+            return astype(y, "float64")
+        y = y if self.classes_.dtype.kind in "iu" else to_host(y)
+        unknown, t = _positions(y, self.classes_)
+        if bool(namespace(y).any(unknown)):
             raise DataError(
-                f"{name} holds {_shown(y[unknown][0])}, which is none of the classes {self.classes_}; leave those "
-                "samples out, or let the first call of fit or partial_fit see (or name) that class"
+                f"{name} holds {_shown(to_host(y[unknown])[0])}, which is none of the classes {self.classes_}; leave "
+                "those samples out, or let the first call of fit or partial_fit see (or name) that class"
             )
-        return np.searchsorted(self.classes_, y)
+        return t
 
-    def _with_class_weight(self, t: np.ndarray, w: np.ndarray | None) -> np.ndarray | None:
+    def _with_class_weight(self, t: Any, w: Any) -> Any:
         if self.class_weight is None:
             return w
-        factors = weigh(self.class_weight, t, self.classes_, w)
-        return checked_weights(factors if w is None else w * factors, len(t), "class_weight")
+        factors = follow(t, weigh(self.class_weight, to_host(t), self.classes_, to_host(w)))
+        return checked_weights(factors if w is None else w * factors, t, "class_weight")
 
     # --- predicting -------------------------------------------------------------------------------
     def predict(self, X: Any) -> Any:
@@ -416,7 +442,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         Numbers come in the array library of X and on its device, as from all methods that predict; text in NumPy.
         """
         result = self._through(lambda rows: self.model_.predict(rows), X)
-        return follow(X, result if self._multilabel else self.classes_[result])
+        return follow(X, result if self._multilabel else take_rows(follow(result, self.classes_), result))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy: the share of samples whose label (of several: all of them) is right."""
+        if scored_on_host(X):
+            y, w = to_host(y, "y"), to_host(sample_weight, "sample_weight")
+            return float(accuracy_score(y, to_host(self.predict(X)), sample_weight=w))
+        return float(super().score(X, y, sample_weight))
 
     @available_if(_knows_probabilities)
     def predict_proba(self, X: Any) -> Any:
@@ -426,8 +459,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     @available_if(_knows_probabilities)
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithm of `predict_proba`."""
+        p = self._through(lambda rows: self.model_.predict_proba(rows), X)
         with np.errstate(divide="ignore"):
-            return follow(X, np.log(self.predict_proba(to_host(X))))
+            return follow(X, namespace(p).log(p))
 
     def decision_function(self, X: Any) -> Any:
         """Return the scores before softmax or sigmoid: (N, C), (N, O), or (N,) for two classes."""

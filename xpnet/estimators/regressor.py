@@ -11,13 +11,14 @@ from sklearn.metrics import r2_score
 
 from ..callbacks import Callback
 from ..errors import DataError
-from ..interchange import follow
+from ..interchange import astype, dtype_name, follow, namespace, to_host
 from ..losses import get_loss
 from ..optim import Optimizer
 from ..schedules import Schedule
 from ..train import Trainer
-from .base import BaseMLP, Part, checked_weights, validation_pair
-from .rows import CHUNK, scaled
+from .base import BaseMLP, Part, checked_weights, scored_on_host, validation_pair
+from .rows import in_chunks
+from .scaling import mean_of_rows
 from .session import took_over
 
 
@@ -226,20 +227,25 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _auto_dropout(self, n: int) -> float:
         return 0.1 if n >= 2000 else 0.0
 
-    def _scale_targets(self, t: np.ndarray, w: np.ndarray | None, *, fit: bool) -> np.ndarray:
+    def _scale_targets(self, t: Any, w: Any, *, fit: bool) -> Any:
         if fit:
             mean, scale = np.zeros(t.shape[1]), np.ones(t.shape[1])
             if self.scale_target:
-                centre = np.average(t, axis=0, weights=w)
+                centre = to_host(mean_of_rows(t, w))
                 if self._log_link:
                     scale = centre
                 else:
                     mean = centre
-                    scale = np.sqrt(np.average(np.square(t - mean), axis=0, weights=w))
+                    square = namespace(t).square(t - follow(t, mean))
+                    scale = np.sqrt(to_host(mean_of_rows(square, w)))
                 varies = scale > 10.0 * np.finfo(np.float64).eps * np.abs(centre)
                 scale = np.where(varies, scale, 1.0)
             self._target_units = (mean, scale)
-        return (t - self.target_mean_) / self.target_scale_
+        return (t - follow(t, self.target_mean_)) / follow(t, self.target_scale_)
+
+    def _in_own_units(self, values: Any) -> Any:
+        values = astype(values, "float64")
+        return values * follow(values, self.target_scale_) + follow(values, self.target_mean_)
 
     # Properties, because scikit-learn wants arrays among the attributes in the library of X: these are always NumPy's.
     @property
@@ -292,7 +298,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         DivergedError
             Loss or weights are no longer finite.
         """
-        X, y, sample_weight, X_val, y_val, sample_weight_val = self._on_host(
+        goes_on = self.warm_start and hasattr(self, "model_")
+        X, y, sample_weight, X_val, y_val, sample_weight_val = self._arrived(
+            goes_on,
             X=X,
             y=y,
             sample_weight=sample_weight,
@@ -302,13 +310,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         )
         if took_over(self, X, y, sample_weight):
             return self
-        goes_on = self.warm_start and hasattr(self, "model_")
         part = self._part(X, y, sample_weight, first=not goes_on)
         validation = None
         if validation_pair(X_val, y_val, sample_weight_val):
             xv, yv = self._check(X_val, y_val, reset=False)
-            tv = self._columns(yv, "y_val")
-            validation = (xv, tv, checked_weights(sample_weight_val, len(tv), "sample_weight_val"))
+            tv = follow(xv, self._columns(yv, "y_val"))
+            validation = (xv, tv, checked_weights(sample_weight_val, xv, "sample_weight_val"))
         self._train(part, validation)
         return self
 
@@ -317,8 +324,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
         The first call decides the scaling of features and targets.
         """
-        X, y, sample_weight = self._on_host(X=X, y=y, sample_weight=sample_weight)
-        self._train(self._part(X, y, sample_weight, first=not hasattr(self, "model_")), None, partial=True)
+        goes_on = hasattr(self, "model_")
+        X, y, sample_weight = self._arrived(goes_on, X=X, y=y, sample_weight=sample_weight)
+        self._train(self._part(X, y, sample_weight, first=not goes_on), None, partial=True)
         return self
 
     def _part(self, x: Any, y: Any, weight: Any, *, first: bool) -> Part:
@@ -326,10 +334,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if first:
             self._flat = y.ndim == 1
             self._n_targets = 1 if y.ndim == 1 else y.shape[1]
-        return x, self._columns(y, "y"), checked_weights(weight, x.shape[0])
+        return x, follow(x, self._columns(y, "y")), checked_weights(weight, x)
 
-    def _columns(self, y: np.ndarray, name: str) -> np.ndarray:
-        t = y.reshape(len(y), -1).astype(np.float64)
+    def _columns(self, y: Any, name: str) -> Any:
+        t = astype(namespace(y).reshape(y, (y.shape[0], -1)), "float64")
         if t.shape[1] != self._n_targets:
             raise DataError(f"{name} has {t.shape[1]} columns, expected {self._n_targets}")
         return t
@@ -338,8 +346,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def predict(self, X: Any) -> Any:
         """Return predictions (N,) where y was one-dimensional, else (N, O); in X's array library, on its device."""
         values = self._through(lambda rows: self.model_.predict(rows), X)
-        result = (values * self.target_scale_ + self.target_mean_).astype(values.dtype)
+        result = astype(self._in_own_units(values), dtype_name(values))
         return follow(X, result[:, 0] if self._flat else result)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return R2, the mean of all targets."""
+        if scored_on_host(X):
+            y, w = to_host(y, "y"), to_host(sample_weight, "sample_weight")
+            return float(r2_score(y, to_host(self.predict(X)), sample_weight=w))
+        return float(super().score(X, y, sample_weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -354,12 +369,21 @@ class _R2(Callback):
         self._estimator, (self._x, self._t, self._w) = estimator, validation
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        e, n = self._estimator, len(self._t)
-        parts = []
-        for start in range(0, n, CHUNK):
-            chunk = self._x[start : start + CHUNK]
-            dense = chunk if isinstance(chunk, np.ndarray) else chunk.toarray()
-            parts.append(e.model_.predict(scaled(dense, e.scaler_, e.dtype_)))
-        predicted = np.concatenate(parts) * e.target_scale_ + e.target_mean_
-        finite = n > 1 and bool(np.isfinite(predicted).all())
-        record["valid_score"] = float(r2_score(self._t, predicted, sample_weight=self._w)) if finite else None
+        e = self._estimator
+        predicted = e._in_own_units(in_chunks(self._x, e.model_.predict, e.scaler_, e.dtype_))
+        record["valid_score"] = _r2(self._t, predicted, self._w)
+
+
+def _r2(t: Any, predicted: Any, w: Any) -> float | None:
+    """The R2 of predictions, the mean of all targets, as scikit-learn has it; None where there is none."""
+    if t.shape[0] < 2:
+        return None
+    xp, middle = namespace(t), mean_of_rows(t, w)
+    w = 1.0 if w is None else w[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        missed = to_host(xp.sum(w * xp.square(t - predicted), axis=0))
+        if not np.isfinite(missed).all():
+            return None
+    spread = to_host(xp.sum(w * xp.square(t - middle), axis=0))
+    some = spread > 0.0
+    return float(np.mean(np.where(some, 1.0 - missed / np.where(some, spread, 1.0), missed == 0.0)))

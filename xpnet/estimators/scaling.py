@@ -55,7 +55,8 @@ class FeatureScaler:
     def fit(self, x: Any, weights: Any = None) -> FeatureScaler:
         """Measure the columns of x (N, I), dense or sparse, each row counting as `weights` (N,) says."""
         x = in_place(x)
-        weights = None if weights is None else follow(x, to_host(weights, "weights"))
+        if weights is not None:
+            weights = follow(x, weights if is_foreign(weights) else np.asarray(weights))
         parts = [_measure(block, weights) for block in _column_blocks(x)]
         self.mean_, self.scale_, self.tails_ = (np.concatenate(p) for p in zip(*parts, strict=True))
         return self
