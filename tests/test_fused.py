@@ -28,8 +28,8 @@ def tapes(monkeypatch):
     """What `capture` records, and what becomes of it."""
     seen = []
 
-    def spy(tape, sources, load):
-        calls = fused.fuse(tape, sources, load)
+    def spy(tape, *others):
+        calls = fused.fuse(tape, *others)
         seen.append((list(tape), calls))
         return calls
 

@@ -4,27 +4,61 @@ A step of a small network is twenty calls of a few microseconds, and Python need
 they take. Here the calls that have compiled twins (the kernels of `compiled.py`, and matrix products, which Numba
 hands to BLAS) become one function. It gets two arrays, the addresses of all buffers and their lengths, so the
 machine code depends on what is done and on no size: networks that differ in widths or batch share it, and it is
-kept on disk.
+kept on disk. Where a `Team` trains, long loops and products among the calls are cut into pieces for its threads.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from .team import Team
+
 Call = Callable[[], Any]
 
-_LETTERS = {"f": "f", "d": "d", "l": "l", "?": "b"}  # NumPy's type characters and their readers in `pointers`
+#: Pieces that a loop is cut into at most.
+MOST_PIECES = 64
+# Multiplications that make a piece: about a microsecond of one thread; another one needs half of that to hear of it.
+_PIECE = 50_000
+
+_LETTERS = {
+    "f": "f",
+    "d": "d",
+    "l": "l",
+    "?": "b",
+    "B": "B",
+}  # NumPy's type characters and their readers in `pointers`
+
+
+class Loop(partial):
+    """A call of a compiled kernel whose last two arguments are the first row and the one after the last."""
+
+    def cut(self, work: float, most: int) -> Loop:
+        """Allow pieces of rows that cost `work` multiplications each, at most so many."""
+        self.work, self.most = work, most
+        return self
+
+    def step(self, threads: int) -> int:
+        """Rows of a piece for a team of so many threads; all of them where the loop is not worth cutting."""
+        rows = self.args[-1]
+        pieces = min(self.most, 2 * threads, int(rows * self.work / _PIECE)) if threads > 1 else 1
+        if pieces < 2:
+            return rows
+        step = -(-rows // pieces)
+        return -(-step // 8) * 8 if step > 8 else step  # whole tiles of a product
 
 
 def fuse(
     tape: Sequence[partial[Any]],
     sources: Mapping[Callable[..., Any], str],
     load: Callable[[str], Callable[..., Any]],
+    team: Team,
 ) -> list[Call]:
     """Return calls that do what `tape` does, with its compilable runs as one call each.
 
@@ -35,12 +69,16 @@ def fuse(
     sources : mapping
         The source of each compiled kernel, a function named ``kernel``.
     load : callable
-        Compiles a source and returns the function named ``kernel`` in it.
+        Compiles a source and returns its function.
+    team : Team
+        The threads that run the joined calls.
     """
     calls: list[Call] = []
     for compilable, run in groupby(tape, lambda call: _compilable(call, sources)):
         members = list(run)
-        calls += [_joined(members, sources, load)] if compilable and len(members) > 1 else members
+        # a loop alone is worth joining for its pieces
+        join = compilable and (len(members) > 1 or (team.size > 1 and isinstance(members[0], Loop)))
+        calls += [_joined(members, sources, load, team)] if join else members
     return calls
 
 
@@ -81,6 +119,7 @@ class _Writer:
         self.lengths: list[int] = []
         self.head: list[str] = []
         self.body: list[str] = []
+        self.pieces: list[tuple[int, int]] = []  # of each operation: rows in all, rows of a piece
 
     def name(self, a: np.ndarray) -> str:
         """The variable that stands for buffer `a`, declared on first sight."""
@@ -89,24 +128,75 @@ class _Writer:
         if key not in self.names:
             k, n = len(self.addresses), len(self.lengths)
             self.names[key] = f"a{k}"
-            shape = "".join(f"n[{n + axis}], " for axis in range(a.ndim))
+            shape = "".join(f"pointers.word(n, {n + axis}), " for axis in range(a.ndim))
             self.head.append(f"a{k} = pointers.{_LETTERS[a.dtype.char]}(p, {k}, ({shape}))")
             self.addresses.append(a.ctypes.data)
             self.lengths += a.shape
         return self.names[key]
 
     def product(self, operands: Sequence[tuple[np.ndarray, str]]) -> None:
+        """A product by the matrix library, which the thread that trains calls."""
         stack = next((self.name(x) for x, _ in operands if x.ndim == 3), None)
         each = ["[q]" if x.ndim == 3 else "" for x, _ in operands]
         a, b, out = (f"{self.name(x)}{e}{turn}" for (x, turn), e in zip(operands, each, strict=True))
-        self.body += [] if stack is None else [f"for q in range({stack}.shape[0]):"]
-        self.body.append(f"{'    ' * (stack is not None)}np.dot({a}, {b}, {out})")
+        loop = [] if stack is None else [f"for q in range({stack}.shape[0]):"]
+        self._operation([*loop, f"{'    ' * len(loop)}np.dot({a}, {b}, {out})"], 1, 1)
+
+    def loop(self, kernel: str, call: Loop, threads: int) -> None:
+        """A kernel, piece by piece."""
+        *arrays, _, rows = call.args
+        names = ", ".join(self.name(a) for a in arrays)
+        self._operation([f"{kernel}({names}, lo, min(lo + step, rows))"], rows, call.step(threads))
+
+    def _operation(self, lines: list[str], rows: int, step: int) -> None:
+        k = len(self.pieces)
+        self.pieces.append((rows, step))
+        self.body += [f"{'el' * (k > 0)}if k == {k}:", *(f"    {line}" for line in lines)]
+
+    def function(self, name: str, arguments: str) -> str:
+        """The function: all operations one after another, each in pieces."""
+        n = len(self.lengths)
+        lines = [
+            *self.head,
+            f"for k in range({len(self.pieces)}):",
+            f"    rows, step = pointers.word(n, {n} + 2 * k), pointers.word(n, {n} + 2 * k + 1)",
+            "    lo = shares.begin(team, me, first + k, rows, step)",
+            "    while lo >= 0:",
+            *(f"        {line}" for line in self.body),
+            "        lo = shares.proceed(team, me, first + k, rows, step)",
+        ]
+        self.lengths += [value for piece in self.pieces for value in piece]
+        return "\n".join([f"def {name}{arguments}:", *(f"    {line}" for line in lines)]) + "\n"
+
+
+class Joined:
+    """One compiled function, and all that it works on.
+
+    Attributes
+    ----------
+    keeps : list of partial
+        The calls that it does; they hold the buffers, whose addresses the function was given.
+    """
+
+    def __init__(self, function: Any, writer: _Writer, keeps: list[partial[Any]], team: Team):
+        self.keeps = keeps
+        self._addresses = np.array(writer.addresses, np.int64)
+        self._lengths = np.array(writer.lengths, np.int64)
+        where = (function.address, self._addresses.ctypes.data, self._lengths.ctypes.data)
+        self._record = np.array([*where, len(writer.pieces), 0], np.int64)
+        self._place = self._record.ctypes.data
+        self._run = team.run
+        weakref.finalize(self, team.forget, self._record).atexit = False
+
+    def __call__(self) -> None:
+        self._run(self._place)
 
 
 def _joined(
     run: Sequence[partial[Any]],
     sources: Mapping[Callable[..., Any], str],
     load: Callable[[str], Callable[..., Any]],
+    team: Team,
 ) -> Call:
     writer = _Writer()
     kernels: dict[str, str] = {}
@@ -117,11 +207,10 @@ def _joined(
             assert operands is not None
             writer.product(operands)
         else:
-            kernel = kernels.setdefault(source, f"kernel_{len(kernels)}")
-            writer.body.append(f"{kernel}({', '.join(writer.name(a) for a in call.args)})")
+            assert isinstance(call, Loop)
+            writer.loop(kernels.setdefault(source, f"kernel_{len(kernels)}"), call, team.size)
     inner = [source.replace("def kernel(", f"def {name}(") for source, name in kernels.items()]
-    lines = ["def kernel(p, n):", *(f"    {line}" for line in writer.head + writer.body)]
-    function = load("\n".join([*inner, "\n".join(lines) + "\n"]))
-    call = partial(function, np.array(writer.addresses, np.int64), np.array(writer.lengths, np.int64))
-    call.keeps = list(run)  # type: ignore[attr-defined]  # the buffers, whose addresses the function was given
-    return call
+    arguments = "(p, n, me, team, first)"
+    joined = writer.function("kernel_joined", arguments)
+    entry = f"def entry{arguments}:\n    kernel_joined{arguments}\n"
+    return Joined(load("\n".join([*inner, joined, entry])), writer, list(run), team)

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
 
+@intrinsic
+def word(typing_context: Any, address: Any, i: Any) -> Any:
+    """Number i of the int64 numbers at an address."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        numbers = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load(builder.gep(numbers, [arguments[1]]))
+
+    return types.int64(types.int64, types.int64), code
+
+
 def _reader(element: Any) -> Any:
-    """Compile ``f(addresses, i, shape)``: the C-contiguous array of `element` at address number i."""
+    """Compile ``f(addresses, i, shape)``: the C-contiguous array of `element` at address number i of a list of them."""
 
     @intrinsic
     def pointer(typing_context: Any, address: Any) -> Any:
@@ -22,7 +34,7 @@ def _reader(element: Any) -> Any:
 
     @njit(inline="always")
     def read(addresses: Any, i: int, shape: Any) -> Any:
-        return carray(pointer(addresses[i]), shape)  # type: ignore[call-arg]  # the first is Numba's
+        return carray(pointer(word(addresses, i)), shape)  # type: ignore[call-arg]  # the first is Numba's
 
     return read
 
@@ -32,3 +44,4 @@ f = _reader(types.float32)
 d = _reader(types.float64)
 l = _reader(types.int64)  # noqa: E741
 b = _reader(types.boolean)
+B = _reader(types.uint8)

@@ -221,35 +221,39 @@ def _made(kind: str) -> tuple[Any, Any, Any, Any]:
                 i += height
 
     @njit(error_model="numpy")
-    def straight(a: Any, b: Any, out: Any) -> None:
-        """out = a b"""
-        m, k = a.shape
-        product(a.ctypes.data, k, 1, b.ctypes.data, out.ctypes.data, m, b.shape[1], k)
+    def straight(a: Any, b: Any, out: Any, lo: Any, hi: Any) -> None:
+        """Rows lo to hi of out = a b."""
+        n, k = b.shape[1], a.shape[1]
+        product(
+            a.ctypes.data + lo * k * size, k, 1, b.ctypes.data, out.ctypes.data + lo * n * size, hi - lo, n, k
+        )
 
     @njit(error_model="numpy")
-    def first_turned(a: Any, b: Any, out: Any) -> None:
-        """out = a^T b"""
-        k, m = a.shape
-        product(a.ctypes.data, 1, m, b.ctypes.data, out.ctypes.data, m, b.shape[1], k)
+    def first_turned(a: Any, b: Any, out: Any, lo: Any, hi: Any) -> None:
+        """Rows lo to hi of out = a^T b."""
+        n, (k, m) = b.shape[1], a.shape
+        product(
+            a.ctypes.data + lo * size, 1, m, b.ctypes.data, out.ctypes.data + lo * n * size, hi - lo, n, k
+        )
 
     @njit(error_model="numpy")
-    def turn(s: Any, d: Any) -> None:
-        """Write the transpose of s (r, c) into the first numbers of d."""
+    def turn(s: Any, d: Any, lo: Any, hi: Any) -> None:
+        """Write rows lo to hi of s (r, c), transposed, where they belong in the first numbers of d."""
         rows, columns = s.shape
         source, target = s.ctypes.data, d.ctypes.data
-        for i in range(0, rows, width):
+        for i in range(lo, hi, width):
             for j in range(0, columns, width):
                 square(
-                    source + (i * columns + j) * size, columns, min(rows - i, width), min(columns - j, width),
+                    source + (i * columns + j) * size, columns, min(hi - i, width), min(columns - j, width),
                     target + (j * rows + i) * size, rows,
                 )  # fmt: skip
 
     @njit(error_model="numpy")
     def second_turned(a: Any, b: Any, out: Any, work: Any) -> None:
         """out = a b^T; `work` has room for b"""
-        m, k = a.shape
-        turn(b, work)
-        product(a.ctypes.data, k, 1, work.ctypes.data, out.ctypes.data, m, b.shape[0], k)
+        n, k = b.shape
+        turn(b, work, 0, n)
+        product(a.ctypes.data, k, 1, work.ctypes.data, out.ctypes.data, a.shape[0], n, k)
 
     return straight, first_turned, second_turned, turn
 

@@ -6,12 +6,14 @@ This is the part that needs a device. What it is asked for is decided in `backen
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ...errors import DeviceError
 from .. import Array
 from . import cublaslt
 from .products import Product
@@ -139,7 +141,7 @@ class CupyRuntime:
             times: list[float] = []
             if self.autotune and len(found) > 1:
                 times = [self._time(description, algorithm, addresses) for algorithm in found]
-            best = found[int(np.argmin(times))] if times else found[0]
+            best = found[int(np.argmin(times))] if times else found[0]  # of none that works, the library's
             self._plans[key] = (description, best)
             self.algorithms.append(
                 {
@@ -153,7 +155,7 @@ class CupyRuntime:
     def _time(
         self, description: cublaslt.Description, algorithm: cublaslt.Algorithm, addresses: Sequence[int]
     ) -> float:
-        """Milliseconds of one product, in a captured row of them: as it will run, without the time of calls.
+        """Milliseconds of one product, in a captured row of them: as it will run, without the time of calls; or inf.
 
         Overwrites the result, which the product that is about to be computed does anyway.
         """
@@ -161,12 +163,15 @@ class CupyRuntime:
         stream, workspace = cuda.Stream(non_blocking=True), self._workspace(0)
         self.synchronize()
         with stream:
-            stream.begin_capture()
-            try:
+            try:  # what the library proposes it may not have, after all
+                self._handle.multiply(description, algorithm, addresses, workspace, stream.ptr)
+            except DeviceError:
+                return float("inf")
+            stream.synchronize()
+            with _capturing(stream) as captured:
                 for _ in range(_REPEATS):
                     self._handle.multiply(description, algorithm, addresses, workspace, stream.ptr)
-            finally:
-                graph = stream.end_capture()
+            graph = captured[0]
             graph.launch(stream)
             start, stop = cuda.Event(), cuda.Event()
             start.record(stream)
@@ -212,31 +217,45 @@ class CupyRuntime:
             self._workspace(lane)  # nothing may be allocated while the graph is made
         streams = [cuda.Stream(non_blocking=True) for _ in range(n_lanes)]
         events: dict[int, Any] = {}
-        last = [-1] * n_lanes
+        kept = []  # every event that is recorded: none may go while the graph is made
         needed = {j for i, direct in enumerate(waits_for) for j in direct if lane_of[j] != lane_of[i]}
         self.synchronize()
         origin = streams[0]
-        with self._device, origin:
-            origin.begin_capture()
-            try:
-                fork = origin.record(cuda.Event(disable_timing=True))
-                for stream in streams[1:]:
-                    stream.wait_event(fork)
-                for i, operation in enumerate(operations):
-                    lane = lane_of[i]
-                    stream = streams[lane]
-                    for j in waits_for[i]:
-                        if lane_of[j] != lane:
-                            stream.wait_event(events[j])
-                    with stream:
-                        operation.run(lane)
-                    last[lane] = i
-                    if i in needed:
-                        events[i] = stream.record(cuda.Event(disable_timing=True))
-                for stream in streams[1:]:
-                    origin.wait_event(stream.record(cuda.Event(disable_timing=True)))
-            finally:
-                graph = origin.end_capture()  # also after an error: it takes the stream out of capture
+        with self._device, origin, _capturing(origin) as captured:
+            fork = origin.record(cuda.Event(disable_timing=True))
+            for stream in streams[1:]:
+                stream.wait_event(fork)
+            for i, operation in enumerate(operations):
+                lane = lane_of[i]
+                stream = streams[lane]
+                for j in waits_for[i]:
+                    if lane_of[j] != lane:
+                        stream.wait_event(events[j])
+                with stream:
+                    operation.run(lane)
+                if i in needed:
+                    events[i] = stream.record(cuda.Event(disable_timing=True))
+            for stream in streams[1:]:
+                kept.append(stream.record(cuda.Event(disable_timing=True)))
+                origin.wait_event(kept[-1])
+        graph = captured[0]
         graph.upload(origin)
         origin.synchronize()
         return graph
+
+
+@contextmanager
+def _capturing(stream: Any) -> Iterator[list[Any]]:
+    """Capture what is asked of a stream; the list gets the graph.
+
+    After an error the stream leaves its capture, too, and the error is the one that is raised.
+    """
+    graphs: list[Any] = []
+    stream.begin_capture()
+    try:
+        yield graphs
+    except BaseException:
+        with suppress(Exception):  # says no more than that the capture is not whole
+            stream.end_capture()
+        raise
+    graphs.append(stream.end_capture())

@@ -1,0 +1,76 @@
+"""Sources compiled once; their machine code is kept on disk. Needs Numba."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+_lock = threading.Lock()  # two threads may train with a back end each
+kernels: dict[str, Callable[..., None]] = {}
+sources: dict[Callable[..., None], str] = {}
+
+_HEADER = """import numpy as np
+from numba import cfunc, njit
+
+from xpnet.backend import blas, elementary, pointers, products, shares
+
+# {digest}
+
+"""
+
+
+@functools.cache
+def _header() -> str:
+    """What a kernel's file begins with; another one where the modules that it calls have changed."""
+    here = Path(__file__).parent
+    parts = b"".join(
+        (here / f"{name}.py").read_bytes()
+        for name in ("blas", "elementary", "pointers", "products", "shares")
+    )
+    return _HEADER.format(digest=hashlib.sha256(parts).hexdigest()[:16])
+
+
+_INNER = '@njit(error_model="numpy")'
+_OUTER = '@njit(error_model="numpy", cache=True, nogil=True)'
+_ENTRY = '@cfunc("void(int64, int64, int64, int64, int64)", cache=True)'
+
+
+def kernel(source: str) -> Callable[..., None]:
+    """Compile the function ``kernel`` or ``entry`` in `source`; its machine code is kept on disk with the source."""
+    with _lock:
+        return _compiled(source)
+
+
+def _compiled(source: str) -> Callable[..., None]:
+    if source not in kernels:
+        text = _header() + source.replace("def kernel_", f"{_INNER}\ndef kernel_")
+        text = text.replace("def kernel(", f"{_OUTER}\ndef kernel(")
+        text = text.replace("def entry(", f"{_ENTRY}\ndef entry(")
+        name = f"xpnet_kernel_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+        path = _folder() / f"{name}.py"
+        if not path.exists():
+            temporary = path.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # Numba looks the module up when it loads machine code from disk
+        spec.loader.exec_module(module)
+        kernels[source] = function = getattr(module, "entry", None) or module.kernel
+        sources[function] = source
+    return kernels[source]
+
+
+def _folder() -> Path:
+    import pooch
+
+    folder = Path(os.environ.get("XPNET_CACHE") or pooch.os_cache("xpnet")) / "kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
