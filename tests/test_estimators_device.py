@@ -8,11 +8,13 @@ import pickle
 import subprocess
 import sys
 
+import array_api_compat
 import numpy as np
 import pytest
 
 from tests.device_data import DEVICE, counted, there
 from xpnet import DataError, MLPClassifier, MLPRegressor
+from xpnet.backend.cuda.probe import probe
 from xpnet.backend.reference import ReferenceBackend
 from xpnet.estimators import FeatureScaler
 from xpnet.estimators.scaling import _median_of_different
@@ -253,3 +255,49 @@ def test_inside_a_search_with_dispatch():
         env={**os.environ, "SCIPY_ARRAY_API": "1"},
     )
     assert done.stdout.strip() == "fine", (sklearn.__version__, done.stderr[-3000:])
+
+
+def check_all(into, same_place):
+    """Every target, with and without weights, as on the host; `into` brings arrays to a device."""
+    for kind, y in TARGETS.values():
+        for w in (None, WEIGHTS):
+            options = {**QUICK, "early_stopping": True}
+            estimator = kind(**options).fit(into(X), into(y), None if w is None else into(w))
+            expected = kind(**options).fit(X, y, w)
+            assert np.allclose(estimator.loss_curve_, expected.loss_curve_, rtol=1e-6)
+            for method in ("predict", "predict_proba") if kind is MLPClassifier else ("predict",):
+                answer = getattr(estimator, method)(into(X))
+                assert same_place(answer, into(X))
+                assert np.allclose(to_host(answer), getattr(expected, method)(X), rtol=1e-6)
+            assert estimator.score(into(X), into(y)) == pytest.approx(expected.score(X, y))
+
+
+def test_on_devices_of_pytorch(monkeypatch):
+    """Here the CPU passes for a device that NumPy cannot read."""
+    torch = pytest.importorskip("torch", reason="PyTorch arrays are tested where it is installed")
+    for module in ("xpnet.interchange", "xpnet.estimators.base"):
+        monkeypatch.setattr(f"{module}.in_host_memory", lambda x: False)
+    assert MLPRegressor(**QUICK).fit(torch.asarray(X), torch.asarray(NUMBERS)).model_.be.name == "torch"
+    check_all(torch.asarray, lambda answer, x: isinstance(answer, torch.Tensor))
+
+
+@pytest.mark.gpu
+def test_cupy(monkeypatch):
+    cupy = pytest.importorskip("cupy", reason="CuPy arrays are tested where it is installed")
+    finding = probe()
+    if not finding.available:
+        pytest.skip(f"needs a CUDA device: {finding.message}")
+    sizes = []
+
+    def counting(leave):
+        def method(x, *args):
+            sizes.append(x.size)
+            return leave(x, *args)
+
+        return method
+
+    for module, way in ((cupy, "asnumpy"), (array_api_compat, "to_device")):
+        monkeypatch.setattr(module, way, counting(getattr(module, way)))
+    clf = MLPClassifier(**QUICK).fit(cupy.asarray(X, order="F"), cupy.asarray(CLASSES))
+    assert max(sizes) <= clf.model_.n_parameters and clf.model_.be.device == "cuda:0"
+    check_all(cupy.asarray, lambda answer, x: isinstance(answer, cupy.ndarray) and answer.device == x.device)
