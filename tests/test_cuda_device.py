@@ -32,6 +32,27 @@ def test_training_is_that_of_the_cpu(architecture):
     np.testing.assert_allclose(weights, twin, rtol=10 * tolerance, atol=10 * tolerance)
 
 
+@pytest.mark.parametrize("batches", ["shared", "own"])
+def test_fit_many_is_that_of_the_cpu(batches):
+    configurations = [
+        {"seed": s, "lr": 0.001 * (1 + s), "epochs": 2 + s % 2, "dropout": 0.1} for s in range(5)
+    ]
+    common = {
+        "sizes": [64, 30, 10],
+        "batch_size": 32,
+        "schedule": "cosine",
+        "batches": batches,
+        "dtype": "float64",
+    }
+    data = (X / 255.0, Y)
+    result = xpnet.fit_many(configurations, data, device=cuda(), block=4, **common)
+    for mine, theirs in zip(result, xpnet.fit_many(configurations, data, **common), strict=True):
+        for key in ("train_loss", "train_accuracy"):
+            np.testing.assert_allclose(mine.history.column(key), theirs.history.column(key), rtol=1e-9)
+        for name, want in theirs.model.get_weights().items():
+            np.testing.assert_allclose(mine.model.get_weights()[name], want, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("precision", [None, "tf32", "bf16"])
 def test_two_runs_are_equal_to_the_bit(precision):
     first, second = (_train(cuda(precision=precision))[0] for _ in range(2))

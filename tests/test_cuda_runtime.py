@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 import xpnet
 from tests.cuda_emulator import COMPILER, Emulator, Kernels
-from tests.fake_cupy import FakeCupy, install
-from xpnet import get_backend
+from tests.fake_cupy import FakeCupy, FakeHandle, install
+from xpnet import DeviceError, get_backend
 from xpnet.backend.cuda import backend, runtime
 from xpnet.backend.cuda.backend import CudaBackend
 from xpnet.cli import main
@@ -151,6 +151,22 @@ def test_autotuning_takes_the_quickest_and_says_what_it_measured(cupy, kernels, 
     (chosen,) = be.algorithms
     assert chosen["algorithm"] == "01" * 64
     assert chosen["microseconds"] == pytest.approx([2.0, 1.0, 3.0])
+
+
+def test_autotuning_leaves_out_what_the_library_does_not_have_after_all(cupy, kernels, monkeypatch):
+    multiply = FakeHandle.multiply
+
+    def picky(self, description, algorithm, *rest):
+        if algorithm.data[0] == 0:
+            raise DeviceError("cublasLtMatmul failed: not supported")
+        multiply(self, description, algorithm, *rest)
+
+    monkeypatch.setattr(FakeHandle, "multiply", picky)
+    be = backend.on_device(0, None, autotune=True)
+    x, out = be.asarray(np.eye(4, dtype="f4")), be.empty((4, 4), "float32")
+    be.matmul(x, x, out=out)
+    np.testing.assert_array_equal(be.to_numpy(out), np.eye(4))
+    assert be.algorithms[0]["algorithm"] == "01" * 64
 
 
 def test_what_the_device_says_of_itself(cupy):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.gpu import cases, kernels, primitives, report, sides
+from benchmarks.gpu import cases, correctness, kernels, primitives, report, sides
 from benchmarks.gpu.__main__ import main as run_one
 from benchmarks.gpu.parts import PARTS, Part, find
 from xpnet.backend import get_backend
@@ -198,6 +198,14 @@ def losses(case, name):
     assert found[0] == found[1], "reset does not bring everything back"
     assert found[0][1] < found[0][0], "nothing was learnt"
     return found[0]
+
+
+def test_every_file_with_tests_for_a_gpu_is_named():
+    marked = {
+        p.name for p in (ROOT / "tests").glob("test_*.py")
+        if "mark.gpu" in (text := p.read_text(encoding="utf-8")) or "_keeps_the_contract(be)" in text
+    }  # fmt: skip
+    assert marked - {Path(__file__).name} == set(correctness.TEST_FILES)
 
 
 @pytest.mark.parametrize("case", [SMALL, MANY], ids=lambda c: c.name)

@@ -162,9 +162,15 @@ def measure() -> Iterator[Finding]:
                                 workspace.data.ptr, device.stream.ptr,
                             )  # fmt: skip
 
-                    graph = device.graph(work)
+                    try:
+                        graph = device.graph(work)
+                    except RuntimeError:  # an algorithm that the library proposed and does not have
+                        continue
                     ms = device.milliseconds(lambda graph=graph: graph.launch(device.stream), least=3)
                     times.append(1e3 * ms / 20)
+                if not times:
+                    yield {"product": where, "precision": precision, "epilogue": name, "us": None}
+                    continue
                 plain = min(times) if name == "none" else plain
                 yield {
                     "product": where, "precision": precision, "epilogue": name, "us": min(times),

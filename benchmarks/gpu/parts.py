@@ -49,7 +49,7 @@ class Part:
 PARTS: tuple[Part, ...] = (
     Part("versions", 45, "versions, memory, time of the first calls", "primitives.versions"),
     Part("capture", 30, "products and kernels in one captured graph, replayed", "primitives.capture"),
-    Part("parity", 60, "every operation beside the reference, and training beside the CPU", "correctness.parity"),
+    Part("parity", 110, "training beside the CPU, and every operation beside the reference", "correctness.parity"),
     Part("tests", 100, "all tests marked gpu", "correctness.tests"),
     Part("xpnet", 60, "training steps: xpnet", "cases.measure", "xpnet"),
     Part("torch.graph", 40, "training steps: PyTorch, K steps as one CUDA graph", "cases.measure", "torch.graph"),
