@@ -18,7 +18,8 @@ def bench_epoch(name, row, side, benchmark, measure):
     name, _, bare = name.partition(", ")
     if bare:
         one = side(name, row, n_batches=EPOCH_STEPS)
-        measure(lambda n: one.run(n * EPOCH_STEPS), reset=one.reset)
+        with one.context():
+            measure(lambda n: one.run(n * EPOCH_STEPS), reset=one.reset)
         return
     one = side(name, row, n_batches=EPOCH_STEPS)
     first, second = one.epoch(), one.epoch()

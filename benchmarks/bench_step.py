@@ -26,4 +26,5 @@ def bench_step(name, row, side, benchmark, measure):
         assert loss == pytest.approx(_expected(row), rel=LOSS_TOLERANCE)
         benchmark.extra_info["loss_after_20"] = loss
     benchmark.group = row.name
-    measure(one.run, multiple=one.multiple, reset=one.reset)
+    with one.context():
+        measure(one.run, multiple=one.multiple, reset=one.reset)

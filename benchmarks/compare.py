@@ -133,7 +133,8 @@ def agreement(row: grid.Row, sides: list[Any]) -> dict[str, float]:
     for side in sides:
         if side.name != "floor":
             side.reset()
-            side.run(grid.CHECK_STEPS)
+            with side.context():
+                side.run(grid.CHECK_STEPS)
             losses[side.name] = mean_loss(side.outputs(side.problem.x), side.problem.y)
             side.reset()
     return losses
@@ -157,7 +158,9 @@ def step_contests(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         sides = [kind(problem) for kind in kinds]
         losses = agreement(row, sides)
         wrong = disagreeing(losses) if losses else []
-        entrants = [Entrant(s.name, s.run, s.reset, s.multiple) for s in sides if s.name not in wrong]
+        entrants = [
+            Entrant(s.name, s.run, s.reset, s.multiple, s.context) for s in sides if s.name not in wrong
+        ]
         yield {
             "row": row.name, "group": row.group, "flops": row.flops, "loss_after_20": losses, "disagree": wrong,
             "skipped": skipped, **_interleave(options, entrants), "goals": [vars(g) for g in grid.goals(row)],
@@ -197,7 +200,10 @@ def epoch_contests(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 bare = kind(problem)
                 entrants.append(
                     Entrant(
-                        f"{side.name}, bare steps", lambda n, s=bare: s.run(n * grid.EPOCH_STEPS), bare.reset
+                        f"{side.name}, bare steps",
+                        lambda n, s=bare: s.run(n * grid.EPOCH_STEPS),
+                        bare.reset,
+                        context=bare.context,
                     )
                 )
         goals = [grid.within("bare steps", 1.05), grid.times_faster("peers", 1.0)]

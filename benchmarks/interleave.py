@@ -6,7 +6,9 @@ import gc
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -22,6 +24,8 @@ class Entrant:
         Called before each sample, outside the clock.
     multiple : int
         `run` takes multiples of it.
+    context : callable
+        Returns a context that every run is in; entering and leaving it is outside the clock.
     samples : list of float
         Seconds per piece of work, one per round.
     count : int
@@ -32,6 +36,7 @@ class Entrant:
     run: Callable[[int], None]
     prepare: Callable[[], None] = lambda: None
     multiple: int = 1
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
     samples: list[float] = field(default_factory=list)
     count: int = 0
 
@@ -48,7 +53,8 @@ def interleave(
     rounds are done, whatever `max_seconds` says.
     """
     for e in entrants:
-        _calibrate(e, sample_seconds)
+        with e.context():
+            _calibrate(e, sample_seconds)
     started = time.perf_counter()
     was_enabled = gc.isenabled()
     gc.disable()
@@ -59,9 +65,10 @@ def interleave(
             k = turn % len(entrants)
             for e in (*entrants[k:], *entrants[:k]):
                 e.prepare()
-                time.sleep(settle)
-                e.run(e.multiple if e.multiple > 1 else max(1, e.count // 4))
-                e.samples.append(_timed(e.run, e.count) / e.count)
+                with e.context():
+                    time.sleep(settle)
+                    e.run(e.multiple if e.multiple > 1 else max(1, e.count // 4))
+                    e.samples.append(_timed(e.run, e.count) / e.count)
             gc.collect()
     finally:
         if was_enabled:

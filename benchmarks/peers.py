@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import cycle, islice
 from typing import Any, ClassVar
 
@@ -58,6 +59,10 @@ class Side:
 
     def run(self, n: int) -> None:
         raise NotImplementedError
+
+    def context(self) -> AbstractContextManager[Any]:
+        """What a user's training loop would be in around `run`."""
+        return nullcontext()
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -113,6 +118,9 @@ class Xpnet(Side):
         for rows in islice(self._next, n):
             step(rows)
         self.model.be.synchronize()
+
+    def context(self) -> AbstractContextManager[Any]:
+        return self.trainer.tuned()
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         return self.model.outputs(x)

@@ -43,25 +43,24 @@ def _proceed(team, me, tag, rows, step):
 
 
 def test_both_ends_meet_and_a_late_helper_finds_nothing():
-    team = Team(1, jit.kernel)
-    operation = (team._address, 7)
-    assert _begin(operation[0], 0, 7, 50, 10) == 0
-    assert _begin(operation[0], 1, 7, 50, 10) == 40
-    assert _proceed(operation[0], 1, 7, 50, 10) == 30
-    assert _proceed(operation[0], 0, 7, 50, 10) == 10
-    assert _proceed(operation[0], 1, 7, 50, 10) == 20  # the last piece
-    assert _proceed(operation[0], 1, 7, 50, 10) == -1
-    assert _proceed(operation[0], 0, 7, 50, 10) == -1  # returns at once: all helpers are done
-    assert _begin(operation[0], 0, 8, 50, 10) == 0  # the next operation
-    assert _begin(operation[0], 1, 7, 50, 10) == -1  # who comes late for the last one
-    assert _begin(operation[0], 1, 8, 50, 10) == 40
+    team = Team(jit.kernel)
+    assert _begin(team.address, 0, 7, 50, 10) == 0
+    assert _begin(team.address, 1, 7, 50, 10) == 40
+    assert _proceed(team.address, 1, 7, 50, 10) == 30
+    assert _proceed(team.address, 0, 7, 50, 10) == 10
+    assert _proceed(team.address, 1, 7, 50, 10) == 20  # the last piece
+    assert _proceed(team.address, 1, 7, 50, 10) == -1
+    assert _proceed(team.address, 0, 7, 50, 10) == -1  # returns at once: all helpers are done
+    assert _begin(team.address, 0, 8, 50, 10) == 0  # the next operation
+    assert _begin(team.address, 1, 7, 50, 10) == -1  # who comes late for the last one
+    assert _begin(team.address, 1, 8, 50, 10) == 40
 
 
 def test_an_operation_in_one_piece_is_done_by_the_leader_alone():
-    team = Team(1, jit.kernel)
-    assert _begin(team._address, 1, 3, 5, 5) == -1
-    assert _begin(team._address, 0, 3, 5, 5) == 0
-    assert _proceed(team._address, 0, 3, 5, 5) == -1
+    team = Team(jit.kernel)
+    assert _begin(team.address, 1, 3, 5, 5) == -1
+    assert _begin(team.address, 0, 3, 5, 5) == 0
+    assert _proceed(team.address, 0, 3, 5, 5) == -1
 
 
 def test_pieces_are_worth_it_and_whole_tiles():
@@ -136,6 +135,19 @@ def test_helpers_end_with_the_context_also_after_an_error(eager):
         assert len(_helpers()) == 2
         raise KeyError
     assert not _helpers()
+
+
+def test_what_was_captured_alone_is_shared_later(eager):
+    be = get_backend("numba")
+    a, out = np.ones((64, 8)), np.empty((64, 8))
+    replay = be.capture(lambda: (be.map(_double, a, out=out), be.map(_double, out, out=a)))
+    assert list(replay._lengths[-4:]) == [512, 512, 512, 512]
+    with be.tuned(10, 2):
+        replay()
+        assert list(replay._lengths[-4:]) == [512, 128, 512, 128]
+    replay()
+    assert list(replay._lengths[-4:]) == [512, 512, 512, 512]
+    assert (a == 64.0).all()
 
 
 def test_a_captured_step_outlives_its_team_and_its_team_outlives_it(eager):

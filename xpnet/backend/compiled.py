@@ -52,9 +52,8 @@ class CompiledBackend(CpuBackend):
         self._largest = sys.maxsize if _one_thread() else SMALL_PRODUCT
         from .team import Team
 
-        self._new_team = partial(Team, load=jit.kernel)
         #: The threads that share captured steps.
-        self._team = self._new_team(1)
+        self._team = Team(jit.kernel)
 
     def _do(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         if self._tape is None:
@@ -98,18 +97,16 @@ class CompiledBackend(CpuBackend):
         """
         if threads is None:
             threads = 1 if multiplications < _SHARED or _one_thread() else _processors()
-        return self._with_team(min(threads, _processors()), super().tuned(multiplications, 1))
+        return self._shared(min(threads, _processors()), super().tuned(multiplications, 1))
 
     @contextmanager
-    def _with_team(self, size: int, limits: AbstractContextManager[Any]) -> Iterator[None]:
-        before = self._team, self._largest
-        team = self._new_team(size)
-        with limits, team:
-            self._team, self._largest = team, sys.maxsize
-            try:
+    def _shared(self, threads: int, limits: AbstractContextManager[Any]) -> Iterator[None]:
+        before, self._largest = self._largest, sys.maxsize
+        try:
+            with limits, self._team.of(threads):
                 yield
-            finally:
-                self._team, self._largest = before
+        finally:
+            self._largest = before
 
     def matmul(self, a: Array, b: Array, *, ta: bool = False, tb: bool = False, out: Array) -> Array:
         form = self._product(a, b, ta, tb, out)

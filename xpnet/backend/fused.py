@@ -119,7 +119,7 @@ class _Writer:
         self.lengths: list[int] = []
         self.head: list[str] = []
         self.body: list[str] = []
-        self.pieces: list[tuple[int, int]] = []  # of each operation: rows in all, rows of a piece
+        self.loops: list[Loop | None] = []  # each operation, where it can be cut
 
     def name(self, a: np.ndarray) -> str:
         """The variable that stands for buffer `a`, declared on first sight."""
@@ -140,17 +140,17 @@ class _Writer:
         each = ["[q]" if x.ndim == 3 else "" for x, _ in operands]
         a, b, out = (f"{self.name(x)}{e}{turn}" for (x, turn), e in zip(operands, each, strict=True))
         loop = [] if stack is None else [f"for q in range({stack}.shape[0]):"]
-        self._operation([*loop, f"{'    ' * len(loop)}np.dot({a}, {b}, {out})"], 1, 1)
+        self._operation([*loop, f"{'    ' * len(loop)}np.dot({a}, {b}, {out})"])
 
-    def loop(self, kernel: str, call: Loop, threads: int) -> None:
+    def loop(self, kernel: str, call: Loop) -> None:
         """A kernel, piece by piece."""
-        *arrays, _, rows = call.args
+        arrays = call.args[:-2]
         names = ", ".join(self.name(a) for a in arrays)
-        self._operation([f"{kernel}({names}, lo, min(lo + step, rows))"], rows, call.step(threads))
+        self._operation([f"{kernel}({names}, lo, min(lo + step, rows))"], call)
 
-    def _operation(self, lines: list[str], rows: int, step: int) -> None:
-        k = len(self.pieces)
-        self.pieces.append((rows, step))
+    def _operation(self, lines: list[str], loop: Loop | None = None) -> None:
+        k = len(self.loops)
+        self.loops.append(loop)
         self.body += [f"{'el' * (k > 0)}if k == {k}:", *(f"    {line}" for line in lines)]
 
     def function(self, name: str, arguments: str) -> str:
@@ -158,14 +158,13 @@ class _Writer:
         n = len(self.lengths)
         lines = [
             *self.head,
-            f"for k in range({len(self.pieces)}):",
+            f"for k in range({len(self.loops)}):",
             f"    rows, step = pointers.word(n, {n} + 2 * k), pointers.word(n, {n} + 2 * k + 1)",
             "    lo = shares.begin(team, me, first + k, rows, step)",
             "    while lo >= 0:",
             *(f"        {line}" for line in self.body),
             "        lo = shares.proceed(team, me, first + k, rows, step)",
         ]
-        self.lengths += [value for piece in self.pieces for value in piece]
         return "\n".join([f"def {name}{arguments}:", *(f"    {line}" for line in lines)]) + "\n"
 
 
@@ -181,15 +180,27 @@ class Joined:
     def __init__(self, function: Any, writer: _Writer, keeps: list[partial[Any]], team: Team):
         self.keeps = keeps
         self._addresses = np.array(writer.addresses, np.int64)
-        self._lengths = np.array(writer.lengths, np.int64)
+        # behind the lengths of all axes, of each operation: rows in all, rows of a piece
+        self._lengths = np.array(writer.lengths + [1, 1] * len(writer.loops), np.int64)
+        self._loops = writer.loops
         where = (function.address, self._addresses.ctypes.data, self._lengths.ctypes.data)
-        self._record = np.array([*where, len(writer.pieces), 0], np.int64)
+        self._record = np.array([*where, len(writer.loops), 0], np.int64)
         self._place = self._record.ctypes.data
-        self._run = team.run
+        self._team, self._threads = team, 0
         weakref.finalize(self, team.forget, self._record).atexit = False
 
     def __call__(self) -> None:
-        self._run(self._place)
+        if self._threads != self._team.size:
+            self._cut()
+        self._team.run(self._place)
+
+    def _cut(self) -> None:
+        """Cut the operations into pieces for the team as it is now."""
+        self._threads = self._team.size
+        pieces = self._lengths[-2 * len(self._loops) :].reshape(-1, 2)
+        for piece, loop in zip(pieces, self._loops, strict=True):
+            if loop is not None:
+                piece[:] = loop.args[-1], loop.step(self._threads)
 
 
 def _joined(
@@ -208,7 +219,7 @@ def _joined(
             writer.product(operands)
         else:
             assert isinstance(call, Loop)
-            writer.loop(kernels.setdefault(source, f"kernel_{len(kernels)}"), call, team.size)
+            writer.loop(kernels.setdefault(source, f"kernel_{len(kernels)}"), call)
     inner = [source.replace("def kernel(", f"def {name}(") for source, name in kernels.items()]
     arguments = "(p, n, me, team, first)"
     joined = writer.function("kernel_joined", arguments)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,22 +19,23 @@ _HELP = "def kernel(team, me):\n    shares.help_out(team, me)\n"
 class Team:
     """The thread that trains and its helpers, who sleep when there is nothing to do.
 
-    Helpers live while the team is entered as a context; outside of it the thread that trains does all the work.
-
     Parameters
     ----------
-    size : int
-        Threads in all.
     load : callable
         Compiles a source and returns the function named ``kernel`` in it.
+
+    Attributes
+    ----------
+    size : int
+        Threads in all; 1 outside of `of`.
     """
 
-    def __init__(self, size: int, load: Callable[[str], Callable[..., Any]]):
-        self.size = size
+    def __init__(self, load: Callable[[str], Callable[..., Any]]):
+        self.size = 1
         memory = np.zeros(shares.WORDS + 8, np.int64)
         at_line = -memory.ctypes.data % 64 // 8  # the beginning of a cache line
         self._words = memory[at_line : at_line + shares.WORDS]
-        self._address = self._words.ctypes.data
+        self.address = self._words.ctypes.data
         self._load = load
         self._lead: Callable[[int, int], None] | None = None
         self._bells: list[threading.Event] = []  # one for each helper
@@ -42,10 +43,29 @@ class Team:
         self._threads: list[threading.Thread] = []
         self._closed = False
 
-    def __enter__(self) -> Team:
-        help_out = self._load(_HELP) if self.size > 1 else None
-        self._closed = False
-        self._bells = [threading.Event() for _ in range(self.size - 1)]
+    @contextmanager
+    def of(self, size: int) -> Iterator[None]:
+        """Return a context in which the team has so many threads."""
+        before = self.size
+        self._resize(size)
+        try:
+            yield
+        finally:
+            self._resize(before)
+
+    def _resize(self, size: int) -> None:
+        if size == self.size:
+            return
+        self._closed = True
+        self._words[shares.REST] = 1
+        for bell, thread in zip(self._bells, self._threads, strict=True):
+            bell.set()
+            thread.join()
+        # new helpers must not look into old work, which may be cut in other pieces now
+        self._words[shares.REST] = self._words[shares.RUN] = 0
+        self._closed, self.size = False, size
+        help_out = self._load(_HELP) if size > 1 else None
+        self._bells = [threading.Event() for _ in range(size - 1)]
         self._asleep = set(self._bells)
         self._threads = [
             threading.Thread(
@@ -55,18 +75,6 @@ class Team:
         ]
         for thread in self._threads:
             thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closed = True
-        self._words[shares.REST] = 1
-        for bell, thread in zip(self._bells, self._threads, strict=True):
-            bell.set()
-            thread.join()
-        self._words[shares.REST] = 0
-        self._threads, self._bells, self._asleep = [], [], set()
 
     def _help(self, help_out: Callable[[int, int], None], me: int, bell: threading.Event) -> None:
         while True:
@@ -74,7 +82,7 @@ class Team:
             bell.clear()
             if self._closed:
                 return
-            help_out(self._address, me)
+            help_out(self.address, me)
             self._asleep.add(bell)
 
     def run(self, record: int) -> None:
@@ -83,7 +91,7 @@ class Team:
             self._asleep.pop().set()
         if self._lead is None:
             self._lead = self._load(_LEAD)
-        self._lead(self._address, record)
+        self._lead(self.address, record)
 
     def forget(self, record: np.ndarray) -> None:
         """Return when no helper can be at work on a record, whose memory is going to be freed."""
