@@ -26,11 +26,36 @@ class Memory:
 
 
 class Array(np.ndarray):
-    """Memory of the device."""
+    """Memory of the device: it does not mix with arrays of the host, and NumPy's own functions do not take it."""
 
     @property
     def data(self):
         return Memory(self.ctypes.data)
+
+    def __setitem__(self, key, value):
+        assert isinstance(value, Array) or np.ndim(value) == 0, (
+            "an array of the host is written to the device"
+        )
+        _plain(self)[key] = _plain(value)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        for x in inputs:
+            mixes = not isinstance(x, Array) and isinstance(x, np.ndarray) and x.ndim
+            assert not mixes, f"{ufunc.__name__} of arrays of the host and of the device"
+        kwargs = {k: tuple(map(_plain, v)) if k == "out" else v for k, v in kwargs.items()}
+        return _wrapped(getattr(ufunc, method)(*map(_plain, inputs), **kwargs))
+
+    def __array_function__(self, function, types, args, kwargs):
+        assert FakeCupy.inside, f"numpy.{function.__name__} of an array of the device"
+        return super().__array_function__(function, types, args, kwargs)
+
+
+def _plain(x):
+    return x.view(np.ndarray) if isinstance(x, Array) else x
+
+
+def _wrapped(x):
+    return x.view(Array) if isinstance(x, np.ndarray) else np.asarray(x).view(Array)
 
 
 class Stream:
@@ -119,6 +144,7 @@ class FakeCupy:
     """The module. `failing` is what `begin_capture` says, where captures should not work."""
 
     ndarray = Array
+    inside = False  # whether one of its functions is at work
 
     def __init__(self, kernels: Kernels):
         self.emulator = Emulator(kernels)
@@ -165,7 +191,18 @@ class FakeCupy:
         return types.SimpleNamespace(free_bytes=lambda: 24)
 
     def __getattr__(self, name):
-        return getattr(np, name)
+        found = getattr(np, name)
+        if not callable(found) or isinstance(found, type):
+            return found
+
+        def call(*args, **kwargs):
+            FakeCupy.inside = True
+            try:
+                return found(*args, **kwargs)
+            finally:
+                FakeCupy.inside = False
+
+        return call
 
     def empty(self, shape, dtype):
         assert self.capturing is None, "memory is taken during capture"
