@@ -399,8 +399,9 @@ class Trainer:
         record["lr"] = lr.tolist() if lr.ndim else float(lr)
         record["seconds"] = self.elapsed
         record["samples_per_second"] = self.step.examples.n / max(self.elapsed, 1e-9)
-        self._check_weights()
-        self.judge.judge(self.epoch, record, self.latest_weights())
+        weights = self.latest_weights()  # comes from the device: once is enough
+        self._check_weights(weights)
+        self.judge.judge(self.epoch, record, weights)
         self._check_patience()
         self.history.append(record)
         for callback in self.callbacks:
@@ -483,8 +484,8 @@ class Trainer:
         finally:
             step.n_updates, be.captures, step.multiplier = ended, captures, multiplier
 
-    def _check_weights(self) -> None:
-        self.judge.keep_good(self.latest_weights())
+    def _check_weights(self, weights: np.ndarray) -> None:
+        self.judge.keep_good(weights)
         if self.diverged.all():
             from .diagnostics import nonfinite_parameters
 

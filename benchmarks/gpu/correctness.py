@@ -73,6 +73,10 @@ def _weights(config: Any) -> bytes:
     return trainer.latest_weights().tobytes()
 
 
+#: Seconds for all tests, less than the limit of their part: what has been said by then is kept.
+_TESTS = 90.0
+
+
 def test_files() -> list[str]:
     """Files with tests marked gpu: collecting all others takes longer, and may need packages that are not there."""
     found = sorted((ROOT / "tests").glob("test_*.py"))
@@ -85,10 +89,19 @@ def test_files() -> list[str]:
 def tests() -> Iterator[Finding]:
     """pytest on everything marked gpu; the findings are its counts and what failed."""
     command = [
-        sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-o", "addopts=",
+        sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", "-o", "addopts=",
         "--continue-on-collection-errors", *(f"tests/{name}" for name in test_files()),
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_TESTS)
+    except subprocess.TimeoutExpired as late:
+        said = late.stdout or b""
+        yield {
+            "ok": False,
+            "stopped_after_s": _TESTS,
+            "tail": (said if isinstance(said, str) else said.decode())[-3000:],
+        }
+        return
     yield {
         **{word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)\b", done.stdout)},
         "failures": re.findall(r"^(?:FAILED|ERROR) .*", done.stdout, re.M)[:40],
