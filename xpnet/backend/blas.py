@@ -1,4 +1,4 @@
-"""Rows of a product by the matrix library that SciPy brings. Needs Numba and SciPy; only generated code calls it."""
+"""Parts of a product by the matrix library that SciPy brings. Needs Numba and SciPy; only generated code calls it."""
 
 from __future__ import annotations
 
@@ -66,17 +66,26 @@ def _made(kind: str) -> Any:
     size = 4 if kind == "f" else 8
 
     @njit(error_model="numpy")
-    def product(gemm: Any, a: Any, b: Any, out: Any, ta: Any, tb: Any, lo: Any, hi: Any) -> None:
-        """Rows lo to hi of out = op(a) op(b), where op turns its matrix if ta or tb is 1."""
+    def product(gemm: Any, a: Any, b: Any, out: Any, ta: Any, lo: Any, hi: Any) -> None:
+        """Rows lo to hi of out = a b, or of a^T b if `ta` is 1."""
         n, k = out.shape[1], a.shape[0] if ta else a.shape[1]
         rows = a.ctypes.data + lo * size * (1 if ta else k)
         # what is row by row here is column by column there, hence turned: out^T = op(b)^T op(a)^T
         call(
-            gemm[0], tb, ta, n, hi - lo, k, b.ctypes.data, b.shape[1], rows, a.shape[1],
+            gemm[0], 0, ta, n, hi - lo, k, b.ctypes.data, n, rows, a.shape[1],
             out.ctypes.data + lo * n * size, n,
         )  # fmt: skip
 
-    return product
+    @njit(error_model="numpy")
+    def columns(gemm: Any, a: Any, b: Any, out: Any, lo: Any, hi: Any) -> None:
+        """Columns lo to hi of out = a b^T."""
+        (m, k), n = a.shape, out.shape[1]
+        call(
+            gemm[0], 1, 0, hi - lo, m, k, b.ctypes.data + lo * k * size, k, a.ctypes.data, k,
+            out.ctypes.data + lo * size, n,
+        )  # fmt: skip
+
+    return product, columns
 
 
-product_f, product_d = _made("f"), _made("d")
+(product_f, columns_f), (product_d, columns_d) = _made("f"), _made("d")

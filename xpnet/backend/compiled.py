@@ -112,24 +112,28 @@ class CompiledBackend(CpuBackend):
         form = self._product(a, b, ta, tb, out)
         if form is None:
             return super().matmul(a, b, ta=ta, tb=tb, out=out)
-        char, each = out.dtype.char, out.shape[-1] * a.shape[-2 if ta else -1]
+        char, k = out.dtype.char, a.shape[-2 if ta else -1]
+        m, n = out.shape[-2:]
+        # With b turned, as the weights of a layer are, pieces are columns of the result: so a thread has to do with the
+        # weights of the same units here, in their gradients and in their update, and they stay in its cache.
+        rows, work = (n, m * k) if tb else (m, n * k)
         if form == "library":
             from . import blas
 
-            # the library rearranges b for each piece: one for each thread
             source = loops.library_product(char, ta, tb)
-            self._loop(source, blas.gemm(char), a, b, out, rows=len(out), work=each, most=self._team.size)
+            # the library rearranges the other matrix for each piece: one for each thread
+            self._loop(source, blas.gemm(char), a, b, out, rows=rows, work=work, most=self._team.size)
         elif out.ndim == 3:
             source = loops.stacked_product(form, char, (a.ndim, b.ndim))
             # b is turned into one work space: members take turns
-            work = (self._scratch_array("turned", 0, b.shape[-2:], b.dtype).reshape(-1),) if tb else ()
-            self._loop(source, a, b, out, *work, rows=len(out), work=0.0 if tb else out.shape[1] * each)
+            scratch = (self._scratch_array("turned", 0, b.shape[-2:], b.dtype).reshape(-1),) if tb else ()
+            self._loop(source, a, b, out, *scratch, rows=len(out), work=0.0 if tb else m * n * k)
+        elif tb:
+            turned = self._scratch_array("turned", 0, b.shape[::-1], b.dtype)
+            self._loop(loops.turn(char), b, turned, rows=n, work=_EASY * k)
+            self._loop(loops.product("columns", char), a, turned, out, rows=rows, work=work)
         else:
-            if form == "second_turned":
-                turned = self._scratch_array("turned", 0, b.shape[::-1], b.dtype)
-                self._loop(loops.turn(char), b, turned, rows=len(b), work=_EASY * b.shape[1])
-                b, form = turned, "straight"
-            self._loop(loops.product(form, char), a, b, out, rows=len(out), work=each)
+            self._loop(loops.product(form, char), a, b, out, rows=rows, work=work)
         return out
 
     def _product(self, a: Array, b: Array, ta: bool, tb: bool, out: Array) -> str | None:

@@ -27,13 +27,8 @@ MOST_PIECES = 64
 # Multiplications that make a piece: about a microsecond of one thread; another one needs half of that to hear of it.
 _PIECE = 50_000
 
-_LETTERS = {
-    "f": "f",
-    "d": "d",
-    "l": "l",
-    "?": "b",
-    "B": "B",
-}  # NumPy's type characters and their readers in `pointers`
+# NumPy's type characters and their readers in `pointers`
+_LETTERS = {"f": "f", "d": "d", "l": "l", "?": "b", "B": "B"}
 
 
 class Loop(partial):
@@ -51,7 +46,8 @@ class Loop(partial):
         if pieces < 2:
             return rows
         step = -(-rows // pieces)
-        return -(-step // 8) * 8 if step > 8 else step  # whole tiles of a product
+        grain = 32 if step > 16 else 8 if step > 4 else 1  # whole tiles of a product: 8 rows, or 32 columns
+        return -(-step // grain) * grain
 
 
 def fuse(

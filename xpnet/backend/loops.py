@@ -121,7 +121,7 @@ TRANSPOSE = """def kernel(x, out, lo, hi):
 
 
 def product(form: str, char: str) -> str:
-    """A product by `products`: rows of one model."""
+    """A product by `products`: rows of one model, or columns."""
     return f"def kernel(a, b, out, lo, hi):\n    products.{form}_{char}(a, b, out, lo, hi)\n"
 
 
@@ -139,9 +139,9 @@ def turn(char: str) -> str:
 
 
 def library_product(char: str, ta: bool, tb: bool) -> str:
-    """Rows of a product by the matrix library."""
-    call = f"blas.product_{char}(gemm, a, b, out, {int(ta)}, {int(tb)}, lo, hi)"
-    return f"def kernel(gemm, a, b, out, lo, hi):\n    {call}\n"
+    """Rows of a product by the matrix library; columns, which belong to rows of b, if `tb`."""
+    call = f"columns_{char}(gemm, a, b, out" if tb else f"product_{char}(gemm, a, b, out, {int(ta)}"
+    return f"def kernel(gemm, a, b, out, lo, hi):\n    blas.{call}, lo, hi)\n"
 
 
 def layout(

@@ -189,7 +189,7 @@ def _square(kind: str) -> Any:
     return square
 
 
-def _made(kind: str) -> tuple[Any, Any, Any, Any]:
+def _made(kind: str) -> tuple[Any, Any, Any, Any, Any]:
     """The functions for one floating type."""
     size = 4 if kind == "f" else 8
     width = _VECTOR // size
@@ -199,8 +199,10 @@ def _made(kind: str) -> tuple[Any, Any, Any, Any]:
     square = _square(kind)
 
     @njit(error_model="numpy")
-    def product(a: Any, a_row: Any, a_column: Any, b: Any, c: Any, m: Any, n: Any, k: Any) -> None:
-        """c (m, n) = a (m, k) with any strides, by b (k, n); all but the strides are addresses and lengths."""
+    def product(
+        a: Any, a_row: Any, a_column: Any, b: Any, c: Any, m: Any, n: Any, k: Any, line: Any
+    ) -> None:  # fmt: skip
+        """c (m, n) = a (m, k) with any strides, by b (k, n); a, b, c are addresses, `line` is the stride of b and c."""
         for j in range(0, n, 2 * width):
             columns = min(n - j, 2 * width)
             bj, cj = b + j * size, c + j * size
@@ -208,33 +210,38 @@ def _made(kind: str) -> tuple[Any, Any, Any, Any]:
             while i < m:
                 height = rows if m >= rows else 1
                 i = min(i, m - height)  # the last tile may overlap the one before
-                ai, ci = a + i * a_row * size, cj + i * n * size
+                ai, ci = a + i * a_row * size, cj + i * line * size
                 if columns > width:
                     if height > 1:
-                        wide(ai, a_row, a_column, bj, n, ci, n, k, columns - width)
+                        wide(ai, a_row, a_column, bj, line, ci, line, k, columns - width)
                     else:
-                        wide_row(ai, a_row, a_column, bj, n, ci, n, k, columns - width)
+                        wide_row(ai, a_row, a_column, bj, line, ci, line, k, columns - width)
                 elif height > 1:
-                    slim(ai, a_row, a_column, bj, n, ci, n, k, columns)
+                    slim(ai, a_row, a_column, bj, line, ci, line, k, columns)
                 else:
-                    slim_row(ai, a_row, a_column, bj, n, ci, n, k, columns)
+                    slim_row(ai, a_row, a_column, bj, line, ci, line, k, columns)
                 i += height
 
     @njit(error_model="numpy")
     def straight(a: Any, b: Any, out: Any, lo: Any, hi: Any) -> None:
         """Rows lo to hi of out = a b."""
         n, k = b.shape[1], a.shape[1]
-        product(
-            a.ctypes.data + lo * k * size, k, 1, b.ctypes.data, out.ctypes.data + lo * n * size, hi - lo, n, k
-        )
+        c = out.ctypes.data + lo * n * size
+        product(a.ctypes.data + lo * k * size, k, 1, b.ctypes.data, c, hi - lo, n, k, n)
+
+    @njit(error_model="numpy")
+    def columns(a: Any, b: Any, out: Any, lo: Any, hi: Any) -> None:
+        """Columns lo to hi of out = a b."""
+        (m, k), n = a.shape, b.shape[1]
+        start = lo * size
+        product(a.ctypes.data, k, 1, b.ctypes.data + start, out.ctypes.data + start, m, hi - lo, k, n)
 
     @njit(error_model="numpy")
     def first_turned(a: Any, b: Any, out: Any, lo: Any, hi: Any) -> None:
         """Rows lo to hi of out = a^T b."""
         n, (k, m) = b.shape[1], a.shape
-        product(
-            a.ctypes.data + lo * size, 1, m, b.ctypes.data, out.ctypes.data + lo * n * size, hi - lo, n, k
-        )
+        c = out.ctypes.data + lo * n * size
+        product(a.ctypes.data + lo * size, 1, m, b.ctypes.data, c, hi - lo, n, k, n)
 
     @njit(error_model="numpy")
     def turn(s: Any, d: Any, lo: Any, hi: Any) -> None:
@@ -253,10 +260,10 @@ def _made(kind: str) -> tuple[Any, Any, Any, Any]:
         """out = a b^T; `work` has room for b"""
         n, k = b.shape
         turn(b, work, 0, n)
-        product(a.ctypes.data, k, 1, work.ctypes.data, out.ctypes.data, a.shape[0], n, k)
+        product(a.ctypes.data, k, 1, work.ctypes.data, out.ctypes.data, a.shape[0], n, k, n)
 
-    return straight, first_turned, second_turned, turn
+    return straight, columns, first_turned, second_turned, turn
 
 
-straight_f, first_turned_f, second_turned_f, turn_f = _made("f")
-straight_d, first_turned_d, second_turned_d, turn_d = _made("d")
+straight_f, columns_f, first_turned_f, second_turned_f, turn_f = _made("f")
+straight_d, columns_d, first_turned_d, second_turned_d, turn_d = _made("d")
