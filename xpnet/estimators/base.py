@@ -45,6 +45,7 @@ from .session import Plan, Planned, current, fitted_scaler, scaled_examples
 SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad")
 INPUT_TYPES = (np.float64, np.float32, np.uint8)
 _SMALL = 1000  # up to so many samples float64 costs nothing worth saving
+_STREAM = 1000  # partial_fit has seen its first samples only: what "auto" becomes is not for so few
 
 Part = tuple[
     Any, Any, Any
@@ -139,7 +140,10 @@ class BaseMLP(BaseEstimator):
     def _auto_alpha(self, n: int) -> float:
         raise NotImplementedError
 
-    def _auto_noise(self, n: int, batch: int) -> float:
+    def _auto_hidden(self, n: int) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def _auto_noise(self, n: int) -> float:
         return 0.0
 
     def _auto_dropout(self, n: int) -> float:
@@ -227,7 +231,7 @@ class BaseMLP(BaseEstimator):
         x, t, w = part
         n = int(x.shape[0])
         batch = self._batch(n)
-        network = None if goes_on else self._start(x, w, n, batch, seed)
+        network = None if goes_on else self._start(x, w, n, batch, seed, partial)
         data = (scaled_examples(x, self.scaler_, self.dtype_), self._scale_targets(t, w, fit=not goes_on))
         callbacks, held, scorer = list(self.callbacks or ()), None, None
         if validation is not None:
@@ -286,18 +290,19 @@ class BaseMLP(BaseEstimator):
                 stacklevel=5,
             )
 
-    def _start(self, x: Any, w: Any, n: int, batch: int, seed: int) -> dict[str, Any]:
+    def _start(self, x: Any, w: Any, n: int, batch: int, seed: int, partial: bool) -> dict[str, Any]:
         """Decide all that a first fit decides, and return the arguments of the network."""
         self.dtype_ = self._dtype(x, n)
         self.scaler_ = fitted_scaler(x, w) if self.standardize else None
-        self.alpha_ = float(self._auto_alpha(n)) if isinstance(self.alpha, str) else self.alpha
+        many = max(n, _STREAM) if partial else n
+        self.alpha_ = float(self._auto_alpha(many)) if isinstance(self.alpha, str) else self.alpha
         if isinstance(self.alpha, str) and self.alpha != "auto":
             raise ConfigError(f"alpha must be a number >= 0 or 'auto', found {self.alpha!r}")
         noise = self.input_noise
         if isinstance(noise, str):
             if noise != "auto":
                 raise ConfigError(f"input_noise must be a number >= 0 or 'auto', found {noise!r}")
-            noise = self._auto_noise(n, batch) if self.standardize else 0.0
+            noise = self._auto_noise(many) if self.standardize and batch < n else 0.0
         self.input_noise_ = noise
         dropout = _plain(self.dropout)
         if isinstance(dropout, str):
@@ -305,9 +310,13 @@ class BaseMLP(BaseEstimator):
                 raise ConfigError(
                     f"dropout must be in [0, 1), one such number per layer, or 'auto', found {dropout!r}"
                 )
-            dropout = self._auto_dropout(n)
+            dropout = self._auto_dropout(many)
         self.dropout_ = dropout
         hidden = self.hidden_layer_sizes
+        if isinstance(hidden, str):
+            if hidden != "auto":
+                raise ConfigError(f"hidden_layer_sizes must be whole numbers or 'auto', found {hidden!r}")
+            hidden = self._auto_hidden(many)
         hidden = list(hidden) if np.iterable(hidden) else [hidden]
         self.n_outputs_ = self._width()
         self.n_layers_ = len(hidden) + 2

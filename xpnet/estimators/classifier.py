@@ -23,7 +23,7 @@ from .classweight import Spec, weigh
 from .rows import without_absent
 from .session import took_over
 
-_NOISE = 0.3
+_NOISE = 0.33
 
 
 def _different(y: Any) -> np.ndarray:
@@ -58,8 +58,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     Parameters
     ----------
-    hidden_layer_sizes : int or sequence of int, default (256,)
-        Widths of the hidden layers; ``()`` is the linear model.
+    hidden_layer_sizes : int, sequence of int or "auto", default "auto"
+        Widths of the hidden layers; ``()`` is the linear model. "auto" is (512,) for up to 1000 samples, else (256,).
     activation : str or list of str, default "relu"
         Of the hidden layers, one for all or one each: any name of `xpnet.activations.NAMES` (with scikit-learn's
         "logistic"), "prelu", "maxout" or "maxout:k".
@@ -67,7 +67,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         "adam", "adamw", "sgd", "rmsprop" or "adagrad"; or one that is built, with a rate of its own.
     alpha : float or "auto", default "auto"
         The penalty (alpha / 2) sum w^2 on the *mean* loss, weights only; not divided by the size of the batch as in
-        scikit-learn. "auto" is 0.001. Found in `alpha_`.
+        scikit-learn. "auto" is 1 / N, at least 0.001 and at most 0.01. Found in `alpha_`.
     l1 : float, default 0
         The penalty l1 sum |w|, likewise.
     batch_size : int or "auto", default "auto"
@@ -95,8 +95,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     input_dropout : float, default 0
         Share of features dropped while training.
     input_noise : float or "auto", default "auto"
-        Standard deviation of Gaussian noise added to the (scaled) features while training. "auto" is 0.3 where
-        features are standardized and an epoch has more than one batch, else 0.
+        Standard deviation of Gaussian noise added to the (scaled) features while training. "auto" is
+        0.33 N^(-1 / I) where features are standardized and an epoch has more than one batch, else 0.
     max_norm : float, optional
         Largest norm of the weights into a unit.
     clip_norm, clip_value : float, optional
@@ -150,7 +150,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     scaler_ : FeatureScaler or None
     classes_ : numpy.ndarray (C,)
     alpha_, input_noise_, dropout_, dtype_
-        What "auto" became.
+        What "auto" became. In `partial_fit`, where more samples may follow, N counts as at least 1000.
     model_ : MLP
         The network, on scaled features.
     history_ : History
@@ -163,7 +163,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     >>> clf.predict([[0.5], [2.5]]).tolist()
     ['low', 'high']
     >>> [w.shape for w in clf.coefs_]
-    [(1, 256), (256, 1)]
+    [(1, 512), (512, 1)]
     """
 
     classes_: np.ndarray
@@ -173,7 +173,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def __init__(
         self,
-        hidden_layer_sizes: int | Sequence[int] = (256,),
+        hidden_layer_sizes: int | Sequence[int] | str = "auto",
         activation: str | Sequence[str] = "relu",
         *,
         solver: str | Optimizer = "adam",
@@ -278,10 +278,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return 1 if two else len(self.classes_)
 
     def _auto_alpha(self, n: int) -> float:
-        return 1e-3
+        return min(max(1.0 / n, 1e-3), 0.01)
 
-    def _auto_noise(self, n: int, batch: int) -> float:
-        return _NOISE if batch < n else 0.0
+    def _auto_hidden(self, n: int) -> tuple[int, ...]:
+        return (512,) if n <= 1000 else (256,)
+
+    def _auto_noise(self, n: int) -> float:
+        # the distance to the nearest sample shrinks like this; more would blur classes that few features tell apart
+        return float(_NOISE * n ** (-1.0 / self.n_features_in_))
 
     def _options(self) -> dict[str, Any]:
         smooths = self._loss_name() in ("softmax_cross_entropy", "binary_cross_entropy")

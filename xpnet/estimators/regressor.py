@@ -30,8 +30,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     Parameters
     ----------
-    hidden_layer_sizes : int or sequence of int, default (256, 128)
-        Widths of the hidden layers; ``()`` is the linear model.
+    hidden_layer_sizes : int, sequence of int or "auto", default (256, 128)
+        Widths of the hidden layers; ``()`` is the linear model. "auto" is (256, 128).
     activation : str or list of str, default "relu"
         Of the hidden layers, one for all or one each: any name of `xpnet.activations.NAMES` (with scikit-learn's
         "logistic"), "prelu", "maxout" or "maxout:k".
@@ -117,7 +117,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     scaler_ : FeatureScaler or None
     target_mean_, target_scale_ : numpy.ndarray (O,)
     alpha_, input_noise_, dropout_, dtype_
-        What "auto" became.
+        What "auto" became. In `partial_fit`, where more samples may follow, N counts as at least 1000.
     model_ : MLP
         The network, on scaled features.
     history_ : History
@@ -137,7 +137,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def __init__(
         self,
-        hidden_layer_sizes: int | Sequence[int] = (256, 128),
+        hidden_layer_sizes: int | Sequence[int] | str = (256, 128),
         activation: str | Sequence[str] = "relu",
         *,
         solver: str | Optimizer = "adam",
@@ -220,6 +220,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _width(self) -> int:
         return self._n_targets
+
+    def _auto_hidden(self, n: int) -> tuple[int, ...]:
+        return (256, 128)
 
     def _auto_alpha(self, n: int) -> float:
         return max(min(0.1, 12_000.0 / n**2), 1e-4)
