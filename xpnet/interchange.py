@@ -25,6 +25,7 @@ _KINDS = {
     "f": "real floating",
     "c": "complex floating",
 }
+_NEVER_WRITTEN = ("jax", "jaxlib")
 _HOST, _CUDA = (1, 3), (2, 13)  # of DLPack: kDLCPU, kDLCUDAHost; kDLCUDA, kDLCUDAManaged
 
 
@@ -129,13 +130,16 @@ def arrive(x: Any, be: Backend, name: str = "X") -> Any:
 def in_place(x: Any, name: str = "X") -> Any:
     """Return `x` to compute with where it is: as a NumPy array in the host's memory, elsewhere itself.
 
+    Arrays that are never written to (JAX) come to the host from everywhere.
+
     Examples
     --------
     >>> import array_api_strict as xp
     >>> in_place(xp.ones(2)), in_place(xp.ones(2, device=xp.Device("device1")))
     (array([1., 1.]), Array([1., 1.], dtype=array_api_strict.float64, device=array_api_strict.Device('device1')))
     """
-    return _detached(x) if is_foreign(x) and not in_host_memory(x) else to_host(x, name)
+    stays = is_foreign(x) and not in_host_memory(x) and _library(x) not in _NEVER_WRITTEN
+    return _detached(x) if stays else to_host(x, name)
 
 
 def follow(x: Any, answer: Any) -> Any:
@@ -180,11 +184,11 @@ def place(x: Any) -> str | Backend:
         return "cpu"
     if (name := device_name(x)) != "cpu":
         return name
-    from array_api_compat import device, is_jax_array
+    from array_api_compat import device
 
     xp, where = namespace(x), device(x)
     known = xp.__array_namespace_info__().dtypes(device=where, kind="real floating")
-    return "cpu" if is_jax_array(x) or "float64" not in known else _back_end_on(xp, where)
+    return "cpu" if _library(x) in _NEVER_WRITTEN or "float64" not in known else _back_end_on(xp, where)
 
 
 @lru_cache(maxsize=16)
@@ -241,12 +245,12 @@ def dtype_name(x: Any) -> str:
     return str(x.dtype).rpartition(".")[2]
 
 
-def astype(x: Any, dtype: str) -> Any:
-    """Return a copy of an array in a type given by name."""
+def astype(x: Any, dtype: str, *, copy: bool = True) -> Any:
+    """Return an array in a type given by name; without `copy` itself, where it has that type."""
     if not is_foreign(x):
-        return x.astype(dtype)
+        return x.astype(dtype, copy=copy)
     xp = namespace(x)
-    return xp.astype(x, getattr(xp, dtype))
+    return xp.astype(x, getattr(xp, dtype), copy=copy)
 
 
 def empty_beside(x: Any, shape: Sequence[int], dtype: str) -> Any:

@@ -15,7 +15,7 @@ from .backend import Array, Backend, get_backend
 from .data.dataset import Preprocessing
 from .errors import ConfigError, DataError, FileFormatError
 from .init import draw
-from .interchange import arrive, astype, dtype_name, follow, is_foreign, kind, namespace
+from .interchange import arrive, astype, follow, is_foreign, kind, namespace
 from .layers import Context, Dense, Dropout, InputNoise, Layer, hidden_layer
 from .losses import Loss, get_loss
 from .params import ParameterLayout, ParamSpec
@@ -298,7 +298,7 @@ class MLP:
             )
         if kind(x) not in "fiub":
             raise DataError(f"expected samples of real numbers, found dtype {x.dtype}")
-        return x if dtype_name(x) == self.dtype else astype(x, self.dtype)
+        return astype(x, self.dtype, copy=False)
 
     def outputs(self, x: Any) -> Any:
         """Return what the last layer gives for samples x (B, ...), as (B, O) or (M, B, O).

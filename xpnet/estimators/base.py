@@ -190,7 +190,7 @@ class BaseMLP(BaseEstimator):
     def _check_there(self, x: Any, reset: bool) -> Any:
         """Check samples on a device: their kind by one such row, which scikit-learn looks at; their numbers there."""
         row = validate_data(self, _row_like(x), reset=reset, dtype=INPUT_TYPES)
-        x = x if dtype_name(x) == row.dtype.name else astype(x, row.dtype.name)
+        x = astype(x, row.dtype.name, copy=False)
         check_numbers(x)
         return x
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..interchange import astype, dtype_name, follow, in_place, is_foreign, namespace, to_host
+from ..interchange import astype, follow, in_place, is_foreign, namespace, to_host
 
 #: Beyond so many scales from the mean a column with outliers grows like a logarithm.
 LIMIT = 10.0
@@ -66,26 +66,25 @@ class FeatureScaler:
         given, x = x, in_place(x)
         x = x if is_foreign(x) else np.asarray(x)
         with np.errstate(over="ignore"):
-            z = _float64(x) - follow(x, self.mean_)
+            z = astype(x, "float64", copy=False) - follow(x, self.mean_)
             z /= follow(z, self.scale_)
         return follow(given, self._on_tails(_shortened, z))
 
     def inverse_transform(self, z: Any) -> Any:
         """Return x from z, in its array library and on its device."""
         given, z = z, in_place(z, "z")
-        z = self._on_tails(_lengthened, _float64(z if is_foreign(z) else np.asarray(z)))
+        z = self._on_tails(_lengthened, astype(z if is_foreign(z) else np.asarray(z), "float64"))
         return follow(given, z * follow(z, self.scale_) + follow(z, self.mean_))
 
     def _on_tails(self, change: Callable[[Any, Any], Any], z: Any) -> Any:
-        """`z` with its columns in `tails_` changed."""
+        """`z`, whose columns in `tails_` are changed in place."""
         columns = np.flatnonzero(self.tails_)
-        if not len(columns):
-            return z
-        xp = namespace(z)
-        changed = change(xp, xp.take(z, follow(z, columns), axis=1))
-        order = np.arange(len(self.tails_))
-        order[columns] = len(order) + np.arange(len(columns))
-        return xp.take(xp.concat([z, changed], axis=1), follow(z, order), axis=1)
+        if len(columns):
+            xp = namespace(z)
+            changed = change(xp, xp.take(z, follow(z, columns), axis=1))
+            for k, column in enumerate(columns.tolist()):
+                z[:, column] = changed[:, k]
+        return z
 
 
 def _shortened(xp: Any, tail: Any) -> Any:
@@ -105,10 +104,6 @@ def _lengthened(xp: Any, tail: Any) -> Any:
 
 def _signed(xp: Any, size: Any, like: Any) -> Any:
     return xp.where(like < 0.0, -size, size)
-
-
-def _float64(x: Any) -> Any:
-    return x if dtype_name(x) == "float64" else astype(x, "float64")
 
 
 def _column_blocks(x: Any) -> Iterator[Any]:
