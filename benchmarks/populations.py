@@ -227,22 +227,29 @@ class Sklearn(Side):
         from joblib import Parallel, delayed
 
         n_jobs = int(os.environ.get("OMP_NUM_THREADS", "1"))
-        Parallel(n_jobs=n_jobs)(delayed(_sklearn_fit)(self.problem, m) for m in range(self.trained))
+        net = self.problem.net
+        # plain values: what this module defines cannot be sent to another process while it is the main program
+        settings = {
+            "hidden_layer_sizes": net.sizes[1:-1], "alpha": 0.0, "batch_size": net.batch, "max_iter": net.epochs,
+            "tol": 0.0, "n_iter_no_change": net.epochs + 1,
+        }  # fmt: skip
+        Parallel(n_jobs=n_jobs)(
+            delayed(_sklearn_fit)(
+                self.problem.data, settings | {"learning_rate_init": self.problem.rate(m), "random_state": m}
+            )
+            for m in range(self.trained)
+        )
         return None
 
 
-def _sklearn_fit(problem: Problem, member: int) -> None:
+def _sklearn_fit(data: tuple[np.ndarray, np.ndarray], settings: dict[str, Any]) -> None:
     import warnings
 
     from sklearn.neural_network import MLPClassifier
 
-    net = problem.net
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        MLPClassifier(
-            net.sizes[1:-1], alpha=0.0, batch_size=net.batch, learning_rate_init=problem.rate(member),
-            max_iter=net.epochs, random_state=member, tol=0.0, n_iter_no_change=net.epochs + 1,
-        ).fit(*problem.data)  # fmt: skip
+        MLPClassifier(**settings).fit(*data)
 
 
 class TorchVmap(Side):
