@@ -14,7 +14,7 @@ from tests.test_populations import CASES, COMMON, VALIDATED, N, X, Y, worst
 from xpnet import fit_many, get_backend
 from xpnet.backend.cuda import backend
 from xpnet.backend.cuda.backend import CudaBackend
-from xpnet.populations import block
+from xpnet.populations import block, engine, plan
 
 
 def _ahead(ahead=4, shuffles=True):
@@ -69,6 +69,30 @@ def test_a_member_that_diverges_disturbs_no_other():
         result = fit_many(configurations, (X, Y), device=_ahead(), **common)
     assert [m.stopped for m in result] == ["epochs", "diverged", "epochs"]
     _same_bits(result, expected)
+
+
+@pytest.mark.parametrize("most", [0, 2, 5])
+def test_members_that_are_done_may_stay_in_their_block(monkeypatch, most):
+    monkeypatch.setattr(engine, "_LINGERING", most / len(MIXED))
+    blocks = []
+    original = block.Block.__init__
+
+    def counted(self, *args, **options):
+        blocks.append(self)
+        original(self, *args, **options)
+
+    common = {**COMMON, "batch_size": 8, "dtype": "float64", **VALIDATED}
+    expected = fit_many(MIXED, (X, Y), device=get_backend("cpu"), block=1, **common)
+    monkeypatch.setattr(block.Block, "__init__", counted)
+    be = _ahead()
+    be.device = "cuda:7"
+    given = []
+    result = fit_many(MIXED, (X, Y), device=be, block=8, on_result=lambda r: given.append(r.index), **common)
+    assert sorted(given) == list(range(8)) and {m.stopped for m in result} == {"early_stopping", "epochs"}
+    assert worst(result, [(m.model, m.history, m.stopped) for m in expected]) < 1e-10
+    assert len({len(m.history) for m in result}) > 3
+    trained = [b for b in blocks if type(b.be) is not plan._Counting]
+    assert len(trained) <= {0: 8, 2: 3, 5: 2}[most]
 
 
 def test_orders_with_rows_and_without():

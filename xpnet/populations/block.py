@@ -142,7 +142,8 @@ class Block:
             self._carry_over(old, np.asarray(keep, dtype=np.int64))
         self._make_steps()
         self._fill_buffers(old, keep, [model for _, model in fresh])
-        self.started = False
+        #: Members that were done in an epoch before; they train along, and nobody looks.
+        self._over = np.zeros(k, bool)
 
     def __len__(self) -> int:
         return len(self.memory.members)
@@ -247,7 +248,7 @@ class Block:
 
     # --- running --------------------------------------------------------------------------------
     def epoch(self, check: Callable[[], None] = lambda: None) -> list[int]:
-        """Train all members for one epoch and return those that are done, by their place in the block.
+        """Train all members for one epoch and return those that are done with it, by their place in the block.
 
         Parameters
         ----------
@@ -327,6 +328,8 @@ class Block:
         share = seconds / len(self)
         done = []
         for m, member in enumerate(memory.members):
+            if self._over[m]:
+                continue
             if not finite[m]:
                 done.append(m)
                 continue
@@ -344,6 +347,7 @@ class Block:
             if exhausted or memory.epochs[m] >= member.training["epochs"]:
                 done.append(m)
         self._finite = finite
+        self._over[done] = True
         return done
 
     def _finite_weights(self) -> np.ndarray:

@@ -23,6 +23,10 @@ from .results import MemberResult
 
 Make = Callable[[Member], Any]  # a member's own model, not trained
 
+# Of this share of its members, those that are done stay in a block on a device: they cost less than a new block, whose
+# steps have to be recorded first.
+_LINGERING = 1 / 8
+
 
 class _Stopped(Exception):
     """Another worker failed, or training was interrupted."""
@@ -118,12 +122,17 @@ def _steps(
             return
         with np.errstate(**quiet):  # type: ignore[arg-type]
             block = Block(group, be, fresh, block, keep)
-            done: list[int] = []
-            while not done:
-                done = block.epoch(check)
-            for m in done:
-                give(block.result(m))
-        keep = [m for m in range(len(block)) if m not in set(done)]
+        done: set[int] = set()
+        most = 0 if be.device == "cpu" else int(_LINGERING * len(block))
+        while len(done) <= most and len(done) < len(block):
+            with np.errstate(**quiet):  # type: ignore[arg-type]
+                new = block.epoch(check)
+                for m in new:
+                    give(block.result(m))
+            done.update(new)
+            if new and len(done) <= most:
+                yield
+        keep = [m for m in range(len(block)) if m not in done]
         block.close(entirely=not keep)
         yield
 
