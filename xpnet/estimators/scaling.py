@@ -22,7 +22,7 @@ _BLOCK = 1 << 22  # numbers of a sparse matrix that are made dense at a time
 _LARGEST = float(np.finfo(np.float64).max)
 _SMALLEST = float(np.finfo(np.float64).tiny)
 _EPSILON = float(np.finfo(np.float64).eps)
-_DENSE = 1 << 26  # numbers of a dense one that are measured at a time: half a gigabyte each for a few copies
+_DENSE, _FEWEST = 1 << 20, 16  # numbers, and columns at least, of a dense one that are measured at a time
 
 
 class FeatureScaler:
@@ -110,7 +110,7 @@ def _column_blocks(x: Any) -> Iterator[Any]:
     sparse = hasattr(x, "tocsc")
     x = x.tocsc() if sparse else x
     n, columns = x.shape
-    width = max((_BLOCK if sparse else _DENSE) // max(n, 1), 1)
+    width = max(_BLOCK // max(n, 1), 1) if sparse else max(_DENSE // max(n, 1), _FEWEST)
     for start in range(0, columns, width):
         block = x[:, start : min(start + width, columns)]
         yield block.toarray() if sparse else block
@@ -133,8 +133,7 @@ def _measure(x: Any, weights: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         typical = np.array(to_host(spread))
         typical[few] = to_host(_median_of_different(apart))
         spread = follow(x, typical)
-    least, most = low - _REACH * spread, high + _REACH * spread
-    clipped = xp.where(x < least, least, xp.where(x > most, most, x))
+    clipped = xp.clip(x, low - _REACH * spread, high + _REACH * spread)
     mean = mean_of_rows(clipped, weights)
     scale = xp.sqrt(mean_of_rows(xp.square(clipped - mean), weights))
     reach = xp.max(xp.abs(clipped - mean), axis=0) / _RARE
@@ -158,8 +157,10 @@ def _quartiles(x: Any, weights: Any) -> tuple[Any, Any, Any]:
     """Quartiles per column; a row of weight 2 counts exactly as two rows."""
     xp, n = namespace(x), x.shape[0]
     if weights is None:
-        ordered = xp.sort(x, axis=0)
-        low, middle, high = (ordered[-(-n * k // 4) - 1, :] for k in (1, 2, 3))
+        at = [-(-n * k // 4) - 1 for k in (1, 2, 3)]
+        # NumPy need not sort all of it
+        ordered = np.partition(x, at, axis=0) if xp is np else xp.sort(x, axis=0)
+        low, middle, high = (ordered[k, :] for k in at)
         return low, middle, high
     order = xp.argsort(x, axis=0)
     ordered = _picked(x, order)
