@@ -214,6 +214,12 @@ def test_sides_train_the_same(case):
             np.testing.assert_allclose(losses(case, name), own, rtol=1e-5)
 
 
+def test_many_models_are_timed_with_one_order_and_with_their_own():
+    shared, own = cases.many("cpu", n=300, models=2)
+    assert (shared["orders"], own["orders"]) == ("shared", "own")
+    assert all(f["us_per_model_and_step"] > 0 and np.isfinite(f["loss"]) for f in (shared, own))
+
+
 def test_the_loss_is_worked_out_by_hand():
     h, y = np.array([[0.0, np.log(3.0)], [0.0, 0.0]]), np.array([1, 0])
     expected = (np.log(4 / 3) + np.log(2)) / 2

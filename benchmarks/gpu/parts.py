@@ -60,6 +60,7 @@ PARTS: tuple[Part, ...] = (
     Part("nodes", 25, "time of a node of a graph, and of its launch", "primitives.nodes"),
     Part("barrier", 15, "a barrier of the whole grid", "primitives.barrier"),
     Part("batched", 20, "a population's first layer: one product or many", "primitives.batched"),
+    Part("fit_many", 30, "epochs of 256 models, with one order and with orders of their own", "cases.many"),
     Part("epilogues", 30, "products with what follows them fused in", "epilogues.measure"),
     Part("process", 60, "`xpnet train --device cuda` as a whole, twice", "correctness.process"),
     Part("accuracy", 40, "MNIST to 98 % (needs XPNET_DATA)", "correctness.accuracy"),
