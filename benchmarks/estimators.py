@@ -6,8 +6,8 @@ housing, where ``$XPNET_DATA/california/housing.csv`` exists, is the root of the
 on a fifth of the data. The others get a StandardScaler in front and their default settings (logistic regression:
 max_iter=1000).
 
-The defaults of xpnet were tuned on the same data sets but on other folds and seeds: splits from random_state 500 and
-from 1000 on, never those below.
+The defaults of xpnet were tuned on other data, and on the same data sets but on other folds and seeds: splits from
+random_state 500 and from 1000 on, never those below.
 """
 
 from __future__ import annotations
