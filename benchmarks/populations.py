@@ -481,7 +481,9 @@ def chart(results: list[dict[str, Any]], path: str, setting: str = "1") -> None:
 
     chosen = [r for r in results if r["threads"] == setting]
     nets = list(dict.fromkeys(r["net"] for r in chosen))
-    figure, axes = plt.subplots(1, max(len(nets), 1), figsize=(4.2 * max(len(nets), 1), 3.6), squeeze=False)
+    figure, axes = plt.subplots(
+        1, max(len(nets), 1), figsize=(4.2 * max(len(nets), 1), 3.6), squeeze=False, layout="constrained"
+    )
     for axis, net in zip(axes[0], nets, strict=False):
         for name, (colour, mark) in _LOOKS.items():
             points = [
@@ -495,10 +497,13 @@ def chart(results: list[dict[str, Any]], path: str, setting: str = "1") -> None:
         axis.set_xlabel("members")
         axis.set_xticks(MEMBERS, [str(m) for m in MEMBERS])
         axis.minorticks_off()
+        low, high = axis.get_ylim()
+        ticks = [m * 10**e for e in range(6) for m in (1, 2, 5) if low <= m * 10**e <= high]
+        axis.set_yticks(ticks, [f"{t:,}" for t in ticks])
         axis.grid(True, alpha=0.3)
     axes[0][0].set_ylabel("µs per member and step")
-    axes[0][-1].legend(fontsize="small")
-    figure.tight_layout()
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=len(labels))
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
