@@ -66,9 +66,9 @@ def test_an_operation_in_one_piece_is_done_by_the_leader_alone():
 def test_pieces_are_worth_it_and_whole_tiles():
     loop = fused.Loop(print, None, 0, 100)
     assert loop.cut(1e9, 64).step(1) == 100  # one thread
-    assert loop.cut(1e9, 64).step(2) == 32  # four pieces of 25 rows, of whole tiles
+    assert loop.cut(1e9, 64).step(2) == 16  # eight pieces of 13 rows, of whole tiles
     assert loop.cut(1e9, 2).step(2) == 64
-    assert fused.Loop(print, None, 0, 5).cut(1e9, 64).step(2) == 2
+    assert fused.Loop(print, None, 0, 5).cut(1e9, 64).step(2) == 1
     assert loop.cut(fused._PIECE / 100, 64).step(2) == 100  # the work of one piece
 
 
@@ -145,7 +145,7 @@ def test_what_was_captured_alone_is_shared_later(eager):
     assert list(replay._lengths[-4:]) == [512, 512, 512, 512]
     with be.tuned(10, 2):
         replay()
-        assert list(replay._lengths[-4:]) == [512, 128, 512, 128]
+        assert list(replay._lengths[-4:]) == [512, 64, 512, 64]
     replay()
     assert list(replay._lengths[-4:]) == [512, 512, 512, 512]
     assert (a == 64.0).all()

@@ -42,7 +42,8 @@ class Loop(partial):
     def step(self, threads: int) -> int:
         """Rows of a piece for a team of so many threads; all of them where the loop is not worth cutting."""
         rows = self.args[-1]
-        pieces = min(self.most, 2 * threads, int(rows * self.work / _PIECE)) if threads > 1 else 1
+        # several for each thread, because processors may be slowed down by others
+        pieces = min(self.most, 4 * threads, int(rows * self.work / _PIECE)) if threads > 1 else 1
         if pieces < 2:
             return rows
         step = -(-rows // pieces)
