@@ -25,7 +25,7 @@ KINDS = ("step", "ops", "epoch", "predict", "start", "memory", "accuracy")
 SCHEMA = 1
 #: Pause before each sample when several threads are used. OpenBLAS and OpenMP threads go on spinning for up to
 #: about 30 ms after their work, and would take the processors from the side that comes next.
-SETTLE = 0.04
+SETTLE = 0.15
 
 
 def main(arguments: list[str] | None = None) -> int:
