@@ -27,7 +27,7 @@ from .fused import MOST_PIECES, Loop, fuse
 
 _CACHED = 1_600_000  # bytes; 784 x 500 float32 numbers gain, 1024 x 512 lose
 _EASY = 12  # multiplications of a product that take as long as an element of a formula
-_SHARED = 400_000  # multiplications of the largest product from which a second thread is worth while
+_SHARED = 1_000_000  # multiplications of the largest product from which a second thread is worth while
 _SMALL = 65536  # elements up to which a loop of ours starts sooner than NumPy's machinery
 
 
