@@ -24,7 +24,7 @@ from . import grid, threads
 KINDS = ("step", "ops", "epoch", "predict", "start", "memory", "accuracy")
 SCHEMA = 1
 #: Pause before each sample when several threads are used. OpenBLAS and OpenMP threads go on spinning for up to
-#: about 30 ms after their work, and would take the processors from the side that comes next.
+#: about 100 ms after their work, and would take the processors from the side that comes next.
 SETTLE = 0.15
 
 
