@@ -60,7 +60,7 @@ def test_products_of_every_size(be, form, dtype):
             k = SIZES[(3 * m + n) % len(SIZES)]
             a, b = operands(m, n, k, dtype)
             check(multiplied(be, a, b, form), a, b)
-    for m, n, k in ((128, 10, 784), (70, 300, 200), (1, 200, 500), (200, 1, 500)):
+    for m, n, k in ((128, 10, 784), (70, 300, 200), (1, 200, 300), (200, 1, 500)):
         a, b = operands(m, n, k, dtype)
         check(multiplied(be, a, b, form), a, b)
 
@@ -125,3 +125,10 @@ def test_what_the_products_cannot_do_goes_to_the_matrix_library(be):
         assert be._product(*case) is None
     be.matmul(np.ascontiguousarray(a.T), np.ascontiguousarray(b.T), ta=True, tb=True, out=out)
     check(out, a, b)
+
+
+def test_a_large_matrix_is_not_turned_for_one_row(be):
+    a, b = np.empty((1, 784), np.float32), np.empty((500, 784), np.float32)
+    assert be._product(a, b, False, True, np.empty((1, 500), np.float32)) is None
+    rows = np.empty((32, 784), np.float32)
+    assert be._product(rows, b, False, True, np.empty((32, 500), np.float32)) is not None

@@ -146,6 +146,9 @@ class CompiledBackend(CpuBackend):
             return None
         if prod(out.shape[-2:]) * a.shape[-2 if ta else -1] > self._largest:
             return None
+        # to turn a matrix takes longer than the product of a few rows with it
+        if tb and out.ndim == 2 and len(out) < 8 and b.size > _SMALL:
+            return None
         # what every tile passes over again must stay in the second-level cache, which these products do not block for
         if b.nbytes > _CACHED or (ta and out.nbytes > _CACHED):
             return "library" if out.ndim == 2 and self._team.size > 1 and self._tape is not None else None
