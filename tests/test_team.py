@@ -23,7 +23,7 @@ from xpnet.backend.team import Team
 def eager(monkeypatch):
     """Cut the smallest loops, for more threads than there may be processors."""
     monkeypatch.setattr(fused, "_PIECE", 1)
-    monkeypatch.setattr(compiled, "_processors", lambda: 3)
+    monkeypatch.setattr(compiled, "processors", lambda: 3)
     monkeypatch.setattr(compiled, "_SHARED", 1)
 
 

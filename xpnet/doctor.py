@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__
+from .backend.cpu import processors
 from .backend.cuda.probe import probe
 from .memory import free_memory, step_bytes
 
@@ -157,7 +158,7 @@ def _check_blas() -> list[dict[str, str]]:
     pools = blas()
     if not pools:
         return [_finding("note", "matrix library", "none that threadpoolctl knows", "training may be slow")]
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = processors()
     found = ", ".join(f"{p['internal_api']} {p['version']} ({p['num_threads']} threads)" for p in pools)
     if any((p["num_threads"] or 0) > cpus for p in pools):
         advice = f"only {cpus} processors may be used; set OMP_NUM_THREADS={cpus} or --threads {cpus}"

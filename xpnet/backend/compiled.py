@@ -22,7 +22,7 @@ import numpy as np
 
 from ..errors import DeviceError
 from . import Array, jit, loops
-from .cpu import SMALL_PRODUCT, CpuBackend, _fits_blas
+from .cpu import SMALL_PRODUCT, CpuBackend, _fits_blas, processors
 from .fused import MOST_PIECES, Loop, fuse
 
 _CACHED = 1_600_000  # bytes; 784 x 500 float32 numbers gain, 1024 x 512 lose
@@ -96,8 +96,8 @@ class CompiledBackend(CpuBackend):
         The matrix library has one thread then: pieces of a product are given to it by each thread of the team.
         """
         if threads is None:
-            threads = 1 if multiplications < _SHARED or _one_thread() else _processors()
-        return self._shared(min(threads, _processors()), super().tuned(multiplications, 1))
+            threads = 1 if multiplications < _SHARED or _one_thread() else processors()
+        return self._shared(min(threads, processors()), super().tuned(multiplications, 1))
 
     @contextmanager
     def _shared(self, threads: int, limits: AbstractContextManager[Any]) -> Iterator[None]:
@@ -237,15 +237,10 @@ def _all(calls: Sequence[Callable[[], Any]]) -> None:
         call()
 
 
-def _processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _one_thread() -> bool:
     """Whether the matrix library has one thread only, as far as that can be told at no cost."""
     asked = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-    return _processors() == 1 or next((os.environ[name] for name in asked if name in os.environ), "") == "1"
+    return processors() == 1 or next((os.environ[name] for name in asked if name in os.environ), "") == "1"
 
 
 def _plain(a: Array, kinds: Iterable[str] = loops.KINDS) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -29,6 +30,11 @@ _TURN_FROM, _TURN_ROWS = 1_000_000, 64
 
 # Integers as wide as each floating type, for selecting by bits.
 _BITS = {"f": np.int32, "d": np.int64}
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class CpuBackend(ReferenceBackend):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Call = Callable[[], Any]
 
-#: Pieces that a loop is cut into at most.
+#: Pieces that a loop is cut into at most; `shares` counts up to 255.
 MOST_PIECES = 64
 # Multiplications that make a piece: about a microsecond of one thread; another one needs half of that to hear of it.
 _PIECE = 50_000
@@ -43,7 +43,9 @@ class Loop(partial):
         """Rows of a piece for a team of so many threads; all of them where the loop is not worth cutting."""
         rows = self.args[-1]
         # several for each thread, because processors may be slowed down by others
-        pieces = min(self.most, 4 * threads, int(rows * self.work / _PIECE)) if threads > 1 else 1
+        pieces = (
+            min(self.most, MOST_PIECES, 4 * threads, int(rows * self.work / _PIECE)) if threads > 1 else 1
+        )
         if pieces < 2:
             return rows
         step = -(-rows // pieces)

@@ -8,8 +8,8 @@ when the machine gives a helper no time, the step goes on without it, at the spe
 depend on who does them, so neither do the results.
 
 Every run of an operation has a number of its own, its tag, which only grows. The word `_OPEN` holds the tag of the
-operation at work and how many of its pieces are taken from either end; a piece is taken by exchanging that word,
-which fails for helpers that come late.
+operation at work and how many of its pieces, at most 255, are taken from either end; a piece is taken by exchanging
+that word, which fails for helpers that come late.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ _OPEN, _DONE, RUN, REST, _CLOCK = 0, 8, 16, 24, 32
 WORDS = 40
 #: Words of the record of a run: the function, what it is called with, its number of operations, its first tag.
 FUNCTION, ADDRESSES, LENGTHS, OPERATIONS, FIRST = range(5)
-#: At most so many pieces, for which `_OPEN` has eight bits at either end.
-MOST_PIECES = 255
-#: Looks at the clock before a helper without work goes to sleep: a millisecond or less.
+#: Looks for work before a helper without work goes to sleep: a millisecond or less.
 _LOOKS = 20_000
 #: Every so many looks, some microseconds, a thread that waits lets others have its processor, if they share it.
 _PATIENCE = 256

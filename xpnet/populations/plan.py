@@ -15,13 +15,12 @@ import numpy as np
 
 from .. import rng
 from ..backend import Array, Backend, get_backend
-from ..backend.cpu import CpuBackend
+from ..backend.cpu import CpuBackend, processors
 from ..errors import ConfigError, OutOfMemoryError
 from ..memory import free_memory, plan_training, size
 from ..mlp import MLP
 from ..settings import whole_number
 from .block import Block
-from .engine import processors
 from .group import Data, Group
 
 # A block's buffers should stay in the caches from step to step, and beyond some members nothing is gained.
