@@ -23,9 +23,6 @@ from . import grid, threads
 
 KINDS = ("step", "ops", "epoch", "predict", "start", "memory", "accuracy")
 SCHEMA = 1
-#: Pause before each sample when several threads are used. OpenBLAS and OpenMP threads go on spinning for up to
-#: about 100 ms after their work, and would take the processors from the side that comes next.
-SETTLE = 0.15
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -119,7 +116,7 @@ def _interleave(options: argparse.Namespace, entrants: list[Any]) -> dict[str, A
 
     interleave(
         entrants, rounds=options.rounds, sample_seconds=options.sample_ms / 1e3,
-        settle=SETTLE if options.setting == "all" else 0.0, max_seconds=options.max_seconds,
+        settle=threads.settle(options.setting), max_seconds=options.max_seconds,
     )  # fmt: skip
     return {"sides": {e.name: {"samples": e.samples, "per_sample": e.count} for e in entrants}}
 

@@ -408,8 +408,10 @@ def agreement(sides: list[Side]) -> dict[str, float]:
     return result
 
 
-def contest(net: Net, members: int, kinds: list[type[Side]], rounds: int, seconds: float) -> dict[str, Any]:
-    """Time all sides in turn, round by round; samples are seconds for all members."""
+def contest(
+    net: Net, members: int, kinds: list[type[Side]], rounds: int, seconds: float, settle: float = 0.0
+) -> dict[str, Any]:
+    """Time all sides in turn, round by round, after a pause each; samples are seconds for all members."""
     problem = Problem(net, members)
     sides = [kind(problem) for kind in kinds]
     differences = agreement(sides)
@@ -420,6 +422,7 @@ def contest(net: Net, members: int, kinds: list[type[Side]], rounds: int, second
     for turn in range(rounds):
         k = turn % max(len(sides), 1)
         for s in (*sides[k:], *sides[:k]):
+            time.sleep(settle)
             taken = _timed(s.train, counts[s.name]) / counts[s.name]
             samples[s.name].append(taken * members / s.trained)
     return {
@@ -590,7 +593,9 @@ def _contests(options: argparse.Namespace) -> list[dict[str, Any]]:
     results = []
     for net in NETS:
         for members in options.members if net.name in options.nets else ():
-            result = contest(net, members, kinds, options.rounds, options.sample_ms / 1e3)
+            result = contest(
+                net, members, kinds, options.rounds, options.sample_ms / 1e3, threads.settle(options.setting)
+            )
             result |= {"threads": options.setting, "skipped": skipped}
             results.append(result)
             each = {n: f"{median(s) / members / net.steps * 1e6:.2f}" for n, s in result["sides"].items()}
