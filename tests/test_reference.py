@@ -15,8 +15,8 @@ LISTED = re.findall(r"^   ([A-Za-z][\w.]+)$", API, re.M)
 
 #: Modules of which every function and class in `__all__` must be listed.
 MODULES = (
-    "backend", "checkpoint", "data", "estimators", "exchange", "logs", "plots", "plots_regression",
-    "populations", "report_page", "tabular", "testing",
+    "backend", "checkpoint", "data", "estimators", "exchange", "logs", "plots", "populations",
+    "report_page", "tabular", "testing",
 )  # fmt: skip
 
 #: What other modules of xpnet take from these, and nobody else needs.

@@ -18,7 +18,7 @@ from xpnet import atomic, runs
 from xpnet.cli import main
 from xpnet.config import TrainConfig
 from xpnet.errors import ConfigError, DataError, FileFormatError, XpnetError
-from xpnet.plots_sweep import sweep_scores
+from xpnet.plots import sweep_scores
 from xpnet.sweep import Range, SweepConfig, candidates, sweep
 from xpnet.sweep import results as results_module
 from xpnet.sweep import run as run_module

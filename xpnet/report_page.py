@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, atomic, plots, plots_regression
+from . import __version__, atomic, plots
 from .config import TrainConfig
 from .errors import ConfigError, XpnetError
 from .mlp import MLP
@@ -187,7 +187,7 @@ def _answers(model: MLP, judged: Judged | None, scores: dict[str, Any]) -> str:
     x, y, _ = judged
     if model.task == "regression":
         truth, predicted = own_units(model, y), np.asarray(model.predict(x), dtype=np.float64)
-        figure = plots_regression.regression(truth, predicted, name=target_name(model))
+        figure = plots.regression(truth, predicted, name=target_name(model))
         parts = [_figure(figure, "Predicted against true values, and residuals")]
         if truth.shape[1] == 1:
             parts.append(_worst(truth[:, 0], predicted[:, 0]))

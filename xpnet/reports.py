@@ -279,13 +279,11 @@ def _plot_weights(model: MLP, target: Path) -> list[str]:
 
 
 def _plot_answers(model: MLP, x: np.ndarray, y: np.ndarray, target: Path) -> list[str]:
-    from . import plots, plots_regression
+    from . import plots
 
     if model.task == "regression":
         name = target_name(model)
-        plots_regression.regression(
-            own_units(model, y), model.predict(x), target / "regression.png", name=name
-        )
+        plots.regression(own_units(model, y), model.predict(x), target / "regression.png", name=name)
         return ["regression.png"]
     if model.task != "classification":
         return []

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,10 @@ import numpy as np
 from ..errors import DeviceError
 from . import Array, jit, loops
 from .cpu import SMALL_PRODUCT, CpuBackend, _fits_blas, processors
-from .fused import MOST_PIECES, Loop, fuse
+from .fused import Loop, fuse
 
 _CACHED = 1_600_000  # bytes; 784 x 500 float32 numbers gain, 1024 x 512 lose
+_DEEP = 8192  # rows of a panel; longer ones leave that cache themselves
 _EASY = 12  # multiplications of a product that take as long as an element of a formula
 _SHARED = 1_000_000  # multiplications of the largest product from which a second thread is worth while
 _SMALL = 65536  # elements up to which a loop of ours starts sooner than NumPy's machinery
@@ -50,7 +50,10 @@ class CompiledBackend(CpuBackend):
         self.name = "numpy+numba"
         #: Multiplications of the largest product that is our own; above, the matrix library has more threads.
         self._largest = sys.maxsize if _one_thread() else SMALL_PRODUCT
+        from . import products
         from .team import Team
+
+        self._products = products
 
         #: The threads that share captured steps.
         self._team = Team(jit.kernel)
@@ -61,16 +64,21 @@ class CompiledBackend(CpuBackend):
         else:  # nothing runs while a step is recorded: every run of it is one of the joined functions
             self._tape.append(partial(fn, *args, **kwargs))
 
-    def _loop(self, source: str, *arrays: Array, rows: int, work: float, most: int = MOST_PIECES) -> None:
-        """Run a kernel over `rows` rows; a captured one may be cut into `most` pieces for the threads of a team.
+    def _loop(
+        self, source: str, *arrays: Array, rows: int, work: float, grain: int = 1, each: bool = False
+    ) -> None:
+        """Run a kernel over `rows` rows; a captured one may be cut into pieces for the threads of a team.
 
-        `work` is what a row costs, in multiplications of a product.
+        `work` is what a row costs, in multiplications of a product. Pieces have a multiple of `grain` rows. `each` says
+        that the last array has a row for each thread.
         """
         kernel = jit.kernel(source)
-        if self._tape is None:
-            kernel(*arrays, 0, rows)
+        if self._tape is not None:
+            self._tape.append(Loop(kernel, *arrays, 0, rows).cut(work, grain, each))
+        elif each:
+            kernel(*arrays[:-1], arrays[-1][0], 0, rows)
         else:
-            self._tape.append(Loop(kernel, *arrays, 0, rows).cut(work, most))
+            kernel(*arrays, 0, rows)
 
     def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
         self._tape = []
@@ -86,15 +94,17 @@ class CompiledBackend(CpuBackend):
 
     def _transpose(self, x: Array, out: Array) -> None:
         if _plain(x) and _plain(out):
-            self._loop(loops.TRANSPOSE, x, out, rows=len(out), work=_EASY * out.shape[1])
+            self._loop(loops.turn(out.dtype.char), x, out, rows=len(out), work=_EASY * out.shape[1], grain=16)
         else:
             super()._transpose(x, out)
 
     def tuned(self, multiplications: int, threads: int | None = None) -> AbstractContextManager[Any]:
         """Let a team of threads share each step where its products are large enough.
 
-        The matrix library has one thread then: pieces of a product are given to it by each thread of the team.
+        The matrix library has one thread then.
         """
+        import scipy.linalg.cython_blas  # noqa: F401  (compiled code calls it: only what is loaded can be limited)
+
         if threads is None:
             threads = 1 if multiplications < _SHARED or _one_thread() else processors()
         return self._shared(min(threads, processors()), super().tuned(multiplications, 1))
@@ -109,50 +119,64 @@ class CompiledBackend(CpuBackend):
             self._largest = before
 
     def matmul(self, a: Array, b: Array, *, ta: bool = False, tb: bool = False, out: Array) -> Array:
-        form = self._product(a, b, ta, tb, out)
-        if form is None:
+        if not self._is_ours(a, b, ta, tb, out):
             return super().matmul(a, b, ta=ta, tb=tb, out=out)
         char, k = out.dtype.char, a.shape[-2 if ta else -1]
         m, n = out.shape[-2:]
-        # With b turned, as the weights of a layer are, pieces are columns of the result: so a thread has to do with the
-        # weights of the same units here, in their gradients and in their update, and they stay in its cache.
-        rows, work = (n, m * k) if tb else (m, n * k)
-        if form == "library":
-            from . import blas
-
-            source = loops.library_product(char, ta, tb)
-            # the library rearranges the other matrix for each piece: one for each thread
-            self._loop(source, blas.gemm(char), a, b, out, rows=rows, work=work, most=self._team.size)
-        elif out.ndim == 3:
-            source = loops.stacked_product(form, char, (a.ndim, b.ndim))
-            # b is turned into one work space: members take turns
-            scratch = (self._scratch_array("turned", 0, b.shape[-2:], b.dtype).reshape(-1),) if tb else ()
-            self._loop(source, a, b, out, *scratch, rows=len(out), work=0.0 if tb else m * n * k)
-        elif tb:
-            turned = self._scratch_array("turned", 0, b.shape[::-1], b.dtype)
-            self._loop(loops.turn(char), b, turned, rows=n, work=_EASY * k)
-            self._loop(loops.product("columns", char), a, turned, out, rows=rows, work=work)
+        panel, panels = self._products.panel(char), self._products.panels(n, char)
+        if out.ndim == 3:
+            work = (
+                (self._scratch_array("panels", 0, (self._team.size, panels, k * panel), b.dtype),)
+                if tb
+                else ()
+            )
+            source = loops.stacked_product(char, ta, tb, (a.ndim, b.ndim))
+            self._loop(source, a, b, out, *work, rows=len(out), work=m * n * k, each=tb)
+        elif tb and 16 <= m <= n // 2:
+            # fewer rows have to be rearranged the other way round: out^T = b a^T
+            turned = self._scratch_array("turned", 0, (n, m), b.dtype)
+            self._packed(b, a, turned)
+            self._transpose(turned, out)
+        elif tb and panels < 4:
+            self._packed(a, b, out)
+        elif tb or self._is_large(b, out, ta):
+            # Pieces are columns of the result: with b turned, as the weights of a layer are, a thread has to do with
+            # the weights of the same units here, in their gradients and in their update: they stay in its cache.
+            room = self._scratch_array("panel", 0, (self._team.size, k * panel), b.dtype)
+            source = loops.product_by_panels(char, ta, tb)
+            self._loop(source, a, b, out, room, rows=panels, work=m * k * panel, each=True)
         else:
-            self._loop(loops.product(form, char), a, b, out, rows=rows, work=work)
+            self._loop(loops.product(char, ta), a, b, out, rows=m, work=n * k, grain=self._products.ROWS)
         return out
 
-    def _product(self, a: Array, b: Array, ta: bool, tb: bool, out: Array) -> str | None:
-        """Which code of our own is good at a product: a form of `products`, pieces for the "library", or None."""
+    def _packed(self, a: Array, b: Array, out: Array) -> None:
+        """out = a b^T by rows, for few columns."""
+        (m, n), k, char = out.shape, a.shape[1], out.dtype.char
+        panel, panels = self._products.panel(char), self._products.panels(n, char)
+        room = self._scratch_array("panels", 0, (panels, k * panel), b.dtype)
+        self._loop(loops.packing(char), b, room, rows=panels, work=_EASY * k * panel)
+        self._loop(loops.packed_product(char), a, room, out, rows=m, work=n * k, grain=self._products.ROWS)
+
+    def _is_ours(self, a: Array, b: Array, ta: bool, tb: bool, out: Array) -> bool:
+        """Whether code of our own is good at a product."""
         operands = (a, b, out)
         alike = all(_plain(x) and x.dtype == out.dtype and x.ndim in (2, 3) and x.size for x in operands)
         if not alike or (ta and tb) or out.ndim != max(a.ndim, b.ndim):
-            return None
+            return False
         if len({x.shape[0] for x in operands if x.ndim == 3}) > 1:  # a population of one, to be stretched
-            return None
-        if prod(out.shape[-2:]) * a.shape[-2 if ta else -1] > self._largest:
-            return None
-        # to turn a matrix takes longer than the product of a few rows with it
-        if tb and out.ndim == 2 and len(out) < 8 and b.size > _SMALL:
-            return None
-        # what every tile passes over again must stay in the second-level cache, which these products do not block for
-        if b.nbytes > _CACHED or (ta and out.nbytes > _CACHED):
-            return "library" if out.ndim == 2 and self._team.size > 1 and self._tape is not None else None
-        return "first_turned" if ta else "second_turned" if tb else "straight"
+            return False
+        (m, n), k = out.shape[-2:], a.shape[-2 if ta else -1]
+        if m * n * k > self._largest:
+            return False
+        # to rearrange a matrix takes longer than the product of a few rows with it
+        if out.ndim == 2 and m < 8 and b.size > _SMALL and (tb or self._is_large(b, out, ta)):
+            return False
+        return not self._is_large(b, out, ta) or (out.ndim == 2 and self._products.FAST and k <= _DEEP)
+
+    @staticmethod
+    def _is_large(b: Array, out: Array, ta: bool) -> bool:
+        """Whether every tile's passing over b, or the result, would leave the second-level cache."""
+        return b.nbytes > _CACHED or (ta and out.nbytes > _CACHED)
 
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
         outs = out if isinstance(out, tuple) else (out,)
@@ -167,7 +191,9 @@ class CompiledBackend(CpuBackend):
         names, distinct = loops.named(views, len(args))
         source = loops.source(program, axes, names, indices, outs[0].dtype.char)
         rows = views[len(args)].shape[0] if axes else 1
-        self._loop(source, *distinct, rows=rows, work=_EASY * outs[0].size / max(rows, 1))
+        # pieces of a flat array begin at a cache line
+        grain = 16 if axes == 1 else 1
+        self._loop(source, *distinct, rows=rows, work=_EASY * outs[0].size / max(rows, 1), grain=grain)
         return out
 
     def softmax_cross_entropy(self, z: Array, t: Array, w: Array, *, loss: Array, out: Array) -> Array:

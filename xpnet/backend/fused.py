@@ -34,23 +34,24 @@ _LETTERS = {"f": "f", "d": "d", "l": "l", "?": "b", "B": "B"}
 class Loop(partial):
     """A call of a compiled kernel whose last two arguments are the first row and the one after the last."""
 
-    def cut(self, work: float, most: int) -> Loop:
-        """Allow pieces of rows that cost `work` multiplications each, at most so many."""
-        self.work, self.most = work, most
+    def cut(self, work: float, grain: int = 1, each: bool = False) -> Loop:
+        """Allow pieces of a multiple of `grain` rows, a row costing `work` multiplications.
+
+        With `each`, the last array has a row for each thread.
+        """
+        self.work, self.grain, self.each = work, grain, each
         return self
 
     def step(self, threads: int) -> int:
         """Rows of a piece for a team of so many threads; all of them where the loop is not worth cutting."""
         rows = self.args[-1]
+        if threads == 1 or (self.each and threads > len(self.args[-3])):
+            return rows
         # several for each thread, because processors may be slowed down by others
-        pieces = (
-            min(self.most, MOST_PIECES, 4 * threads, int(rows * self.work / _PIECE)) if threads > 1 else 1
-        )
+        pieces = min(MOST_PIECES, 4 * threads, int(rows * self.work / _PIECE))
         if pieces < 2:
             return rows
-        step = -(-rows // pieces)
-        grain = 32 if step > 16 else 8 if step > 4 else 1  # whole tiles of a product: 8 rows, or 32 columns
-        return -(-step // grain) * grain
+        return -(-rows // (pieces * self.grain)) * self.grain
 
 
 def fuse(
@@ -75,8 +76,9 @@ def fuse(
     calls: list[Call] = []
     for compilable, run in groupby(tape, lambda call: _compilable(call, sources)):
         members = list(run)
-        # a loop alone is worth joining for its pieces
-        join = compilable and (len(members) > 1 or (team.size > 1 and isinstance(members[0], Loop)))
+        # a loop alone is worth joining for its pieces, and only then told which thread does them
+        loop = isinstance(members[0], Loop) and (team.size > 1 or members[0].each)
+        join = compilable and (len(members) > 1 or loop)
         calls += [_joined(members, sources, load, team)] if join else members
     return calls
 
@@ -144,7 +146,7 @@ class _Writer:
     def loop(self, kernel: str, call: Loop) -> None:
         """A kernel, piece by piece."""
         arrays = call.args[:-2]
-        names = ", ".join(self.name(a) for a in arrays)
+        names = ", ".join(self.name(a) for a in arrays) + "[me]" * call.each
         self._operation([f"{kernel}({names}, lo, min(lo + step, rows))"], call)
 
     def _operation(self, lines: list[str], loop: Loop | None = None) -> None:

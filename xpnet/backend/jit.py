@@ -18,7 +18,7 @@ sources: dict[Callable[..., None], str] = {}
 _HEADER = """import numpy as np
 from numba import cfunc, njit
 
-from xpnet.backend import blas, elementary, pointers, products, shares
+from xpnet.backend import elementary, pointers, products, shares
 
 # {digest}
 
@@ -30,8 +30,7 @@ def _header() -> str:
     """What a kernel's file begins with; another one where the modules that it calls have changed."""
     here = Path(__file__).parent
     parts = b"".join(
-        (here / f"{name}.py").read_bytes()
-        for name in ("blas", "elementary", "pointers", "products", "shares")
+        (here / f"{name}.py").read_bytes() for name in ("elementary", "pointers", "products", "shares")
     )
     return _HEADER.format(digest=hashlib.sha256(parts).hexdigest()[:16])
 

@@ -112,36 +112,44 @@ TAKE = """def kernel(x, index, out, lo, hi):
     for i in range(index.shape[0]):
         out[i] = x[index[i]]
 """
-TRANSPOSE = """def kernel(x, out, lo, hi):
-    out = out[lo:hi]
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[i, j] = x[j, lo + i]
-"""
 
 
-def product(form: str, char: str) -> str:
-    """A product by `products`: rows of one model, or columns."""
-    return f"def kernel(a, b, out, lo, hi):\n    products.{form}_{char}(a, b, out, lo, hi)\n"
+def product(char: str, ta: bool) -> str:
+    """Rows of a product whose second matrix is read as it is."""
+    return f"def kernel(a, b, out, lo, hi):\n    products.rows_of_{char}(a, b, out, {int(ta)}, lo, hi)\n"
 
 
-def stacked_product(form: str, char: str, axes: tuple[int, int]) -> str:
+def product_by_panels(char: str, ta: bool, tb: bool) -> str:
+    """Panels of a product, each packed first."""
+    call = f"products.panels_of_{char}(a, b, out, work, {int(ta)}, {int(tb)}, lo, hi)"
+    return f"def kernel(a, b, out, work, lo, hi):\n    {call}\n"
+
+
+def packing(char: str) -> str:
+    """Panels of the transpose of a matrix."""
+    return f"def kernel(b, work, lo, hi):\n    products.pack_turned_{char}(b, work[lo:], lo, hi)\n"
+
+
+def packed_product(char: str) -> str:
+    """Rows of a product whose second matrix is packed."""
+    return f"def kernel(a, work, out, lo, hi):\n    products.rows_of_packed_{char}(a, work, out, lo, hi)\n"
+
+
+def stacked_product(char: str, ta: bool, tb: bool, axes: tuple[int, int]) -> str:
     """Products of the members from `lo` to `hi`; one of the operands, with two axes, may be shared by them."""
     a, b = (name + "[q]" * (n == 3) for name, n in zip("ab", axes, strict=True))
-    work, rest = (", work", "work") if form == "second_turned" else ("", "0, out.shape[1]")
-    call = f"products.{form}_{char}({a}, {b}, out[q], {rest})"
-    return f"def kernel(a, b, out{work}, lo, hi):\n    for q in range(lo, hi):\n        {call}\n"
+    if tb:
+        packed = f"products.pack_turned_{char}({b}, work, 0, work.shape[0])"
+        calls = [packed, f"products.rows_of_packed_{char}({a}, work, out[q], 0, out.shape[1])"]
+    else:
+        calls = [f"products.rows_of_{char}({a}, {b}, out[q], {int(ta)}, 0, out.shape[1])"]
+    lines = [f"def kernel(a, b, out{', work' * tb}, lo, hi):", "    for q in range(lo, hi):"]
+    return "\n".join([*lines, *(f"        {call}" for call in calls)]) + "\n"
 
 
 def turn(char: str) -> str:
-    """The transpose of a matrix, by rows of it."""
+    """The transpose of a matrix, by its rows."""
     return f"def kernel(s, d, lo, hi):\n    products.turn_{char}(s, d, lo, hi)\n"
-
-
-def library_product(char: str, ta: bool, tb: bool) -> str:
-    """Rows of a product by the matrix library; columns, which belong to rows of b, if `tb`."""
-    call = f"columns_{char}(gemm, a, b, out" if tb else f"product_{char}(gemm, a, b, out, {int(ta)}"
-    return f"def kernel(gemm, a, b, out, lo, hi):\n    blas.{call}, lo, hi)\n"
 
 
 def layout(

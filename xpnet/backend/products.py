@@ -1,9 +1,12 @@
-"""Products of small matrices as code of our own. Needs Numba; only generated code imports this module.
+"""Products of matrices as code of our own. Needs Numba; only generated code imports this module.
 
-BLAS libraries are made for large matrices: what they do before the first multiplication takes longer than a small
-product, and they choose kernels by processors they know. Here a product is cut into tiles of the result that stay in
-registers while all of the inner axis passes by; the vector instructions are those of the processor it is compiled on.
-A matrix that comes transposed is turned first, a square of vectors at a time.
+A product is cut into tiles of the result that stay in registers while all of the inner axis passes by; the vector
+instructions are those of the processor it is compiled on. What is done before the first multiplication is little, which
+small products notice, and threads can share a product in any pieces.
+
+The second matrix is read by columns, as many at a time as fill two vectors. Where it comes transposed, or is too large
+for the cache to hold such columns of all rows, they are first copied one after another: a panel (Goto and van de Geijn,
+2008, do so with blocks of both matrices).
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ from numba.extending import intrinsic
 
 _features = binding.get_host_cpu_features()
 #: Bytes of a vector, and rows of a tile: a tile of that many rows and two vectors fits the registers.
-_VECTOR, _ROWS = (64, 8) if _features.get("avx512f") else (32, 4) if _features.get("avx2") else (16, 4)
+_VECTOR, ROWS = (64, 8) if _features.get("avx512f") else (32, 6) if _features.get("avx2") else (16, 4)
+#: Whether these products keep up with a good matrix library where the matrices are large.
+FAST = _VECTOR >= 32
 
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
 
@@ -189,81 +194,148 @@ def _square(kind: str) -> Any:
     return square
 
 
-def _made(kind: str) -> tuple[Any, Any, Any, Any, Any]:
+def _line(kind: str) -> Any:
+    """Compile the copy of the first n numbers of a vector, or all of it."""
+
+    @intrinsic
+    def line(typing_context: Any, s: Any, d: Any, n: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            e = _Emitter(builder, kind)
+            s, d, n = arguments
+            mask = e.first(n)
+            e.store(e.load(s, mask), d, mask)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 3), code
+
+    return line
+
+
+def panel(char: str) -> int:
+    """Columns of a panel for a type, "f" or "d"."""
+    return 2 * _VECTOR // (4 if char == "f" else 8)
+
+
+def panels(n: int, char: str) -> int:
+    """Panels that n columns make."""
+    return -(-n // panel(char))
+
+
+def _made(kind: str) -> tuple[Any, ...]:
     """The functions for one floating type."""
     size = 4 if kind == "f" else 8
     width = _VECTOR // size
-    rows = _ROWS
+    columns = 2 * width
+    rows = ROWS
     wide, wide_row = _tile(rows, 2, kind), _tile(1, 2, kind)
     slim, slim_row = _tile(rows, 1, kind), _tile(1, 1, kind)
-    square = _square(kind)
+    square, line = _square(kind), _line(kind)
 
     @njit(error_model="numpy")
-    def product(
-        a: Any, a_row: Any, a_column: Any, b: Any, c: Any, m: Any, n: Any, k: Any, line: Any
+    def strip(
+        a: Any, a_row: Any, a_column: Any, b: Any, b_row: Any, c: Any, c_row: Any, m: Any, n: Any, k: Any
     ) -> None:  # fmt: skip
-        """c (m, n) = a (m, k) with any strides, by b (k, n); a, b, c are addresses, `line` is the stride of b and c."""
-        for j in range(0, n, 2 * width):
-            columns = min(n - j, 2 * width)
-            bj, cj = b + j * size, c + j * size
-            i = 0
-            while i < m:
-                height = rows if m >= rows else 1
-                i = min(i, m - height)  # the last tile may overlap the one before
-                ai, ci = a + i * a_row * size, cj + i * line * size
-                if columns > width:
-                    if height > 1:
-                        wide(ai, a_row, a_column, bj, line, ci, line, k, columns - width)
-                    else:
-                        wide_row(ai, a_row, a_column, bj, line, ci, line, k, columns - width)
-                elif height > 1:
-                    slim(ai, a_row, a_column, bj, line, ci, line, k, columns)
+        """c (m, n) = a (m, k) b (k, n) for at most a panel of columns; a, b, c are addresses, the rest strides."""
+        i = 0
+        while i < m:
+            height = rows if m >= rows else 1
+            i = min(i, m - height)  # the last tile may overlap the one before
+            ai, ci = a + i * a_row * size, c + i * c_row * size
+            if n > width:
+                if height > 1:
+                    wide(ai, a_row, a_column, b, b_row, ci, c_row, k, n - width)
                 else:
-                    slim_row(ai, a_row, a_column, bj, line, ci, line, k, columns)
-                i += height
+                    wide_row(ai, a_row, a_column, b, b_row, ci, c_row, k, n - width)
+            elif height > 1:
+                slim(ai, a_row, a_column, b, b_row, ci, c_row, k, n)
+            else:
+                slim_row(ai, a_row, a_column, b, b_row, ci, c_row, k, n)
+            i += height
 
     @njit(error_model="numpy")
-    def straight(a: Any, b: Any, out: Any, lo: Any, hi: Any) -> None:
-        """Rows lo to hi of out = a b."""
-        n, k = b.shape[1], a.shape[1]
-        c = out.ctypes.data + lo * n * size
-        product(a.ctypes.data + lo * k * size, k, 1, b.ctypes.data, c, hi - lo, n, k, n)
+    def pack(b: Any, work: Any, lo: Any, hi: Any) -> None:
+        """Write panels lo to hi of b (k, n) one after another."""
+        k, n = b.shape
+        for p in range(lo, hi):
+            s, d, left = (
+                b.ctypes.data + p * columns * size,
+                work.ctypes.data + (p - lo) * k * columns * size,
+                n - p * columns,
+            )
+            if left >= columns:
+                for _ in range(k):
+                    line(s, d, width)
+                    line(s + width * size, d + width * size, width)
+                    s, d = s + n * size, d + columns * size
+            else:
+                for _ in range(k):
+                    line(s, d, left)
+                    if left > width:
+                        line(s + width * size, d + width * size, left - width)
+                    s, d = s + n * size, d + columns * size
 
     @njit(error_model="numpy")
-    def columns(a: Any, b: Any, out: Any, lo: Any, hi: Any) -> None:
-        """Columns lo to hi of out = a b."""
-        (m, k), n = a.shape, b.shape[1]
-        start = lo * size
-        product(a.ctypes.data, k, 1, b.ctypes.data + start, out.ctypes.data + start, m, hi - lo, k, n)
-
-    @njit(error_model="numpy")
-    def first_turned(a: Any, b: Any, out: Any, lo: Any, hi: Any) -> None:
-        """Rows lo to hi of out = a^T b."""
-        n, (k, m) = b.shape[1], a.shape
-        c = out.ctypes.data + lo * n * size
-        product(a.ctypes.data + lo * size, 1, m, b.ctypes.data, c, hi - lo, n, k, n)
-
-    @njit(error_model="numpy")
-    def turn(s: Any, d: Any, lo: Any, hi: Any) -> None:
-        """Write rows lo to hi of s (r, c), transposed, where they belong in the first numbers of d."""
-        rows, columns = s.shape
-        source, target = s.ctypes.data, d.ctypes.data
-        for i in range(lo, hi, width):
-            for j in range(0, columns, width):
+    def pack_turned(b: Any, work: Any, lo: Any, hi: Any) -> None:
+        """Write panels lo to hi of the transpose of b (n, k) one after another."""
+        n, k = b.shape
+        for j in range(lo * columns, min(hi * columns, n), width):
+            source = b.ctypes.data + j * k * size
+            first = (j // columns - lo) * k * columns + j % columns
+            for i in range(0, k, width):
                 square(
-                    source + (i * columns + j) * size, columns, min(hi - i, width), min(columns - j, width),
-                    target + (j * rows + i) * size, rows,
+                    source + i * size, k, min(n - j, width), min(k - i, width),
+                    work.ctypes.data + (first + i * columns) * size, columns,
                 )  # fmt: skip
 
     @njit(error_model="numpy")
-    def second_turned(a: Any, b: Any, out: Any, work: Any) -> None:
-        """out = a b^T; `work` has room for b"""
-        n, k = b.shape
-        turn(b, work, 0, n)
-        product(a.ctypes.data, k, 1, work.ctypes.data, out.ctypes.data, a.shape[0], n, k, n)
+    def rows_of(a: Any, b: Any, out: Any, ta: Any, lo: Any, hi: Any) -> None:
+        """Rows lo to hi of out = a b, or of a^T b if `ta` is 1."""
+        n, k = b.shape[1], a.shape[0] if ta else a.shape[1]
+        a_row, a_column = (1, a.shape[1]) if ta else (k, 1)
+        start, c = a.ctypes.data + lo * a_row * size, out.ctypes.data + lo * n * size
+        for j in range(0, n, columns):
+            strip(
+                start, a_row, a_column, b.ctypes.data + j * size, n, c + j * size, n, hi - lo,
+                min(n - j, columns), k,
+            )  # fmt: skip
 
-    return straight, columns, first_turned, second_turned, turn
+    @njit(error_model="numpy")
+    def rows_of_packed(a: Any, work: Any, out: Any, lo: Any, hi: Any) -> None:
+        """Rows lo to hi of out = a b, all panels of b being in `work`."""
+        n, k = out.shape[1], a.shape[1]
+        start, c = a.ctypes.data + lo * k * size, out.ctypes.data + lo * n * size
+        for j in range(0, n, columns):
+            b = work.ctypes.data + j * k * size
+            strip(start, k, 1, b, columns, c + j * size, n, hi - lo, min(n - j, columns), k)
+
+    @njit(error_model="numpy")
+    def panels_of(a: Any, b: Any, out: Any, work: Any, ta: Any, tb: Any, lo: Any, hi: Any) -> None:
+        """Panels lo to hi of out = a b, either of which is transposed if `ta` or `tb` is 1; `work` has room for one."""
+        (m, n), k = out.shape, a.shape[0] if ta else a.shape[1]
+        a_row, a_column = (1, m) if ta else (k, 1)
+        for p in range(lo, hi):
+            if tb:
+                pack_turned(b, work, p, p + 1)
+            else:
+                pack(b, work, p, p + 1)
+            c = out.ctypes.data + p * columns * size
+            strip(
+                a.ctypes.data, a_row, a_column, work.ctypes.data, columns, c, n, m, min(n - p * columns, columns), k
+            )  # fmt: skip
+
+    @njit(error_model="numpy")
+    def turn(s: Any, d: Any, lo: Any, hi: Any) -> None:
+        """Write rows lo to hi of the transpose of s (r, c) where they belong in d (c, r)."""
+        r, c = s.shape
+        for j in range(lo, hi, width):
+            for i in range(0, r, width):
+                square(
+                    s.ctypes.data + (i * c + j) * size, c, min(r - i, width), min(hi - j, width),
+                    d.ctypes.data + (j * r + i) * size, r,
+                )  # fmt: skip
+
+    return pack_turned, rows_of, rows_of_packed, panels_of, turn
 
 
-straight_f, columns_f, first_turned_f, second_turned_f, turn_f = _made("f")
-straight_d, columns_d, first_turned_d, second_turned_d, turn_d = _made("d")
+pack_turned_f, rows_of_f, rows_of_packed_f, panels_of_f, turn_f = _made("f")
+pack_turned_d, rows_of_d, rows_of_packed_d, panels_of_d, turn_d = _made("d")

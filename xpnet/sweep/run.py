@@ -176,7 +176,7 @@ def _report(
         results.write(extra, rows, list(rows[0]))
     if any(row["mean"] is not None for row in rows):
         try:
-            from ..plots_sweep import sweep_scores
+            from ..plots import sweep_scores
 
             sweep_scores(rows, settings.varied, folder.monitor, folder / FIGURE)
         except XpnetError as error:  # no matplotlib: the tables have everything

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DataError
-from .plots.canvas import FONT, SMALL, StrPath, check_path, finish, new_figure, plain, short
+from ..errors import DataError
+from .canvas import FONT, SMALL, StrPath, check_path, finish, new_figure, plain, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

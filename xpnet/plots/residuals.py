@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DataError
-from .metrics import regression_scores
-from .plots.canvas import FONT, StrPath, check_path, finish, new_figure, numbers, plain, short
+from ..errors import DataError
+from ..metrics import regression_scores
+from .canvas import FONT, StrPath, check_path, finish, new_figure, numbers, plain, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
