@@ -14,6 +14,7 @@ from xpnet import fit_many
 from xpnet.data.dataset import Preprocessing
 from xpnet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError
 from xpnet.populations import members as settings
+from xpnet.populations import plan as populations_plan
 from xpnet.schedules import get_schedule
 
 N, WIDTH, C = 90, 6, 4
@@ -434,6 +435,22 @@ def test_an_error_of_on_result_ends_training_and_comes_through():
                 [{"seed": s} for s in range(8)], (X, Y), on_result=refuse, block=2, workers=workers, **COMMON
             )
     assert threading.active_count() < 10
+
+
+def test_a_worker_of_its_own_needs_work(monkeypatch):
+    monkeypatch.setattr(populations_plan, "processors", lambda: 3)
+    x, y = np.zeros((512, 64)), np.arange(512) % 10
+
+    def workers(n, sizes, **more):
+        result = fit_many(
+            [{"seed": s} for s in range(n)], (x, y), sizes=sizes, epochs=0, batch_size=32, **more
+        )
+        return result.plan[0]["workers"]
+
+    assert workers(4, (64, 8, 10)) == 1
+    assert workers(40, (64, 64, 10)) == 2
+    assert workers(100, (64, 64, 10)) == 3
+    assert workers(4, (64, 8, 10), workers=2) == 2  # who asks for two gets them
 
 
 @pytest.mark.parametrize("workers", [1, 2])

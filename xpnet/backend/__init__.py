@@ -234,8 +234,10 @@ class Backend(ABC):
         """What `error` says about a device that failed or went away; None where it is about something else."""
         return None
 
-    def tuned(self, multiplications: int, threads: int | None = None) -> AbstractContextManager[Any]:
-        """Return a context in which steps run best whose largest product has so many multiplications.
+    def tuned(
+        self, multiplications: int, threads: int | None = None, members: int = 1
+    ) -> AbstractContextManager[Any]:
+        """Return a context in which steps run best whose largest product has so many multiplications for each member.
 
         `threads`, where given, overrules. The default changes nothing; it is not part of the conformance check.
         """

@@ -98,7 +98,9 @@ class CompiledBackend(CpuBackend):
         else:
             super()._transpose(x, out)
 
-    def tuned(self, multiplications: int, threads: int | None = None) -> AbstractContextManager[Any]:
+    def tuned(
+        self, multiplications: int, threads: int | None = None, members: int = 1
+    ) -> AbstractContextManager[Any]:
         """Let a team of threads share each step where its products are large enough.
 
         The matrix library has one thread then.
@@ -106,7 +108,7 @@ class CompiledBackend(CpuBackend):
         import scipy.linalg.cython_blas  # noqa: F401  (compiled code calls it: only what is loaded can be limited)
 
         if threads is None:
-            threads = 1 if multiplications < _SHARED or _one_thread() else processors()
+            threads = 1 if multiplications * members < _SHARED or _one_thread() else processors()
         return self._shared(min(threads, processors()), super().tuned(multiplications, 1))
 
     @contextmanager

@@ -233,7 +233,9 @@ class CpuBackend(ReferenceBackend):
     def _uniform(self, out: np.ndarray, seed: int, stream: int, counter: np.ndarray) -> None:
         self._fill_uniform(out, seed, stream, int(counter[0]))
 
-    def tuned(self, multiplications: int, threads: int | None = None) -> AbstractContextManager[Any]:
+    def tuned(
+        self, multiplications: int, threads: int | None = None, members: int = 1
+    ) -> AbstractContextManager[Any]:
         """Limit the threads of the matrix library: one for small products, which only wait for each other.
 
         On a busy machine two threads that must meet after every small product can be sixty times slower than one.

@@ -84,18 +84,18 @@ def run(
     backends = [get_backend(device) for _ in range(workers)]
     with device_errors(backends[0]), ExitStack() as contexts:
         for be in backends:
-            contexts.enter_context(_tuned(be, group, 1 if workers > 1 else threads))
+            contexts.enter_context(_tuned(be, group, 1 if workers > 1 else threads, size))
         if workers == 1:
             yield from _inline(group, waiting, backends[0], made, size, signals)
         else:
             yield from _threaded(group, waiting, backends, made, size, signals)
 
 
-def _tuned(be: Backend, group: Group, threads: int | None) -> AbstractContextManager[Any]:
+def _tuned(be: Backend, group: Group, threads: int | None, size: int) -> AbstractContextManager[Any]:
     sizes = group.network["sizes"]
     largest = max(i * o for i, o in pairwise(sizes))
     rows = min(group.batch_size, group.n_rows)
-    return be.tuned(rows * largest, threads)
+    return be.tuned(rows * largest, threads, members=min(size, len(group.members)))
 
 
 def _inline(

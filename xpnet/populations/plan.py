@@ -32,6 +32,11 @@ _MOST_ON_A_DEVICE = 4096
 _OBJECTS = 8_000
 _RECORD = sys.getsizeof(dict.fromkeys(range(10))) + 8 * 24
 
+# Work of a block's step, in multiplications of a product, from which a worker of its own pays: of shorter steps too
+# much is Python, which one worker at a time can have. Two workers took 1.6 times as long for 4 x (64-64-10) as one.
+_WORTH = 16_000_000
+_EASY = 12  # multiplications that take as long as an element of a formula
+
 # Only so much of the free memory is planned with, where no limit is given.
 _SHARE = 0.8
 
@@ -166,8 +171,8 @@ def _plan_group(
     )
     k = min(block or _cached(group, model, counted, be), m)
     if workers is None:
-        # workers of their own pay where each has a block
-        workers = processors() if _many_backends(device) else 1
+        useful = int(m * _step_work(group, model) / _WORTH) if _many_backends(device) else 1
+        workers = min(processors(), max(1, useful))
     if block is None:
         k = max(1, min(k, -(-m // min(workers, m))))
     workers = min(workers, -(-m // k))
@@ -215,6 +220,12 @@ def _cached(group: Group, model: MLP, counted: Callable[[int], tuple[int, int]],
     if (2 + len(group.members[0].optimizer.state)) * parameters > _CACHE // 4:
         return 1  # without counting: with what else a step needs, weights, gradients and moments of two are too many
     return max(1, min(_CACHE // max(counted(2)[1] - counted(1)[1], 1), _MOST))
+
+
+def _step_work(group: Group, model: MLP) -> float:
+    """About what a member's step costs, in multiplications: products, formulas for activations, and the update."""
+    batch, units = min(group.batch_size, group.n_rows), sum(model.sizes[1:])
+    return 3 * batch * model.n_parameters + _EASY * (6 * batch * units + 4 * model.n_parameters)
 
 
 def _many_backends(device: Any) -> bool:
