@@ -138,6 +138,12 @@ def _tanh(x, out):
         out[i] = elementary.tanh(x[i])
 
 
+@njit
+def _log1p(x, out):
+    for i in range(x.size):
+        out[i] = elementary.log1p(x[i])
+
+
 def _units(found, exact):
     """Distance in units of the last place of the float32 nearest to `exact`."""
     return np.abs(found - exact) / np.spacing(np.abs(exact.astype(np.float32)))
@@ -157,6 +163,21 @@ def test_tanh_to_two_units_in_the_last_place():
     _tanh(x, out)
     exact = np.tanh(x.astype(np.float64))
     assert _units(out[exact != 0], exact[exact != 0]).max() < 2.0
+
+
+def test_log1p_to_two_units_in_the_last_place():
+    small = np.logspace(-37, 38, 200_001, dtype=np.float32)
+    x = np.concatenate([small, -small[small < 1.0], np.linspace(-1, 2, 400_001, dtype=np.float32)[1:]])
+    out = np.empty_like(x)
+    _log1p(x, out)
+    exact = np.log1p(x.astype(np.float64))
+    assert _units(out[exact != 0], exact[exact != 0]).max() < 2.0
+    ends = np.array([np.nan, np.inf, -1.0, -1.5, -np.inf, 0.0, -0.0, 1e-45], np.float32)
+    _log1p(ends, out)
+    np.testing.assert_array_equal(
+        out[:8], np.array([np.nan, np.inf, -np.inf, *[np.nan] * 2, 0, 0, 1e-45], np.float32)
+    )
+    assert np.signbit(out[6]) and not np.signbit(out[5])
 
 
 def test_the_ends_of_the_number_line():

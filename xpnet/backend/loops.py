@@ -15,7 +15,7 @@ from .program import Program, Ref
 
 SLOW = frozenset({"exp", "expm1", "log", "log1p", "tanh", "sin", "cos", "erf", "pow"})
 # the compiler vectorises these for float32
-FAST = {"exp": "elementary.exp({0})", "tanh": "elementary.tanh({0})"}
+FAST = {name: f"elementary.{name}({{0}})" for name in ("exp", "log1p", "tanh")}
 _INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<=",
     "greater": ">", "greater_equal": ">=", "equal": "==", "not_equal": "!=", "logical_and": "&",
