@@ -64,6 +64,7 @@ _INCLUDED = {
     "contributing": "CONTRIBUTING.md",
     "results": "benchmarks/RESULTS.md",
     "results-experiments": "benchmarks/RESULTS-experiments.md",
+    "results-history": "benchmarks/RESULTS-history.md",
 }
 
 

@@ -127,13 +127,11 @@ class CompiledBackend(CpuBackend):
         m, n = out.shape[-2:]
         panel, panels = self._products.panel(char), self._products.panels(n, char)
         if out.ndim == 3:
-            work = (
-                (self._scratch_array("panels", 0, (self._team.size, panels, k * panel), b.dtype),)
-                if tb
-                else ()
-            )
+            room: tuple[Array, ...] = ()
+            if tb:
+                room = (self._scratch_array("panels", 0, (self._team.size, panels, k * panel), b.dtype),)
             source = loops.stacked_product(char, ta, tb, (a.ndim, b.ndim))
-            self._loop(source, a, b, out, *work, rows=len(out), work=m * n * k, each=tb)
+            self._loop(source, a, b, out, *room, rows=len(out), work=m * n * k, each=tb)
         elif tb and 16 <= m <= n // 2:
             # fewer rows have to be rearranged the other way round: out^T = b a^T
             turned = self._scratch_array("turned", 0, (n, m), b.dtype)
@@ -144,9 +142,9 @@ class CompiledBackend(CpuBackend):
         elif tb or self._is_large(b, out, ta):
             # Pieces are columns of the result: with b turned, as the weights of a layer are, a thread has to do with
             # the weights of the same units here, in their gradients and in their update: they stay in its cache.
-            room = self._scratch_array("panel", 0, (self._team.size, k * panel), b.dtype)
+            one = self._scratch_array("panel", 0, (self._team.size, k * panel), b.dtype)
             source = loops.product_by_panels(char, ta, tb)
-            self._loop(source, a, b, out, room, rows=panels, work=m * k * panel, each=True)
+            self._loop(source, a, b, out, one, rows=panels, work=m * k * panel, each=True)
         else:
             self._loop(loops.product(char, ta), a, b, out, rows=m, work=n * k, grain=self._products.ROWS)
         return out

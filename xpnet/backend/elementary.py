@@ -101,7 +101,7 @@ def log1p(x: Any) -> Any:
     one = np.float32(1.0)
     u = one + x
     lost = (x - (u - one)) if x < one else (one - (u - x))
-    bits = _bits(u)  # type: ignore[call-arg]  # the first is Numba's
+    bits: Any = _bits(u)  # type: ignore[call-arg]  # the first is Numba's
     n = (bits - _ROOT) >> np.int32(23)
     f = _as_float(np.int32(bits - (n << np.int32(23)))) - one
     s = f / (np.float32(2.0) + f)
