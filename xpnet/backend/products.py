@@ -227,6 +227,7 @@ def _made(kind: str) -> tuple[Any, ...]:
     width = _VECTOR // size
     columns = 2 * width
     rows = ROWS
+    block = 8 * rows
     wide, wide_row = _tile(rows, 2, kind), _tile(1, 2, kind)
     slim, slim_row = _tile(rows, 1, kind), _tile(1, 1, kind)
     square, line = _square(kind), _line(kind)
@@ -303,10 +304,12 @@ def _made(kind: str) -> tuple[Any, ...]:
     def rows_of_packed(a: Any, work: Any, out: Any, lo: Any, hi: Any) -> None:
         """Rows lo to hi of out = a b, all panels of b being in `work`."""
         n, k = out.shape[1], a.shape[1]
-        start, c = a.ctypes.data + lo * k * size, out.ctypes.data + lo * n * size
-        for j in range(0, n, columns):
-            b = work.ctypes.data + j * k * size
-            strip(start, k, 1, b, columns, c + j * size, n, hi - lo, min(n - j, columns), k)
+        for i in range(lo, hi, block):  # so many rows stay in the second-level cache for all panels
+            start, c = a.ctypes.data + i * k * size, out.ctypes.data + i * n * size
+            m = min(hi - i, block)
+            for j in range(0, n, columns):
+                b = work.ctypes.data + j * k * size
+                strip(start, k, 1, b, columns, c + j * size, n, m, min(n - j, columns), k)
 
     @njit(error_model="numpy")
     def panels_of(a: Any, b: Any, out: Any, work: Any, ta: Any, tb: Any, lo: Any, hi: Any) -> None:
