@@ -324,27 +324,28 @@ class Block:
         self._keep("good", finite)
         if group.restores:
             self._keep("best", better)
-        columns = {k: [None] * len(self) if v is None else v.tolist() for k, v in values.items()}
         share = seconds / len(self)
+        speed = group.n_rows / max(share, 1e-9)
+        # lists, because each number becomes a Python number in a record
+        columns: dict[str, list[Any]] = {"epoch": memory.epochs.tolist(), "step": memory.updates.tolist()}
+        columns |= {k: [None] * len(self) if v is None else v.tolist() for k, v in values.items()}
+        columns["lr"] = rates.tolist()
+        exhausted = (memory.standing.bad_epochs >= self._patience).tolist()
         done = []
-        for m, member in enumerate(memory.members):
+        for m, numbers in enumerate(zip(*columns.values(), strict=True)):
             if self._over[m]:
                 continue
             if not finite[m]:
                 done.append(m)
                 continue
-            record: dict[str, Any] = {"epoch": int(memory.epochs[m]), "step": int(memory.updates[m])}
-            record |= {name: column[m] for name, column in columns.items()}
-            record |= {
-                "lr": float(rates[m]), "seconds": share,
-                "samples_per_second": group.n_rows / max(share, 1e-9),
-            }  # fmt: skip
+            record: dict[str, Any] = dict(zip(columns, numbers, strict=True))
+            record["seconds"], record["samples_per_second"] = share, speed
             memory.histories[m].append(record)
+            member = memory.members[m]
             if isinstance(member.schedule, ReduceOnPlateau):
                 watched = record["train_loss"] if record["valid_loss"] is None else record["valid_loss"]
                 memory.plateau[m] = member.schedule.observe(memory.plateau[m], watched)
-            exhausted = memory.standing.bad_epochs[m] >= self._patience[m]
-            if exhausted or memory.epochs[m] >= member.training["epochs"]:
+            if exhausted[m] or record["epoch"] >= member.training["epochs"]:
                 done.append(m)
         self._finite = finite
         self._over[done] = True
