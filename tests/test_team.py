@@ -121,16 +121,18 @@ def test_bytes_are_scaled_and_shared(eager):
 @pytest.mark.parametrize("cached", [0, 10**9])
 @pytest.mark.parametrize("shape", [(37, 19, 70), (40, 30, 130), (150, 12, 140)])
 @pytest.mark.parametrize(("ta", "tb"), [(False, False), (True, False), (False, True)])
-def test_pieces_of_products_have_the_bits_of_the_whole(eager, monkeypatch, ta, tb, shape, cached):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pieces_of_products_have_the_bits_of_the_whole(eager, monkeypatch, ta, tb, shape, cached, dtype):
     monkeypatch.setattr(compiled, "_CACHED", cached)
     (m, k, n), rng = shape, np.random.default_rng(0)
-    a, b = rng.normal(size=(m, k)).astype("float32"), rng.normal(size=(k, n)).astype("float32")
+    a, b = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(k, n)).astype(dtype)
     left, right = (np.ascontiguousarray(x.T) if turned else x for x, turned in ((a, ta), (b, tb)))
     be = get_backend("numba")
     monkeypatch.setattr(be._products, "FAST", True)  # on every processor
-    whole, out = np.full((m, n), np.nan, "float32"), np.empty((m, n), "float32")
+    whole, out = np.full((m, n), np.nan, dtype), np.empty((m, n), dtype)
     be.matmul(left, right, ta=ta, tb=tb, out=whole)
-    np.testing.assert_allclose(whole, a @ b, rtol=1e-4, atol=1e-5)
+    rtol, atol = (1e-4, 1e-5) if dtype == "float32" else (1e-12, 1e-12)
+    np.testing.assert_allclose(whole, a @ b, rtol=rtol, atol=atol)
     with be.tuned(10, 3):
         replay = be.capture(lambda: be.matmul(left, right, ta=ta, tb=tb, out=out))
         pieces = replay._lengths[-2 * len(replay._loops) :].reshape(-1, 2)

@@ -21,12 +21,11 @@ import numpy as np
 
 from ..errors import DeviceError
 from . import Array, jit, loops
-from .cpu import SMALL_PRODUCT, CpuBackend, _fits_blas, processors
+from .cpu import EASY, SMALL_PRODUCT, CpuBackend, _fits_blas, processors
 from .fused import Loop, fuse
 
 _CACHED = 1_600_000  # bytes; 784 x 500 float32 numbers gain, 1024 x 512 lose
 _DEEP = 8192  # rows of a panel; longer ones leave that cache themselves
-_EASY = 12  # multiplications of a product that take as long as an element of a formula
 _SHARED = 1_000_000  # multiplications of the largest product from which a second thread is worth while
 _SMALL = 65536  # elements up to which a loop of ours starts sooner than NumPy's machinery
 
@@ -94,7 +93,7 @@ class CompiledBackend(CpuBackend):
 
     def _transpose(self, x: Array, out: Array) -> None:
         if _plain(x) and _plain(out):
-            self._loop(loops.turn(out.dtype.char), x, out, rows=len(out), work=_EASY * out.shape[1], grain=16)
+            self._loop(loops.turn(out.dtype.char), x, out, rows=len(out), work=EASY * out.shape[1], grain=16)
         else:
             super()._transpose(x, out)
 
@@ -154,7 +153,7 @@ class CompiledBackend(CpuBackend):
         (m, n), k, char = out.shape, a.shape[1], out.dtype.char
         panel, panels = self._products.panel(char), self._products.panels(n, char)
         room = self._scratch_array("panels", 0, (panels, k * panel), b.dtype)
-        self._loop(loops.packing(char), b, room, rows=panels, work=_EASY * k * panel)
+        self._loop(loops.packing(char), b, room, rows=panels, work=EASY * k * panel)
         self._loop(loops.packed_product(char), a, room, out, rows=m, work=n * k, grain=self._products.ROWS)
 
     def _is_ours(self, a: Array, b: Array, ta: bool, tb: bool, out: Array) -> bool:
@@ -193,7 +192,7 @@ class CompiledBackend(CpuBackend):
         rows = views[len(args)].shape[0] if axes else 1
         # pieces of a flat array begin at a cache line
         grain = 16 if axes == 1 else 1
-        self._loop(source, *distinct, rows=rows, work=_EASY * outs[0].size / max(rows, 1), grain=grain)
+        self._loop(source, *distinct, rows=rows, work=EASY * outs[0].size / max(rows, 1), grain=grain)
         return out
 
     def softmax_cross_entropy(self, z: Array, t: Array, w: Array, *, loss: Array, out: Array) -> Array:
@@ -204,7 +203,7 @@ class CompiledBackend(CpuBackend):
             return super().softmax_cross_entropy(z, t, w, loss=loss, out=out)
         source = loops.HEAD.format(kind=loops.KINDS[z.dtype.char], exp=loops.EXP[z.dtype.char])
         arrays = (_rows(z), _rows(t), w.reshape(-1), loss.reshape(-1), _rows(out))
-        self._loop(source, *arrays, rows=loss.size, work=8 * _EASY * z.shape[-1])
+        self._loop(source, *arrays, rows=loss.size, work=8 * EASY * z.shape[-1])
         return out
 
     def sum(self, x: Array, *, axis: int, out: Array) -> Array:
@@ -212,16 +211,16 @@ class CompiledBackend(CpuBackend):
         many = x.ndim == 2 and len(x) > 1 and not _fits_blas(x, out)
         # one accumulator: good for a batch, not for a million numbers
         if alike and axis == -1 and (x.ndim == 1 or many) and x.shape[-1] <= 4096:
-            self._loop(loops.TOTAL, _rows(x), out.reshape(-1), rows=out.size, work=_EASY * x.shape[-1])
+            self._loop(loops.TOTAL, _rows(x), out.reshape(-1), rows=out.size, work=EASY * x.shape[-1])
             return out
         if alike and axis == -2 and x.ndim == 3 and x.shape[1] <= 4096:
-            self._loop(loops.COLUMNS, x, out, rows=len(x), work=_EASY * x[0].size)
+            self._loop(loops.COLUMNS, x, out, rows=len(x), work=EASY * x[0].size)
             return out
         return super().sum(x, axis=axis, out=out)
 
     def argmax(self, x: Array, *, out: Array) -> Array:
         if x.ndim >= 2 and 0 < x.size <= _SMALL and _plain(x) and out.flags.c_contiguous:
-            self._loop(loops.ARGMAX, _rows(x), out.reshape(-1), rows=out.size, work=_EASY * x.shape[-1])
+            self._loop(loops.ARGMAX, _rows(x), out.reshape(-1), rows=out.size, work=EASY * x.shape[-1])
             return out
         return super().argmax(x, out=out)
 
@@ -232,7 +231,7 @@ class CompiledBackend(CpuBackend):
         plain = _plain(index, "l") and _plain(out, "fdl") and out.size > 0 and x.ndim <= 2
         if plain and as_it_is and _plain(x, "fdl") and x.dtype == out.dtype:
             rows = out if x.ndim == 1 else _rows(out)
-            source, work = (loops.TAKE, _EASY) if x.ndim == 1 else (loops.GATHER, _EASY * x.shape[1])
+            source, work = (loops.TAKE, EASY) if x.ndim == 1 else (loops.GATHER, EASY * x.shape[1])
             self._loop(
                 source,
                 x,
@@ -248,7 +247,7 @@ class CompiledBackend(CpuBackend):
         if plain and alike and x.ndim == 2 and sizes in ({1}, {x.shape[1]}):
             source = loops.SCALED.format(kind=loops.KINDS[out.dtype.char], j="0" if sizes == {1} else "j")
             arrays = (x, index.reshape(-1), *factors, _rows(out))
-            self._loop(source, *arrays, rows=index.size, work=_EASY * x.shape[1])
+            self._loop(source, *arrays, rows=index.size, work=EASY * x.shape[1])
             return out
         return super().gather(x, index, out=out, scale=scale, shift=shift)
 

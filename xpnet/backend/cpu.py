@@ -30,6 +30,8 @@ _TURN_FROM, _TURN_ROWS = 1_000_000, 64
 
 # Integers as wide as each floating type, for selecting by bits.
 _BITS = {"f": np.int32, "d": np.int64}
+#: Multiplications of a product that take as long as an element of a formula.
+EASY = 12
 
 
 def processors() -> int:

@@ -15,29 +15,25 @@ _ROOT = np.int32(0x3F3504F3)  # the bits of the root of 1/2
 _LOWEST, _HIGHEST = np.float32(-104.0), np.float32(89.0)  # beyond, the result is 0 or infinite
 
 
-@intrinsic
-def _as_float(typing_context: Any, bits: Any) -> Any:
-    signature = types.float32(types.int32)
+def _same_bits(result: Any, given: Any) -> Any:
+    """Compile the number of type `result` with the bits of one of type `given`."""
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+    @intrinsic
+    def cast(typing_context: Any, value: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], context.get_value_type(result))
 
-    return signature, code
+        return result(given), code
+
+    return cast
 
 
-@intrinsic
-def _bits(typing_context: Any, value: Any) -> Any:
-    signature = types.int32(types.float32)
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
-
-    return signature, code
+_as_float, _bits = _same_bits(types.float32, types.int32), _same_bits(types.int32, types.float32)
 
 
 @njit(error_model="numpy", inline="always")
 def _power_of_two(n: Any) -> Any:
-    return _as_float(np.int32((n + np.int32(127)) << np.int32(23)))  # type: ignore[call-arg]  # the first is Numba's
+    return _as_float(np.int32((n + np.int32(127)) << np.int32(23)))
 
 
 @njit(error_model="numpy")
@@ -101,7 +97,7 @@ def log1p(x: Any) -> Any:
     one = np.float32(1.0)
     u = one + x
     lost = (x - (u - one)) if x < one else (one - (u - x))
-    bits: Any = _bits(u)  # type: ignore[call-arg]  # the first is Numba's
+    bits = _bits(u)
     n = (bits - _ROOT) >> np.int32(23)
     f = _as_float(np.int32(bits - (n << np.int32(23)))) - one
     s = f / (np.float32(2.0) + f)

@@ -195,7 +195,7 @@ def _square(kind: str) -> Any:
 
 
 def _line(kind: str) -> Any:
-    """Compile the copy of the first n numbers of a vector, or all of it."""
+    """Compile the copy of the first n numbers of a vector; of all where n is more."""
 
     @intrinsic
     def line(typing_context: Any, s: Any, d: Any, n: Any) -> Any:
@@ -258,22 +258,13 @@ def _made(kind: str) -> tuple[Any, ...]:
         """Write panels lo to hi of b (k, n) one after another."""
         k, n = b.shape
         for p in range(lo, hi):
-            s, d, left = (
-                b.ctypes.data + p * columns * size,
-                work.ctypes.data + (p - lo) * k * columns * size,
-                n - p * columns,
-            )
-            if left >= columns:
-                for _ in range(k):
-                    line(s, d, width)
-                    line(s + width * size, d + width * size, width)
-                    s, d = s + n * size, d + columns * size
-            else:
-                for _ in range(k):
-                    line(s, d, left)
-                    if left > width:
-                        line(s + width * size, d + width * size, left - width)
-                    s, d = s + n * size, d + columns * size
+            s, d = b.ctypes.data + p * columns * size, work.ctypes.data + (p - lo) * k * columns * size
+            left = n - p * columns
+            for _ in range(k):
+                line(s, d, left)
+                if left > width:
+                    line(s + width * size, d + width * size, left - width)
+                s, d = s + n * size, d + columns * size
 
     @njit(error_model="numpy")
     def pack_turned(b: Any, work: Any, lo: Any, hi: Any) -> None:

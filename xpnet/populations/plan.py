@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import rng
 from ..backend import Array, Backend, get_backend
-from ..backend.cpu import CpuBackend, processors
+from ..backend.cpu import EASY, CpuBackend, processors
 from ..errors import ConfigError, OutOfMemoryError
 from ..memory import free_memory, plan_training, size
 from ..mlp import MLP
@@ -35,7 +35,6 @@ _RECORD = sys.getsizeof(dict.fromkeys(range(10))) + 8 * 24
 # Work of a block's step, in multiplications of a product, from which a worker of its own pays: of shorter steps too
 # much is Python, which one worker at a time can have. Two workers took 1.6 times as long for 4 x (64-64-10) as one.
 _WORTH = 16_000_000
-_EASY = 12  # multiplications that take as long as an element of a formula
 
 # Only so much of the free memory is planned with, where no limit is given.
 _SHARE = 0.8
@@ -225,7 +224,7 @@ def _cached(group: Group, model: MLP, counted: Callable[[int], tuple[int, int]],
 def _step_work(group: Group, model: MLP) -> float:
     """About what a member's step costs, in multiplications: products, formulas for activations, and the update."""
     batch, units = min(group.batch_size, group.n_rows), sum(model.sizes[1:])
-    return 3 * batch * model.n_parameters + _EASY * (6 * batch * units + 4 * model.n_parameters)
+    return 3 * batch * model.n_parameters + EASY * (6 * batch * units + 4 * model.n_parameters)
 
 
 def _many_backends(device: Any) -> bool:
