@@ -242,6 +242,7 @@ class Emulator:
         self.kernels, self.dry = kernels, dry
         self.autotune, self.algorithms = False, []
         self.record: list[schedule.Operation] | None = None
+        self.epilogues = True  # whether products add biases
         self._random = np.random.default_rng(0)
         self.log: list[str] = []  # what was asked for since it was last emptied
         self._checked: dict[str, list[tuple[str, bool]]] = {}
@@ -310,7 +311,7 @@ class Emulator:
 
         self._do(schedule.launch(name, run, schedule.pointers(name, source), args, self.address))
 
-    def multiply(self, product, a, b, out, precision) -> None:
+    def multiply(self, product, a, b, out, precision, bias=None) -> bool:
         def matrix(x, m, transposed):
             values = x
             if x.dtype == np.uint16:
@@ -326,10 +327,19 @@ class Emulator:
             assert first.shape[-2:] == (product.m, product.k) and second.shape[-2:] == (product.k, product.n)
             result = _flat(out, product.result, product.batch)
             result[...] = first @ second
+            if product.bias is not None:
+                result += _biases(bias, product)
+            if product.relu:
+                np.maximum(result, 0.0, out=result)
 
         assert precision != "bf16" or a.dtype == b.dtype == np.uint16
-        reads, writes = (tuple(schedule.region(self.address(x), x) for x in xs) for xs in ((a, b), (out,)))
-        self._do(schedule.Operation("multiply", run, reads, writes))
+        given = (a, b) if bias is None else (a, b, bias)
+        reads, writes = (tuple(schedule.region(self.address(x), x) for x in xs) for xs in (given, (out,)))
+        assert (bias is None) == (product.bias is None)
+        if product.bias is not None and not self.epilogues:
+            return False
+        self._do(schedule.Operation("multiply" if bias is None else "multiply_bias", run, reads, writes))
+        return True
 
     def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
         self.record = []
@@ -354,6 +364,14 @@ class Emulator:
 
         replay.record = record
         return replay
+
+
+def _biases(bias: np.ndarray, product: Any) -> np.ndarray:
+    """The vectors of m numbers that are added, (batch, m, 1), from the first element of `bias`."""
+    size = bias.dtype.itemsize
+    return np.lib.stride_tricks.as_strided(
+        bias, (product.batch, product.m, 1), (product.bias * size, size, size)
+    )
 
 
 def _flat(x: np.ndarray, m: Any, batch: int) -> np.ndarray:

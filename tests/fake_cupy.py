@@ -18,6 +18,7 @@ import numpy as np
 from tests.cuda_emulator import Emulator, Kernels
 from xpnet.backend.cuda import cublaslt
 from xpnet.backend.cuda.cublaslt import Algorithm
+from xpnet.backend.cuda.products import Matrix
 
 
 class Memory:
@@ -180,7 +181,10 @@ class FakeCupy:
         self.cuda = types.SimpleNamespace(
             Device=Device, Event=Event, Stream=lambda non_blocking=False: Stream(fake, non_blocking),
             get_current_stream=lambda: fake.streams[-1], get_elapsed_time=lambda a, b: fake.elapsed(),
-            runtime=types.SimpleNamespace(memGetInfo=lambda: (1000, 9000), CUDARuntimeError=CUDARuntimeError),
+            runtime=types.SimpleNamespace(
+                memGetInfo=lambda: (1000, 9000), CUDARuntimeError=CUDARuntimeError,
+                memcpyDeviceToHost=2, memcpy=lambda to, source, n, kind: ctypes.memmove(to, source, n),
+            ),
             driver=types.SimpleNamespace(CUDADriverError=CUDADriverError),
         )  # fmt: skip
 
@@ -207,6 +211,11 @@ class FakeCupy:
     def empty(self, shape, dtype):
         assert self.capturing is None, "memory is taken during capture"
         return self.emulator.empty(shape, dtype).view(Array)
+
+    def full(self, shape, value, dtype):
+        x = self.empty(shape, dtype)
+        x[...] = value
+        return x
 
     def asarray(self, values, dtype=None):
         assert self.capturing is None, "data are sent during capture"
@@ -250,6 +259,10 @@ class FakeHandle:
     def __init__(self, cupy: FakeCupy, library: Any):
         self.cupy, self.library, self.asked = cupy, library, 0
 
+    @staticmethod
+    def rectify(x, out):
+        np.maximum(x, 0.0, out=out)
+
     def algorithms(self, description, alignments, n=1):
         assert self.cupy.capturing is None, "the library is asked during capture"
         self.asked += 1
@@ -267,6 +280,8 @@ class FakeHandle:
             raw = np.ctypeslib.as_array((ctypes.c_ubyte * (reach * size)).from_address(address))
             return np.lib.stride_tricks.as_strided(raw.view(dtype), (p.batch, m.rows, m.columns), strides)
 
+        assert len(addresses) == (3 if p.bias is None else 4)
+
         def operand(address, m):
             if description.bf16:
                 bits = matrix(address, m, "uint16").astype(np.uint32) << 16
@@ -278,10 +293,17 @@ class FakeHandle:
         def call():
             out = matrix(addresses[2], p.result, p.dtype)
             out[...] = operand(addresses[0], p.first) @ operand(addresses[1], p.second)
+            if p.bias is not None:
+                out += matrix(addresses[3], Matrix(p.m, 1, p.m, p.bias), p.dtype)
+            if p.relu:
+                self.rectify(out, out)
 
         current.do(call)
 
 
 class FakeDescription:
     def __init__(self, library, product, precision):
-        self.product, self.bf16 = product, precision == "bf16"
+        self.product, self.bf16, self.bias = product, precision == "bf16", None
+
+    def add(self, bias):
+        self.bias = bias

@@ -13,6 +13,7 @@ from tests.cuda_emulator import Emulator, Kernels
 from xpnet import activations, losses
 from xpnet.backend.cuda import kernels, nvrtc
 from xpnet.backend.cuda.backend import CudaBackend
+from xpnet.backend.program import trace
 from xpnet.errors import DeviceError
 from xpnet.examples import prepare
 from xpnet.losses import get_loss
@@ -53,9 +54,10 @@ def _step(be, dtype, architecture=None, loss="softmax_cross_entropy", **options)
     model.task = task
     optimizer = get_optimizer(options.pop("optimizer", "sgd"), **options.pop("settings", {}))
     targets = Targets(label_smoothing=options.pop("label_smoothing", 0.0))
-    step = TrainingStep(model, chosen, examples, optimizer, Regularization(**options), targets)
-    step(np.arange(16))
-    step(np.arange(5))
+    for be.fuses in (True, False):  # operations that are joined, and each by itself
+        step = TrainingStep(model, chosen, examples, optimizer, Regularization(**options), targets)
+        step(np.arange(16))
+        step(np.arange(5))
 
 
 def _all_kernels(dtype) -> dict[str, str]:
@@ -75,6 +77,10 @@ def _all_kernels(dtype) -> dict[str, str]:
         _step(be, dtype, {"n_models": 3}, optimizer=optimizer, settings={"lr": [0.1, 0.2, 0.3]}, l2=0.1)
     noisy = {"dropout": 0.2, "input_dropout": 0.1, "input_noise": 0.1}
     _step(be, dtype, {**noisy, "n_models": 3}, weights=True, label_smoothing=0.1)
+    for classes, inputs in ((32 if dtype == "float32" else 16, 384), (10, 600)):
+        gate = trace(activations.get_activation("tanh").backward, 2)
+        for formula in (gate, None):
+            found.add(*kernels.dense_head(dtype, classes, classes * inputs, formula))
     wide = be.empty((3, 2000), dtype)
     be.sum(wide, axis=-1, out=be.empty((3,), dtype))
     be.softmax(wide, out=wide)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xpnet.backend.cuda import cublaslt
-from xpnet.backend.cuda.products import Product, describe
+from xpnet.backend.cuda.products import Product, describe, with_bias
 from xpnet.errors import DeviceError
 
 NETS = {
@@ -94,6 +94,23 @@ def test_the_library_has_every_product_as_it_was_meant(library, net, precision):
         ]
         assert shapes == [(product.m, product.k), (product.k, product.n)]
         d.preference((256, 16, 4))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("net", NETS)
+def test_the_library_adds_the_bias_of_every_layer(library, net, relu):
+    batch, n_models, sizes = NETS[net]
+    lead = () if n_models is None else (n_models,)
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
+        x, w = _like(*(lead if i else ()), batch, n_in), _like(*lead, n_out, n_in)
+        y, b = _like(*lead, batch, n_out), _like(*lead, 1, n_out)
+        product = with_bias(describe(x, w, False, True, y), b, y, relu)
+        d = cublaslt.Description(library, product, "tf32")
+        d.add(4096)
+        assert d.read("operation", 7, c_int32) == (6 if relu else 4)
+        assert d.read("operation", 8, c_uint64) == 4096
+        if product.batch > 1:
+            assert d.read("operation", 10, c_int64) == n_out
 
 
 def test_the_first_layer_of_a_population_reads_the_shared_batch_once_per_member(library):

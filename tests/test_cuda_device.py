@@ -59,8 +59,23 @@ def test_two_runs_are_equal_to_the_bit(precision):
     assert first.tobytes() == second.tobytes()
 
 
-def test_capture_changes_nothing_to_the_bit():
-    assert _train(cuda())[0].tobytes() == _train(cuda(capture=False))[0].tobytes()
+def test_capture_changes_nothing_to_the_bit_where_no_operations_are_joined():
+    be = cuda()
+    be.fuses = False
+    assert _train(be)[0].tobytes() == _train(cuda(capture=False))[0].tobytes()
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "maxout:2"])
+@pytest.mark.parametrize("architecture", [{}, {"n_models": 7}, {"dtype": "float64"}])
+def test_joined_operations_train_as_well(activation, architecture):
+    apart = cuda()
+    apart.fuses = False
+    (weights, losses), (others, expected) = (
+        _train(be, activation=activation, **architecture) for be in (cuda(), apart)
+    )
+    tolerance = 1e-9 if "dtype" in architecture else 2e-3
+    np.testing.assert_allclose(losses, expected, rtol=tolerance)
+    np.testing.assert_allclose(weights, others, rtol=10 * tolerance, atol=10 * tolerance)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [(None, 1e-6), ("tf32", 2e-3), ("bf16", 2e-2)])

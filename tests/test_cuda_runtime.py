@@ -129,6 +129,51 @@ def test_an_error_inside_a_capture_leaves_the_stream_usable(cupy, kernels, monke
     assert cupy.capturing is None
 
 
+def _rectified(be):
+    """A captured product with bias, rectified; bias and weights hold a NaN."""
+    x, w = be.asarray(np.ones((4, 8), "f4"), None), be.asarray(np.eye(3, 8, dtype="f4"), None)
+    bias, z = be.asarray(np.array([[0.0, -5.0, np.nan]], "f4"), None), be.empty((4, 3), "float32")
+
+    def work():
+        be.matmul(x, w, tb=True, out=z)
+        be.map(lambda ns, z, b: ns.maximum(z + b, 0.0), z, bias, out=z)
+
+    replay = be.capture(work)
+    replay()
+    np.testing.assert_array_equal(be.to_numpy(z), np.broadcast_to([1.0, 0.0, np.nan], (4, 3)))
+    return [op.what.partition("_")[0] for op in replay.record]
+
+
+def test_a_bias_is_added_by_the_library(cupy, kernels):
+    assert _rectified(backend.on_device(0, None)) == ["multiply"]
+
+
+def test_an_algorithm_that_hides_a_nan_is_not_used(cupy, kernels, monkeypatch):
+    monkeypatch.setattr(FakeHandle, "rectify", staticmethod(lambda x, out: np.fmax(x, 0.0, out=out)))
+    assert _rectified(backend.on_device(0, None)) == ["multiply", "map"]
+
+
+def test_where_the_library_knows_no_algorithm_the_bias_is_added_by_a_kernel(cupy, kernels, monkeypatch):
+    found = FakeHandle.algorithms
+
+    def algorithms(self, description, alignments, n=1):
+        if description.product.bias is not None:
+            raise DeviceError("cublasLt knows no algorithm")
+        return found(self, description, alignments, n)
+
+    monkeypatch.setattr(FakeHandle, "algorithms", algorithms)
+    be = backend.on_device(0, None)
+    assert _rectified(be) == ["multiply", "map"]
+    monkeypatch.setattr(FakeHandle, "algorithms", _refuse)
+    square = be.asarray(np.ones((2, 2), "f4"), None)
+    with pytest.raises(DeviceError, match="knows no algorithm"):  # without a bias there is nothing else to do
+        be.matmul(square, square, out=be.empty((2, 2), "float32"))
+
+
+def _refuse(*args):
+    raise DeviceError("cublasLt knows no algorithm")
+
+
 def test_the_library_is_asked_once_for_each_product_alignment_and_precision(cupy, kernels):
     be = backend.on_device(0, None)
     x, out = be.empty((8, 8), "float32"), be.empty((8, 8), "float32")
@@ -192,6 +237,21 @@ def test_get_backend_makes_the_device_that_was_asked_for(cupy, monkeypatch):
     assert (be.device, be.precision, be.captures) == ("cuda:2", "bf16", False)
     assert get_backend("auto").device == "cuda:0"
     assert asked == [None, 2, None, None]
+
+
+def test_the_check_for_gpus_measures_steps_with_and_without_joined_operations(cupy, kernels, monkeypatch):
+    from benchmarks.gpu import cases
+    from xpnet.backend.cuda import probe
+
+    monkeypatch.setattr(probe, "probe", lambda device=None: probe.Finding(True, "ok", "fine"))
+    small = cases.Case("small", (12, 8, 5), 8, "tf32", steps=2)
+    monkeypatch.setattr(cases, "CASES", (small, cases.Case("left out", (12, 8, 5), 8, "float32")))
+    monkeypatch.setattr(cases, "blocks", lambda run, multiple, budget: {"us": run(multiple) or 1.0})
+    found = list(cases.joined())
+    assert [(f["joined"], f["streams"]) for f in found] == [
+        (True, 3), (True, 2), (True, 1), (False, 3), (False, 1)
+    ]  # fmt: skip
+    assert [f["nodes"] for f in found] == [15, 15, 15, 19, 19]
 
 
 def test_the_command_trains_on_the_device_and_goes_on_without_it(cupy, kernels, monkeypatch, tmp_path):

@@ -147,6 +147,22 @@ def _one(side: object, problem: Problem) -> Finding:
     return {"loss": loss, "warm_up_s": warm, **result, **side.more()}
 
 
+def joined(device: str = "cuda") -> Iterator[Finding]:
+    """xpnet's steps with operations joined or each by itself, and on so many streams: what the defaults should be."""
+    from .sides import Xpnet
+
+    for case in CASES:
+        if case.precision == "float32":
+            continue
+        problem = make_problem(case)
+        for fuses, lanes in ((True, 3), (True, 2), (True, 1), (False, 3), (False, 1)):
+            side = Xpnet(problem, device)
+            side.be.fuses, side.be.runtime.lanes = fuses, lanes
+            side.run(2 * side.multiple)
+            result = blocks(side.run, multiple=side.multiple, budget=0.5)
+            yield {"case": case.name, "joined": fuses, "streams": lanes, "nodes": side.nodes(), **result}
+
+
 def many(device: str = "cuda", n: int = 60_000, models: int = 256) -> Iterator[Finding]:
     """`fit_many` of 784-128-10, Adam, batch 128, on `n` pictures: microseconds per model and step in its last epoch."""
     import xpnet

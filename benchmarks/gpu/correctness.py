@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def parity() -> Iterator[Finding]:
     """Trainings beside the CPU, then bits from run to run, then the conformance check on the device."""
+    import numpy as np
+
     from xpnet.backend import get_backend
     from xpnet.config import TrainConfig
     from xpnet.parity import compare_devices
@@ -46,7 +48,9 @@ def parity() -> Iterator[Finding]:
         once, again = (_weights(config) for _ in range(2))
         yield {"runs_bit_identical": once == again, "captured": capture, "ok": once == again}
         found.append(once)
-    yield {"capture_changes_no_bit": found[0] == found[1], "ok": True}
+    captured, eager = (np.frombuffer(weights, np.float32) for weights in found)
+    difference = float(np.linalg.norm(captured - eager) / np.linalg.norm(eager))
+    yield {"capture_changes_weights_by": difference, "ok": difference <= 1e-3}
     for dtype in ("float32", "float64"):  # last: several hundred kernels are compiled, each by itself
         try:
             yield {

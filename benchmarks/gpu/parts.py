@@ -64,6 +64,7 @@ PARTS: tuple[Part, ...] = (
     Part("epilogues", 30, "products with what follows them fused in", "epilogues.measure"),
     Part("process", 60, "`xpnet train --device cuda` as a whole, twice", "correctness.process"),
     Part("accuracy", 40, "MNIST to 98 % (needs XPNET_DATA)", "correctness.accuracy"),
+    Part("joined", 45, "steps with and without joined operations, on 1 to 3 streams", "cases.joined"),
     Part("torch.compile", 75, "training steps: PyTorch, max-autotune", "cases.measure", "torch.compile"),
 )  # fmt: skip
 

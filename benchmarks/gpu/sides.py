@@ -99,6 +99,10 @@ class Xpnet(Side):
     def outputs(self, x: np.ndarray) -> np.ndarray:
         return self.model.outputs(x)
 
+    def nodes(self) -> int:
+        """Launches of a captured step."""
+        return len(self.trainer.step.plan(self.case.batch).ahead.one.record)
+
     def more(self) -> dict[str, Any]:
         """Microseconds per step of whole epochs: shuffling, the checks and the record of each epoch included."""
         if self.case.sizes[0] != 784:

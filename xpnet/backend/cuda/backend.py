@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from functools import wraps
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from .. import Array
 from ..program import Program, trace
 from ..reference import ReferenceBackend
 from . import formulas, kernels
-from .products import Product, describe
+from .fusion import Request, fuse
+from .products import Product, describe, with_bias
 from .schedule import Operation, region
 
 Numbers = Sequence[Any]
@@ -26,6 +28,8 @@ Numbers = Sequence[Any]
 _MOST_BLOCKS = 1 << 16
 #: Buffers of the back end's own that operations called one by one keep for the next time.
 _MOST_BUFFERS = 64
+
+_Operation = TypeVar("_Operation", bound=Callable[..., Any])
 
 
 class Runtime(Protocol):
@@ -50,8 +54,19 @@ class Runtime(Protocol):
     ) -> None:
         """Run a kernel. `args` are arrays and NumPy scalars of the types that the source says."""
 
-    def multiply(self, product: Product, a: Array, b: Array, out: Array, precision: str | None) -> None:
-        """out = op(a) @ op(b), as described; bfloat16 operands are arrays of 16-bit integers."""
+    def multiply(
+        self,
+        product: Product,
+        a: Array,
+        b: Array,
+        out: Array,
+        precision: str | None,
+        bias: Array | None = None,
+    ) -> bool:
+        """out = op(a) @ op(b), as described; bfloat16 operands are arrays of 16-bit integers.
+
+        Where the description has a bias, False says that nothing was done, because the library cannot.
+        """
 
     def capture(self, fn: Callable[[], None]) -> Callable[[], None] | None:
         """Record what `fn` asks for, without doing it, and return what does it; None where that is impossible.
@@ -64,6 +79,20 @@ class Runtime(Protocol):
 
     def free_memory(self) -> int | None: ...
     def lost(self, error: BaseException) -> str | None: ...
+
+
+def _deferrable(operation: _Operation) -> _Operation:
+    """Let the calls of an operation be written down, where a step is about to be captured."""
+
+    @wraps(operation)
+    def call(self: CudaBackend, *args: Any, **kwargs: Any) -> Any:
+        if self._requests is None:
+            return operation(self, *args, **kwargs)
+        request = Request(operation, args, kwargs, self.runtime.address)
+        self._requests.append(request)
+        return request.result
+
+    return cast(_Operation, call)
 
 
 class CudaBackend(ReferenceBackend):
@@ -80,6 +109,8 @@ class CudaBackend(ReferenceBackend):
     steps_ahead = 32
     members_beside = True
     shuffles = True
+    #: Whether operations of a captured step are joined where one launch can do them; see `fusion`.
+    fuses = True
 
     def __init__(self, runtime: Runtime, precision: str | None = None):
         self.runtime = runtime
@@ -91,6 +122,8 @@ class CudaBackend(ReferenceBackend):
         self._seeds: dict[tuple[int, ...], Array] = {}
         self._scratch: dict[tuple[Any, ...], Array] = {}
         self._recording = False
+        # What a step asks for, while it is written down instead of done
+        self._requests: list[Request] | None = None
         # While a step is recorded: operands that are rounded already, by the memory they were read from
         self._rounded: dict[tuple[int, ...], tuple[range, Array]] | None = None
 
@@ -113,7 +146,7 @@ class CudaBackend(ReferenceBackend):
     def lost(self, error: BaseException) -> str | None:
         return self.runtime.lost(error)
 
-    def _memory(self, name: str, shape: tuple[int, ...], dtype: str, *key: Any) -> Array:
+    def memory(self, name: str, shape: tuple[int, ...], dtype: str, *key: Any) -> Array:
         """A buffer of the back end's own; one of a captured step is never handed to anything else."""
         full = (name, shape, dtype, *key)
         if full not in self._scratch:
@@ -123,7 +156,7 @@ class CudaBackend(ReferenceBackend):
         return self._scratch[full]
 
     # --- launching ------------------------------------------------------------------------------
-    def _launch(
+    def launch(
         self, kernel: tuple[str, str], grid: tuple[int, int], block: tuple[int, int], args: Sequence[Any],
         outs: Sequence[Array],
     ) -> None:  # fmt: skip
@@ -143,7 +176,7 @@ class CudaBackend(ReferenceBackend):
         """`x` itself where it is C-contiguous, else a copy that is."""
         if x.flags.c_contiguous:
             return x
-        copy = self._memory("dense", tuple(x.shape), str(x.dtype), self.runtime.address(x))
+        copy = self.memory("dense", tuple(x.shape), str(x.dtype), self.runtime.address(x))
         return self.map(_same, x, out=copy)
 
     def _into(self, out: Array, fill: Callable[[Array], None]) -> Array:
@@ -151,12 +184,13 @@ class CudaBackend(ReferenceBackend):
         if out.flags.c_contiguous:
             fill(out)
         else:
-            dense = self._memory("result", tuple(out.shape), str(out.dtype), self.runtime.address(out))
+            dense = self.memory("result", tuple(out.shape), str(out.dtype), self.runtime.address(out))
             fill(dense)
             self.map(_same, dense, out=out)
         return out
 
     # --- compute --------------------------------------------------------------------------------
+    @_deferrable
     def matmul(self, a: Array, b: Array, *, ta: bool = False, tb: bool = False, out: Array) -> Array:
         if out.size == 0:
             return out
@@ -165,18 +199,35 @@ class CudaBackend(ReferenceBackend):
         product = describe(a, b, ta, tb, out)
         if product is None:  # memory that no leading dimension describes
             a, b = self._dense(a), self._dense(b)
-            return self._into(out, lambda dense: self._multiply(a, b, ta, tb, dense))
-        self._multiply(a, b, ta, tb, out)
+            return self._into(out, lambda dense: (self.multiply(a, b, ta, tb, dense), None)[1])
+        self.multiply(a, b, ta, tb, out)
         return out
 
-    def _multiply(self, a: Array, b: Array, ta: bool, tb: bool, out: Array) -> None:
+    def multiply(
+        self,
+        a: Array,
+        b: Array,
+        ta: bool,
+        tb: bool,
+        out: Array,
+        bias: Array | None = None,
+        relu: bool = False,
+    ) -> bool:
+        """out = op(a) @ op(b) of arrays that a leading dimension describes, plus a bias and rectified if asked for.
+
+        False says that nothing was done: no call of the library does it.
+        """
         precision = self.precision if str(out.dtype) == "float32" else None
+        if out.size == 0 or a.size == 0 or describe(a, b, ta, tb, out) is None:
+            return False
         if precision == "bf16":
             a, b = self._round(a), self._round(b)
         product = describe(a, b, ta, tb, out)
-        assert product is not None
-        self.runtime.multiply(product, a, b, out, precision)
+        if product is not None and bias is not None:
+            product = with_bias(product, bias, out, relu)
+        done = product is not None and self.runtime.multiply(product, a, b, out, precision, bias)
         self._written(out)
+        return done
 
     def _round(self, x: Array) -> Array:
         """`x` in bfloat16, rows padded to a multiple of 8 numbers, which the fast products want."""
@@ -188,37 +239,39 @@ class CudaBackend(ReferenceBackend):
         rows, walk = self._walk(x.transpose(1, 0, 2) if beside else x)
         *lead, width = rows.shape
         padded = -(-width // 8) * 8
-        whole = self._memory("bfloat16", (*lead, padded), "uint16", key)
+        whole = self.memory("bfloat16", (*lead, padded), "uint16", key)
         grid, block = _rows_grid(prod(lead), width)
         numbers = (np.int64(prod(lead)), np.int32(width), np.int32(padded), *walk)
-        self._launch(kernels.source("to_bfloat16"), grid, block, (rows, whole, *numbers), (whole,))
+        self.launch(kernels.source("to_bfloat16"), grid, block, (rows, whole, *numbers), (whole,))
         result = whole[..., :width]
         result = result.transpose(1, 0, 2) if beside else result
         if self._rounded is not None:
             self._rounded[key] = (region(self.runtime.address(x), x), result)
         return result
 
+    @_deferrable
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
         outs = out if isinstance(out, tuple) else (out,)
         if outs[0].size:
             addresses = [self.runtime.address(x) for x in (*args, *outs)]
             lay = formulas.layout(args, outs, addresses)
-            program = self._program(fn, len(args), len(outs))
+            program = self.program(fn, len(args), len(outs))
             types = ([str(a.dtype) for a in args], [str(o.dtype) for o in outs])
             name, source, numbers = formulas.source(program, *types, lay)
             whole = np.int64 if lay.wide else np.int32
             blocks = min(max(1, -(-lay.size // (256 * lay.width))), _MOST_BLOCKS)
-            self._launch(
+            self.launch(
                 (name, source), (blocks, 1), (256, 1), (*args, *outs, *(whole(n) for n in numbers)), outs
             )
         return out
 
-    def _program(self, fn: Callable[..., Any], n_args: int, n_out: int) -> Program:
+    def program(self, fn: Callable[..., Any], n_args: int, n_out: int) -> Program:
         by_signature = self._programs.setdefault(fn, {})
         if (n_args, n_out) not in by_signature:
             by_signature[n_args, n_out] = trace(fn, n_args, (None,) * n_out)
         return by_signature[n_args, n_out]
 
+    @_deferrable
     def sum(self, x: Array, *, axis: int, out: Array) -> Array:
         if out.size == 0:
             return out
@@ -238,7 +291,7 @@ class CudaBackend(ReferenceBackend):
             name, grid, block = "sum_narrow_rows", (-(-rows // 256), 1), (256, 1)
         else:
             name, (grid, block) = "sum_rows", _warps_grid(rows)
-        self._launch(kernels.source(name, dtype), grid, block, (x, out, *numbers), (out,))
+        self.launch(kernels.source(name, dtype), grid, block, (x, out, *numbers), (out,))
 
     def _sum_columns(self, x: Array, out: Array) -> None:
         if x.ndim > 3 or (x.shape[-1] > 1 and x.strides[-1] != x.dtype.itemsize):
@@ -255,7 +308,7 @@ class CudaBackend(ReferenceBackend):
             numbers = (np.int32(height), np.int32(width), np.int64(stack), np.int64(x.strides[-2] // size))
             grid = (-(-width // 32), members)
             kernel = kernels.source("sum_columns", str(x.dtype))
-            self._launch(kernel, grid, (32, kernels.COLUMN_ROWS), (part, to, *numbers), (out,))
+            self.launch(kernel, grid, (32, kernels.COLUMN_ROWS), (part, to, *numbers), (out,))
 
     def _walk(self, x: Array) -> tuple[Array, tuple[Any, ...]]:
         """`x`, or a dense copy, and how a kernel walks along its rows: inner, outer, step."""
@@ -268,6 +321,7 @@ class CudaBackend(ReferenceBackend):
             inner, outer, step = x.size // x.shape[-1], 0, steps[0] if x.ndim == 2 else x.shape[-1]
         return x, (np.int64(inner), np.int64(outer), np.int64(step))
 
+    @_deferrable
     def softmax(self, z: Array, *, out: Array) -> Array:
         if out.size == 0:
             return out
@@ -276,10 +330,11 @@ class CudaBackend(ReferenceBackend):
         def fill(dense: Array) -> None:
             grid, block = _warps_grid(z.size // z.shape[-1])
             numbers = (np.int64(z.size // z.shape[-1]), np.int32(z.shape[-1]), *walk)
-            self._launch(kernels.source("softmax", str(z.dtype)), grid, block, (z, dense, *numbers), (dense,))
+            self.launch(kernels.source("softmax", str(z.dtype)), grid, block, (z, dense, *numbers), (dense,))
 
         return self._into(out, fill)
 
+    @_deferrable
     def softmax_cross_entropy(self, z: Array, t: Array, w: Array, *, loss: Array, out: Array) -> Array:
         if out.size == 0:
             return out
@@ -292,7 +347,7 @@ class CudaBackend(ReferenceBackend):
             grid, block = _warps_grid(rows)
             numbers = (np.int64(rows), np.int32(width), np.int64(t.size // width), np.int64(w.size), *walk)
             kernel = kernels.source("softmax_cross_entropy", str(z.dtype))
-            self._launch(kernel, grid, block, (z, t, w, dense_loss, dense, *numbers), (dense_loss, dense))
+            self.launch(kernel, grid, block, (z, t, w, dense_loss, dense, *numbers), (dense_loss, dense))
 
         self._into(loss, lambda dense_loss: (self._into(out, lambda dense: fill(dense_loss, dense)), None)[1])
         return out
@@ -305,6 +360,7 @@ class CudaBackend(ReferenceBackend):
         group, threads = _head_threads(rows, width)
         return -(-rows * group // threads) * -(-width // group) <= kernels.HEAD_ROUNDS
 
+    @_deferrable
     def softmax_head(
         self, z: Array, t: Array, w: Array, labels: Array, *,
         loss: Array, out: Array, batch_loss: Array, total: Array, hits: Array,
@@ -322,11 +378,12 @@ class CudaBackend(ReferenceBackend):
 
         def fill(*outs: Array) -> None:
             args = (z, t, w, labels, *outs, batch_loss, total, hits, *numbers)
-            self._launch(kernel, (models, 1), (threads, 1), args, (*outs, batch_loss, total, hits))
+            self.launch(kernel, (models, 1), (threads, 1), args, (*outs, batch_loss, total, hits))
 
         self._into(loss, lambda dense_loss: (self._into(out, lambda dense: fill(dense_loss, dense)), None)[1])
         return out
 
+    @_deferrable
     def argmax(self, x: Array, *, out: Array) -> Array:
         if out.size == 0:
             return out
@@ -335,10 +392,11 @@ class CudaBackend(ReferenceBackend):
         def fill(dense: Array) -> None:
             grid, block = _warps_grid(dense.size)
             numbers = (np.int64(dense.size), np.int32(x.shape[-1]), *walk)
-            self._launch(kernels.source("argmax", str(x.dtype)), grid, block, (x, dense, *numbers), (dense,))
+            self.launch(kernels.source("argmax", str(x.dtype)), grid, block, (x, dense, *numbers), (dense,))
 
         return self._into(out, fill)
 
+    @_deferrable
     def gather(
         self, x: Array, index: Array, *, out: Array, scale: Array | float = 1.0, shift: Array | float = 0.0
     ) -> Array:
@@ -364,10 +422,11 @@ class CudaBackend(ReferenceBackend):
             grid, block = _rows_grid(rows, width)
             kernel = kernels.gather(str(x.dtype), dtype, *kinds)
             numbers = (np.int64(rows), np.int32(width))
-            self._launch(kernel, grid, block, (x, index, dense, *numbers, *extra), (dense,))
+            self.launch(kernel, grid, block, (x, index, dense, *numbers, *extra), (dense,))
 
         return self._into(out, fill)
 
+    @_deferrable
     def uniform(self, out: Array, *, seeds: Sequence[int], stream: int, counter: Array) -> Array:
         key = tuple(seeds)
         if key not in self._seeds:
@@ -377,7 +436,7 @@ class CudaBackend(ReferenceBackend):
             each = dense.size // len(key)
             grid = (min(max(1, -(-each // (8 * 256))), _MOST_BLOCKS), len(key))
             numbers = (np.uint64(stream), np.int64(each))
-            self._launch(
+            self.launch(
                 kernels.source("uniform"),
                 grid,
                 (256, 1),
@@ -387,33 +446,51 @@ class CudaBackend(ReferenceBackend):
 
         return self._into(out, fill) if out.size else out
 
+    @_deferrable
     def permutation(self, *, seed: Any, epoch: Any, out: Array) -> Array:
         n, single = out.shape[-1], out.ndim == 1
         pairs = [(seed, epoch)] if single else list(zip(seed, epoch, strict=True))
         keys = self.asarray(np.stack([rng.permutation_keys(*pair) for pair in pairs]))
         grid = (min(-(-n // 256), _MOST_BLOCKS), min(len(pairs), 65535))
         numbers = (np.int64(n), np.int32(rng.permutation_bits(n)), np.int32(len(pairs)))
-        self._launch(kernels.source("permutation"), grid, (256, 1), (out, keys, *numbers), (out,))
+        self.launch(kernels.source("permutation"), grid, (256, 1), (out, keys, *numbers), (out,))
         return out
 
     def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
-        """Run `fn` once, then record it; the device repeats the record.
+        """Do once what `fn` asks for, then record it; the device repeats the record.
 
-        The first run compiles kernels, chooses algorithms and takes all memory that the record will refer to.
+        What is done is what `fn` asks for, with requests joined where one launch can do them. The first run compiles
+        kernels, chooses algorithms and takes all memory that the record will refer to.
         """
+        requests = self._written_down(fn)
+
+        def work() -> None:
+            for request in requests:
+                request.issue(self)
+
         others, self._scratch, self._recording = self._scratch, {}, True
         try:
-            fn()
+            work()
             self._rounded = {}
-            replay = self.runtime.capture(fn)
+            replay = self.runtime.capture(work)
         finally:
             # buffers of the record must never be handed out again: later operations use others
             keep, self._scratch, self._recording = self._scratch, others, False
             self._rounded = None
         if replay is None:
-            return fn
+            return work
         replay.keeps = keep  # type: ignore[attr-defined]
         return replay
+
+    def _written_down(self, fn: Callable[[], None]) -> list[Request]:
+        """What `fn` asks for, without doing it, in as few requests as possible."""
+        requests: list[Request] = []
+        self._requests = requests
+        try:
+            fn()
+        finally:
+            self._requests = None
+        return fuse(requests) if self.fuses else requests
 
     def in_a_row(self, replay: Callable[[], None], n: int) -> Callable[[], None]:
         """One graph of `n` times the record, so that nothing has to be run or recorded again."""

@@ -23,7 +23,10 @@ _TYPES = {"float32": 0, "float64": 1, "bfloat16": 14}
 _COMPUTE = {"float32": 68, "float64": 70, "tf32": 77}
 # attributes of descriptions, layouts and preferences
 _TRANSPOSE_FIRST, _TRANSPOSE_SECOND = 3, 4
+_EPILOGUE, _BIAS, _BIAS_STRIDE = 7, 8, 10
 _BATCH_COUNT, _BATCH_STRIDE = 5, 6
+# what happens to a result before it is written: a bias is added, and the rest may be rectified
+_ADD_BIAS, _ADD_BIAS_RELU = 4, 6
 _MAX_WORKSPACE, _ALIGNMENTS = 1, (5, 6, 7, 8)
 
 #: Bytes that a product may use besides its operands; what NVIDIA recommends for Hopper.
@@ -112,11 +115,20 @@ class Description:
         self.operation = self._new("MatmulDesc", c_int(compute), c_int(_TYPES[product.dtype]))
         for attribute, matrix in ((_TRANSPOSE_FIRST, product.first), (_TRANSPOSE_SECOND, product.second)):
             self._set("MatmulDescSetAttribute", self.operation, attribute, c_int32(int(matrix.transposed)))
+        if product.bias is not None:
+            epilogue = _ADD_BIAS_RELU if product.relu else _ADD_BIAS
+            self._set("MatmulDescSetAttribute", self.operation, _EPILOGUE, c_int32(epilogue))
+            if product.batch > 1:
+                self._set("MatmulDescSetAttribute", self.operation, _BIAS_STRIDE, c_int64(product.bias))
         self.first = self._layout(product.first, operand)
         self.second = self._layout(product.second, operand)
         self.result = self._layout(product.result, product.dtype)
         scalar = c_double if product.dtype == "float64" else c_float
         self.one, self.zero = scalar(1.0), scalar(0.0)
+
+    def add(self, bias: int) -> None:
+        """Say at which address the bias is; the next heuristic and the next products use it."""
+        self._set("MatmulDescSetAttribute", self.operation, _BIAS, c_uint64(bias))
 
     def _new(self, kind: str, *args: Any) -> c_void_p:
         handle = c_void_p()
@@ -149,7 +161,7 @@ class Description:
         """What an algorithm may use: workspace, and how the addresses of first, second, result are aligned."""
         preference = self._new("MatmulPreference")
         self._set("MatmulPreferenceSetAttribute", preference, _MAX_WORKSPACE, c_uint64(workspace))
-        for attribute, alignment in zip(_ALIGNMENTS, (*alignments, alignments[-1]), strict=True):
+        for attribute, alignment in zip(_ALIGNMENTS, (*alignments[:3], alignments[2]), strict=True):
             self._set("MatmulPreferenceSetAttribute", preference, attribute, c_uint32(alignment))
         return preference
 
@@ -194,12 +206,14 @@ class Handle:
     def multiply(
         self, description: Description, algorithm: Algorithm, addresses: Sequence[int], workspace: int, stream: int
     ) -> None:  # fmt: skip
-        """Compute the product of the matrices at `addresses` (first, second, result) on `stream`.
+        """Compute the product of the matrices at `addresses` (first, second, result, bias if any) on `stream`.
 
         `workspace` is the address of at least `algorithm.workspace` bytes that nothing else uses meanwhile.
         """
         d = description
-        first, second, result = (c_void_p(a) for a in addresses)
+        if d.product.bias is not None:
+            d.add(addresses[3])
+        first, second, result = (c_void_p(a) for a in addresses[:3])
         data = (c_uint64 * 8).from_buffer_copy(algorithm.data)
         self.library.call(
             "Matmul", self._handle, d.operation, byref(d.one), first, d.first, second, d.second, byref(d.zero),

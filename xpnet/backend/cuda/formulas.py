@@ -174,7 +174,7 @@ def layout(args: Sequence[Array], outs: Sequence[Array], addresses: Sequence[int
     """Merge axes that every array crosses alike; `addresses` are those of all arrays."""
     shape = tuple(outs[0].shape)
     arrays = [*args, *outs]
-    strides = [_strides(a, shape) for a in arrays]
+    strides = [strides_along(a, shape) for a in arrays]
     lengths: list[int] = []
     kept: list[list[int]] = [[] for _ in arrays]
     for axis, length in enumerate(shape):
@@ -194,7 +194,8 @@ def layout(args: Sequence[Array], outs: Sequence[Array], addresses: Sequence[int
     return Layout(found.lengths, found.strides, _width(found, arrays, addresses))
 
 
-def _strides(a: Array, shape: tuple[int, ...]) -> list[int]:
+def strides_along(a: Array, shape: tuple[int, ...]) -> list[int]:
+    """Elements from one to the next along each axis of `shape`; 0 where `a` is broadcast or there is only one."""
     missing = len(shape) - a.ndim
     own = [0] * missing + [s // a.dtype.itemsize for s in a.strides]
     lengths = [1] * missing + list(a.shape)

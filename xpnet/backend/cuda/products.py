@@ -7,7 +7,8 @@ transposed, so out = op(a) op(b) is computed as out^T = op(b)^T op(a)^T: cublasL
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 from .. import Array
@@ -48,6 +49,10 @@ class Product:
         How many products.
     dtype : str
         Of the operands and the result: ``"float32"`` or ``"float64"``.
+    bias : int or None
+        Where a vector of m numbers is added to every column of d: elements from one vector of the batch to the next.
+    relu : bool
+        Whether what comes of that is rectified.
     """
 
     m: int
@@ -58,6 +63,8 @@ class Product:
     first: Matrix
     second: Matrix
     result: Matrix
+    bias: int | None = None
+    relu: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,7 @@ def describe(a: Array, b: Array, ta: bool, tb: bool, out: Array) -> Product | No
     if any(s is None for s in stacks) or stacks[2].turned:  # type: ignore[union-attr]
         return None
     sa, sb, so = stacks
-    batch = 1
-    for n in lead:
-        batch *= n
+    batch = prod(lead)
     assert sa is not None and sb is not None and so is not None
     if batch > 1:
         merged = _merge(sa, sb, so, batch)
@@ -105,6 +110,30 @@ def describe(a: Array, b: Array, ta: bool, tb: bool, out: Array) -> Product | No
     second = Matrix(sa.width, sa.height, sa.row, sa.step if batch > 1 else 0, sa.turned)
     result = Matrix(so.width, so.height, so.row, so.step if batch > 1 else 0)
     return Product(m, n, k, batch, str(out.dtype), first, second, result)
+
+
+def with_bias(product: Product, bias: Array, out: Array, relu: bool) -> Product | None:
+    """`product` with (..., 1, N) added to the rows of `out`; None where no one call does that.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, w, y = np.empty((7, 16, 5)), np.empty((7, 4, 5)), np.empty((7, 16, 4))
+    >>> p = describe(x, w, False, True, y)
+    >>> with_bias(p, np.empty((7, 1, 4)), y, True).bias
+    4
+    """
+    lead, width = tuple(out.shape[:-2]), out.shape[-1]
+    step = _batch_step(bias, lead)
+    lies = bias.dtype == out.dtype and bias.shape[-1] == width and bias.shape[-2] == 1
+    if step is None or not lies or (width > 1 and bias.strides[-1] != bias.dtype.itemsize):
+        return None
+    if product.batch == 1:
+        # one product for all members: below one another they have one vector, side by side one after another
+        if prod(lead) > 1 and step != (0 if product.m == width else width):
+            return None
+        step = 0
+    return replace(product, bias=step, relu=relu)
 
 
 def _merge(sa: _Stack, sb: _Stack, so: _Stack, batch: int) -> tuple[_Stack, _Stack, _Stack] | None:

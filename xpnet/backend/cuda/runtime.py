@@ -17,7 +17,7 @@ from ...errors import DeviceError
 from .. import Array
 from . import cublaslt
 from .products import Product
-from .schedule import Operation, dependencies, lanes, launch, pointers, region
+from .schedule import LANES, Operation, dependencies, lanes, launch, pointers, region
 
 #: Candidates that are timed where autotuning was asked for, and how often each runs.
 _CANDIDATES, _REPEATS = 16, 20
@@ -42,6 +42,9 @@ class CupyRuntime:
         CUDA cannot be used.
     """
 
+    #: Streams that a captured step uses at most.
+    lanes = LANES
+
     def __init__(self, number: int = 0, autotune: bool = False):
         import cupy
 
@@ -51,7 +54,7 @@ class CupyRuntime:
         self._device.use()
         self.autotune = autotune
         self._functions: dict[str, Any] = {}
-        self._plans: dict[tuple[Any, ...], tuple[cublaslt.Description, cublaslt.Algorithm]] = {}
+        self._plans: dict[tuple[Any, ...], tuple[cublaslt.Description, cublaslt.Algorithm] | None] = {}
         self._workspaces: list[Any] = []
         self._record: list[Operation] | None = None
         self._warned = False
@@ -116,41 +119,97 @@ class CupyRuntime:
             self._workspaces.append(self.empty((cublaslt.WORKSPACE,), "uint8"))
         return self._workspaces[lane].data.ptr
 
-    def multiply(self, product: Product, a: Array, b: Array, out: Array, precision: str | None) -> None:
-        addresses = tuple(self.address(x) for x in (b, a, out))
-        description, algorithm = self._plan(product, precision, addresses)
+    def multiply(
+        self,
+        product: Product,
+        a: Array,
+        b: Array,
+        out: Array,
+        precision: str | None,
+        bias: Array | None = None,
+    ) -> bool:
+        arrays = (b, a, out) if bias is None else (b, a, out, bias)
+        addresses = tuple(self.address(x) for x in arrays)
+        plan = self._plan(product, precision, addresses)
+        if plan is None:
+            return False
+        description, algorithm = plan
 
-        def run(lane: int, keep: tuple[Array, ...] = (a, b, out)) -> None:  # a record needs the arrays alive
+        def run(lane: int, keep: tuple[Array, ...] = arrays) -> None:  # a record needs the arrays alive
             stream = self._cupy.cuda.get_current_stream().ptr
             self._handle.multiply(description, algorithm, addresses, self._workspace(lane), stream)
 
         if self._record is None:
             run(0)
-            return
-        reads = tuple(region(self.address(x), x) for x in (a, b))
+            return True
+        reads = tuple(region(self.address(x), x) for x in arrays if x is not out)
         self._record.append(Operation("multiply", run, reads, (region(self.address(out), out),)))
+        return True
 
     def _plan(
         self, product: Product, precision: str | None, addresses: Sequence[int]
-    ) -> tuple[cublaslt.Description, cublaslt.Algorithm]:
+    ) -> tuple[cublaslt.Description, cublaslt.Algorithm] | None:
+        """How the library computes a product; None where it cannot, which is an error unless there is a bias."""
         alignments = tuple(cublaslt.alignment(x) for x in addresses)
         key = (product, precision, alignments)
         if key not in self._plans:
             description = cublaslt.Description(self._handle.library, product, precision)
-            found = self._handle.algorithms(description, alignments, _CANDIDATES if self.autotune else 1)
-            times: list[float] = []
-            if self.autotune and len(found) > 1:
-                times = [self._time(description, algorithm, addresses) for algorithm in found]
-            best = found[int(np.argmin(times))] if times else found[0]  # of none that works, the library's
-            self._plans[key] = (description, best)
-            self.algorithms.append(
-                {
-                    "product": repr(product), "precision": precision or product.dtype, "alignments": alignments,
-                    "library": self._handle.library.version, "algorithm": best.data.hex(),
-                    "microseconds": [1e3 * t for t in times],
-                }
-            )  # fmt: skip
+            try:
+                if product.bias is not None:
+                    description.add(addresses[3])
+                found = self._handle.algorithms(description, alignments, _CANDIDATES if self.autotune else 1)
+            except DeviceError:
+                if product.bias is None:
+                    raise
+                found = []
+            if product.relu:
+                found = [a for a in found if self._hands_on_nan(description, a, addresses)]
+            self._plans[key] = self._chosen(description, precision, found, addresses) if found else None
         return self._plans[key]
+
+    def _chosen(
+        self, description: cublaslt.Description, precision: str | None, found: list[cublaslt.Algorithm],
+        addresses: Sequence[int],
+    ) -> tuple[cublaslt.Description, cublaslt.Algorithm]:  # fmt: skip
+        times: list[float] = []
+        if self.autotune and len(found) > 1:
+            times = [self._time(description, algorithm, addresses) for algorithm in found]
+        best = found[int(np.argmin(times))] if times else found[0]  # of none that works, the library's
+        self.algorithms.append(
+            {
+                "product": repr(description.product), "precision": precision or description.product.dtype,
+                "alignments": tuple(cublaslt.alignment(x) for x in addresses),
+                "library": self._handle.library.version, "algorithm": best.data.hex(),
+                "microseconds": [1e3 * t for t in times],
+            }
+        )  # fmt: skip
+        return description, best
+
+    def _hands_on_nan(
+        self, description: cublaslt.Description, algorithm: cublaslt.Algorithm, addresses: Sequence[int]
+    ) -> bool:
+        """Whether a bias of NaN shows in the rectified result: else a network that diverges would seem healthy.
+
+        Overwrites the result, which the product that is about to be computed does anyway.
+        """
+        product = description.product
+        m, n, leading = product.m, product.n, product.result.leading
+        size = max((product.batch - 1) * (product.bias or 0), 0) + m
+        with self._device:
+            bias = self._cupy.full(size, np.nan, product.dtype)
+            given = (*addresses[:3], bias.data.ptr)
+            stream = self._cupy.cuda.get_current_stream()
+            try:
+                self._handle.multiply(description, algorithm, given, self._workspace(0), stream.ptr)
+            except DeviceError:  # what the library proposes it may not have, after all
+                return False
+            first = np.empty(m, product.dtype)
+            stream.synchronize()
+            self._cupy.cuda.runtime.memcpy(
+                first.ctypes.data, addresses[2] + (n - 1) * leading * first.itemsize, first.nbytes,
+                self._cupy.cuda.runtime.memcpyDeviceToHost,
+            )  # fmt: skip
+        return bool(np.isnan(first).all())
 
     def _time(
         self, description: cublaslt.Description, algorithm: cublaslt.Algorithm, addresses: Sequence[int]
@@ -211,7 +270,7 @@ class CupyRuntime:
     def _graph(self, operations: Sequence[Operation]) -> Any:
         cuda = self._cupy.cuda
         waits_for = dependencies(operations)
-        lane_of = lanes(waits_for)
+        lane_of = lanes(waits_for, self.lanes)
         n_lanes = max(lane_of, default=0) + 1
         for lane in range(n_lanes):
             self._workspace(lane)  # nothing may be allocated while the graph is made

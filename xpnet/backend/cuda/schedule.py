@@ -67,7 +67,8 @@ def launch(
     )  # fmt: skip
 
 
-def _touch(a: Sequence[range], b: Sequence[range]) -> bool:
+def meet(a: Sequence[range], b: Sequence[range]) -> bool:
+    """Whether any bytes are in both."""
     return any(x.start < y.stop and y.start < x.stop for x in a for y in b)
 
 
@@ -90,11 +91,7 @@ def dependencies(operations: Sequence[Operation]) -> list[set[int]]:
             if j in known:
                 continue
             other = operations[j]
-            if (
-                _touch(op.reads, other.writes)
-                or _touch(op.writes, other.writes)
-                or _touch(op.writes, other.reads)
-            ):
+            if meet(op.reads, other.writes) or meet(op.writes, other.writes) or meet(op.writes, other.reads):
                 direct.add(j)
                 known |= before[j] | {j}
         found.append(direct)

@@ -1,0 +1,405 @@
+"""Operations of a captured step that become one launch: which they are, and that nothing else changes."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import xpnet
+from tests.cuda_emulator import COMPILER, Emulator, Kernels
+from xpnet import activations
+from xpnet.backend.cuda import backend, fusion, kernels
+from xpnet.backend.cuda.backend import CudaBackend
+from xpnet.backend.cuda.products import describe, with_bias
+from xpnet.examples import prepare
+from xpnet.losses import get_loss
+from xpnet.step import TrainingStep
+
+pytestmark = pytest.mark.skipif(
+    COMPILER is None, reason="needs a C++ compiler to run the kernels' source: g++"
+)
+
+X = np.random.default_rng(1).integers(0, 256, (60, 9)).astype(np.uint8)
+Y = np.random.default_rng(2).integers(0, 4, 60)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory) -> Kernels:
+    return Kernels(tmp_path_factory.mktemp("kernels"))
+
+
+def _prepared(compiled, run, **options):
+    """What `run` gives, every kernel of which is compiled in one run of the compiler."""
+    with np.errstate(all="ignore"):
+        run(CudaBackend(Emulator(compiled, dry=True), **options))
+    missing = [n for n in compiled.sources if n not in compiled.compiled]
+    if missing:
+        compiled.compile(missing)
+    return run(CudaBackend(Emulator(compiled), **options))
+
+
+def _steps(be, fuses, architecture, loss="softmax_cross_entropy", own_rows=False, **options):
+    """Three steps; what is asked for in one, and everything that the steps leave behind."""
+    be.fuses = fuses
+    model = xpnet.MLP([9, 7, 6, 4], device=be, seed=3, dtype="float64", **architecture)
+    chosen = get_loss(loss)
+    model.task = "classification" if chosen.classify else "regression"
+    y = Y if chosen.classify else np.eye(4)[Y]
+    examples = prepare(model, X, y, loss=chosen, task=model.task)
+    step = TrainingStep(model, chosen, examples, xpnet.Adam(), own_rows=own_rows, **options)
+    random, lead = np.random.default_rng(0), (3,) if own_rows else ()
+    for _ in range(3):
+        step(random.integers(0, 60, (*lead, 11)))
+    names = [op.what.partition("_float")[0] for op in step.plan(11).replay.record]
+    held = {
+        "totals": step.totals(),
+        "gradient": step.grad_buffer,
+        "loss": step.last_loss(),
+        **model.get_weights(),
+    }
+    context = step.plan(11).contexts[-1]
+    held |= {
+        "z": context.buffer("z", 4),
+        "dx": context.buffer("dx", 6),
+        "dz": step.workspace.array("dh", step.plan(11).h.shape),
+    }
+    return names, held
+
+
+NETS = {
+    "relu": ({"activation": "relu"}, {}),
+    "tanh, population": ({"activation": "tanh", "n_models": 3}, {}),
+    "own batches": ({"activation": "gelu", "n_models": 3}, {"own_rows": True}),
+    "dropout": ({"activation": "relu", "dropout": 0.3}, {}),
+    "identity": ({"activation": "identity", "n_models": 2}, {}),
+    "learnt slopes": ({"activation": "prelu"}, {}),
+    "maxout": ({"activation": "maxout:2"}, {}),
+    "another loss": ({"activation": "relu"}, {"loss": "squared_error"}),
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_everything_is_as_without(compiled, net):
+    architecture, options = NETS[net]
+    names, got = _prepared(compiled, lambda be: _steps(be, True, architecture, **options))
+    apart, want = _prepared(compiled, lambda be: _steps(be, False, architecture, **options))
+    for key, value in want.items():
+        np.testing.assert_allclose(got[key], value, rtol=1e-9, atol=1e-13, err_msg=key)
+    assert len(names) < len(apart)
+    joined = re.compile("dense_head|multiply_bias|map_columns")
+    kinds = {found[0] for n in names if (found := joined.match(n))}
+    expected = {
+        "relu": {"dense_head", "multiply_bias", "map_columns"},
+        "tanh, population": {"dense_head", "map_columns"},
+        "own batches": {"dense_head", "map_columns"},
+        "dropout": {"dense_head", "multiply_bias", "map_columns"},
+        "identity": {"dense_head", "multiply_bias"},
+        "learnt slopes": {"dense_head", "multiply_bias"},
+        "maxout": {"dense_head", "multiply_bias"},
+        "another loss": {"multiply_bias", "map_columns"},
+    }[net]
+    assert kinds == expected
+    assert not any(map(joined.match, apart))
+
+
+def test_the_steps_of_the_measured_networks(tmp_path):
+    def nodes(*sizes):
+        be = CudaBackend(Emulator(Kernels(tmp_path), dry=True))
+        model = xpnet.MLP(sizes, device=be, seed=0)
+        x, y = np.zeros((256, sizes[0]), np.uint8), np.arange(256) % 10
+        examples = prepare(model, x, y, loss=get_loss("softmax_cross_entropy"), task="classification")
+        model.task = "classification"
+        step = TrainingStep(model, get_loss("softmax_cross_entropy"), examples, xpnet.Adam())
+        step.several(np.arange(128)[None], [1.0])
+        return len(step.plan(128).ahead.one.record)
+
+    assert nodes(784, 500, 10) == 15
+    assert nodes(784, 1000, 1000, 10) == 19
+
+
+# --- the head ---------------------------------------------------------------------------------------------
+def _head(be, m, b, width, classes, gate, shared, dtype="float64"):
+    """A captured head on random numbers, and what it leaves behind."""
+    random = np.random.default_rng(b)
+    lead = () if m is None else (m,)
+    own = () if shared else lead
+
+    def array(*shape):
+        return be.asarray(random.normal(size=shape).astype(dtype), None)
+
+    x, weight, bias = array(*lead, b, width), array(*lead, classes, width), array(*lead, 1, classes)
+    t, w = array(*own, b, classes), array(*own, b)
+    labels = be.asarray(random.integers(0, classes, (*own, b)), "int64")
+    z, dz, dx = (be.empty((*lead, b, n), dtype) for n in (classes, classes, width))
+    loss, batch_loss = be.empty((*lead, b), dtype), be.empty(lead, dtype)
+    total, hits = (be.asarray(np.full(lead, 2.0), "float64") for _ in range(2))
+
+    def work():
+        be.matmul(x, weight, tb=True, out=z)
+        be.map(lambda ns, z, b: z + b, z, bias, out=z)
+        be.softmax_head(z, t, w, labels, loss=loss, out=dz, batch_loss=batch_loss, total=total, hits=hits)
+        be.matmul(dz, weight, out=dx)
+        if gate:
+            be.map(activations.get_activation(gate).backward, dx, x, out=dx)
+
+    replay = be.capture(work)
+    assert [op.what.partition("_")[0] for op in replay.record] == ["dense", "head"]
+    return z, dz, dx, loss, batch_loss, total, hits, (x, weight, bias, t, w, labels, gate)
+
+
+@pytest.mark.parametrize(
+    ("m", "b", "width", "classes", "gate", "shared"),
+    [
+        (None, 1, 1, 2, None, True), (None, 19, 300, 10, "tanh", True), (3, 17, 33, 16, "relu", False),
+        (2, 9, 40, 3, "sigmoid", True),
+    ],
+)  # fmt: skip
+def test_the_head_is_its_operations_one_by_one(compiled, m, b, width, classes, gate, shared):
+    found = _prepared(compiled, lambda be: _head(be, m, b, width, classes, gate, shared))
+    z, dz, dx, loss, batch_loss, total, hits, (x, weight, bias, t, w, labels, _) = found
+    logits = x @ np.swapaxes(weight, -1, -2) + bias
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    each = (t * (log_sum - shifted)).sum(axis=-1)
+    probability = np.exp(shifted - log_sum)
+    gradient = w[..., None] * (probability * t.sum(axis=-1, keepdims=True) - t)
+    back = gradient @ weight
+    slope = {
+        None: 1.0, "tanh": 1 - x * x, "relu": x > 0, "sigmoid": x * (1 - x),
+    }[gate]  # fmt: skip
+    right = (logits.argmax(axis=-1) == labels).sum(axis=-1)
+    for got, want in (
+        (z, logits), (loss, each), (dz, gradient), (dx, back * slope), (batch_loss, each.sum(axis=-1)),
+        (total, 2 + each.sum(axis=-1)), (hits, 2.0 + right),
+    ):  # fmt: skip
+        np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-12)
+
+
+def test_logits_that_are_no_numbers_show(compiled):
+    def run(be):
+        def array(values):
+            return be.asarray(np.asarray(values, "f8"), None)
+
+        x = array([[1.0, np.nan], [1.0, 2.0], [np.inf, 0.0]])
+        weight, bias = array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), array([[0.0, 0.0, 0.0]])
+        t, w = array(np.eye(3)), array([1.0, 1.0, 1.0])
+        labels = be.asarray(np.array([1, 2, 0]), "int64")
+        z, dz, dx, loss = (
+            be.empty((3, 3), "float64"),
+            be.empty((3, 3), "float64"),
+            be.empty((3, 2), "float64"),
+            be.empty((3,), "float64"),
+        )
+        sums = [be.asarray(np.zeros(()), "float64") for _ in range(3)]
+
+        def work():
+            be.matmul(x, weight, tb=True, out=z)
+            be.map(lambda ns, z, b: z + b, z, bias, out=z)
+            be.softmax_head(
+                z, t, w, labels, loss=loss, out=dz, batch_loss=sums[0], total=sums[1], hits=sums[2]
+            )
+            be.matmul(dz, weight, out=dx)
+
+        assert be.capture(work).record[0].what.startswith("dense_head")
+        return loss, dz, dx, sums
+
+    loss, dz, dx, sums = _prepared(compiled, run)
+    assert np.isnan(loss[[0, 2]]).all() and np.isfinite(loss[1])
+    assert np.isnan(dz[0]).all() and np.isnan(dx[0]).all() and np.isfinite(dx[1]).all()
+    assert np.isnan(sums[0]) and np.isnan(sums[1]) and sums[2] >= 1.0
+
+
+# --- what must not be joined --------------------------------------------------------------------------------
+def _names(be, work):
+    return [r.name for r in be._written_down(work)]
+
+
+@pytest.fixture
+def be(compiled) -> CudaBackend:
+    return CudaBackend(Emulator(compiled, dry=True))
+
+
+def _parts(be):
+    """The arrays of a head, and its requests one by one."""
+    a = {
+        "x": (5, 6), "weight": (3, 6), "bias": (1, 3), "t": (5, 3), "w": (5,), "z": (5, 3), "loss": (5,), "dz": (5, 3),
+        "dx": (5, 6), "batch_loss": (), "total": (), "hits": (),
+    }  # fmt: skip
+    a = {name: be.empty(shape, "float64") for name, shape in a.items()}
+    a["labels"] = be.empty((5,), "int64")
+    plus = lambda ns, z, b: z + b  # noqa: E731
+    return a, [
+        lambda: be.matmul(a["x"], a["weight"], tb=True, out=a["z"]),
+        lambda: be.map(plus, a["z"], a["bias"], out=a["z"]),
+        lambda: be.softmax_head(
+            a["z"], a["t"], a["w"], a["labels"], loss=a["loss"], out=a["dz"], batch_loss=a["batch_loss"],
+            total=a["total"], hits=a["hits"],
+        ),
+        lambda: be.matmul(a["dz"], a["weight"], out=a["dx"]),
+    ]  # fmt: skip
+
+
+def _between(be, place, intruder):
+    a, parts = _parts(be)
+    order = [*parts[:place], lambda: intruder(a), *parts[place:]]
+    return _names(be, lambda: [part() for part in order])
+
+
+def test_a_head_is_joined_over_what_has_nothing_to_do_with_it(be):
+    other = be.empty((3, 6), "float64")
+
+    def gradient(a):
+        be.matmul(a["dz"], a["x"], ta=True, out=other)
+
+    assert _between(be, 3, gradient) == ["dense_head", "matmul"]
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "joined"),
+    [
+        (1, "x", "dense_head"), (1, "z", None), (2, "weight", None), (2, "bias", None), (2, "x", None),
+        (3, "dz", None), (3, "weight", None), (1, "t", "dense_head"),
+    ],
+)  # fmt: skip
+def test_a_head_is_not_joined_over_what_writes_its_arrays(be, place, name, joined):
+    double = lambda ns, x: 2.0 * x  # noqa: E731
+    names = _between(be, place, lambda a: be.map(double, a[name], out=a[name]))
+    # x may be written after the product has read it, but then the product cannot wait for the head
+    assert ("dense_head" in names) == (joined == "dense_head" and name == "t")
+
+
+def test_logits_that_are_read_in_between_are_there_in_time(be):
+    copy = be.empty((5, 3), "float64")
+    names = _between(be, 2, lambda a: be.map(lambda ns, z: z + 0.0, a["z"], out=copy))
+    assert "dense_head" not in names
+
+
+def test_too_many_classes_or_weights_keep_their_own_launches(be):
+    for classes, width in ((33, 8), (10, 2000)):
+        x, weight = be.empty((4, width), "float32"), be.empty((classes, width), "float32")
+        assert classes * 4 > kernels.DENSE_HEAD_LOGITS or classes * width * 4 > kernels.DENSE_HEAD_SHARED
+        head = fusion.Request(
+            CudaBackend.softmax_head, (x, x, x, x), {"loss": x, "out": x}, be.runtime.address
+        )
+        assert not fusion._head_fits(head, x, weight, x, x, x, x)
+
+
+def test_another_formula_than_the_sum_is_left_alone(be):
+    x, weight, bias, z = (be.empty(s, "float64") for s in ((5, 6), (3, 6), (1, 3), (5, 3)))
+    for formula, name in (
+        (lambda ns, z, b: z + b, "affine"), (lambda ns, z, b: ns.maximum(z + b, 0.0), "affine"),
+        (lambda ns, z, b: z - b, "map"), (lambda ns, z, b: ns.maximum(z + b, 0.1), "map"),
+    ):  # fmt: skip
+
+        def work(formula=formula):
+            be.matmul(x, weight, tb=True, out=z)
+            be.map(formula, z, bias, out=z)
+
+        assert _names(be, work)[-1] == name
+
+
+def test_sums_over_other_axes_or_other_arrays_are_left_alone(be):
+    x, other, long, wide = (be.empty(s, "float64") for s in ((5, 6), (5, 6), (5,), (6,)))
+    double = lambda ns, x: 2.0 * x  # noqa: E731
+
+    def work(axis, of, out):
+        be.map(double, x, out=x)
+        be.sum(of, axis=axis, out=out)
+
+    assert _names(be, lambda: work(-2, x, wide)) == ["map_columns"]
+    assert _names(be, lambda: work(-1, x, long)) == ["map", "sum"]
+    assert _names(be, lambda: work(-2, other, wide)) == ["map", "sum"]
+
+
+# --- products with a bias -----------------------------------------------------------------------------------
+def test_where_the_library_has_no_such_product_the_operations_are_done(compiled):
+    def run(be):
+        be.runtime.epilogues = False
+        x, weight = be.asarray(np.arange(10.0).reshape(2, 5), None), be.asarray(np.ones((3, 5)), None)
+        bias, z = be.asarray(np.array([[0.0, -20.0, 1.0]]), None), be.empty((2, 3), "float64")
+
+        def work():
+            be.matmul(x, weight, tb=True, out=z)
+            be.map(lambda ns, z, b: ns.maximum(z + b, 0.0), z, bias, out=z)
+
+        return z, be.capture(work)
+
+    z, replay = _prepared(compiled, run)
+    np.testing.assert_array_equal(z, [[10.0, 0.0, 11.0], [35.0, 15.0, 36.0]])
+    assert [op.what.partition("_")[0] for op in replay.record] == ["multiply", "map"]
+
+
+def test_a_bias_of_every_member():
+    x, w = np.empty((128, 784), "f4"), np.empty((256, 32, 784), "f4")
+    beside, bias = np.empty((128, 256, 32), "f4").transpose(1, 0, 2), np.empty((256, 1, 32), "f4")
+    merged = with_bias(describe(x, w, False, True, beside), bias, beside, True)
+    assert (merged.batch, merged.m, merged.bias) == (1, 256 * 32, 0)
+    apart = np.empty((256, 2, 32), "f4")[:, :1]
+    assert with_bias(describe(x, w, False, True, beside), apart, beside, True) is None
+    h, w2, y = (np.empty(s, "f4") for s in ((256, 128, 32), (256, 10, 32), (256, 128, 10)))
+    assert with_bias(describe(h, w2, False, True, y), np.empty((256, 1, 10), "f4"), y, False).bias == 10
+    shared = describe(h, w2[0], False, True, y)
+    assert (shared.batch, with_bias(shared, np.empty((1, 10), "f4"), y, False).bias) == (1, 0)
+    assert with_bias(shared, np.empty((256, 1, 10), "f4"), y, False) is None
+    assert (
+        with_bias(describe(x, w[0], False, True, beside[0].copy()), np.empty((1, 32), "f8"), y[0], False)
+        is None
+    )
+
+
+# --- formulas with sums ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("shape", [(1, 1), (40, 33), (1300, 5), (3, 20, 40), (2, 1100, 3)])
+def test_a_formula_and_its_sums(compiled, shape):
+    random = np.random.default_rng(0)
+    x, dy = random.normal(size=shape), random.normal(size=shape)
+    row = random.normal(size=(*shape[:-2], 1, shape[-1]))
+
+    def run(be):
+        a, b, c = be.asarray(x, None), be.asarray(dy, None), be.asarray(row, None)
+        sums = be.empty((*shape[:-2], shape[-1]), "float64")
+
+        def work():
+            be.map(lambda ns, dy, x, r: dy * (1.0 - x * x) + r, b, a, c, out=b)
+            be.sum(b, axis=-2, out=sums)
+
+        return b, sums, be.capture(work)
+
+    got, sums, replay = _prepared(compiled, run)
+    want = dy * (1 - x * x) + row
+    np.testing.assert_allclose(got, want, rtol=1e-14)
+    np.testing.assert_allclose(sums, want.sum(axis=-2), rtol=1e-10, atol=1e-12)
+    pieces = shape[-2] > kernels.COLUMN_PIECE
+    assert [op.what.rpartition("_")[0] for op in replay.record] == ["map_columns"] + ["sum_columns"] * pieces
+
+
+def test_members_side_by_side_are_summed_each_for_itself(compiled):
+    values = np.random.default_rng(0).normal(size=(20, 3, 7))
+
+    def run(be):
+        beside = be.asarray(values, None).transpose(1, 0, 2)
+        sums = be.empty((3, 7), "float64")
+
+        def work():
+            be.map(lambda ns, x: 2.0 * x, beside, out=beside)
+            be.sum(beside, axis=-2, out=sums)
+
+        be.capture(work)
+        return beside, sums
+
+    beside, sums = _prepared(compiled, run)
+    np.testing.assert_array_equal(beside, 2 * values.transpose(1, 0, 2))
+    np.testing.assert_allclose(sums, 2 * values.sum(axis=0), rtol=1e-12)
+
+
+def test_where_no_step_is_captured_nothing_is_joined(compiled):
+    assert backend.CudaBackend.fuses
+    names = []
+    be = CudaBackend(Emulator(compiled, dry=True))
+    be.captures = False
+    launch = be.runtime.launch
+    be.runtime.launch = lambda name, *rest: (names.append(name), launch(name, *rest))
+    xpnet.fit(xpnet.MLP([9, 7, 4], device=be), (X, Y), epochs=1, verbose=False)
+    assert any(n.startswith("softmax_head") for n in names)
+    assert not any(n.startswith(("dense_head", "map_columns")) for n in names)

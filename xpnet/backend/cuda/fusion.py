@@ -1,0 +1,344 @@
+"""Which operations of a captured step become one launch.
+
+A step is first written down as `Request` objects, the calls of the back end's operations. Where several of them in a
+row are one kernel for a device, or one call of its library, they are exchanged for that here; layer code does not
+know. Every array that the requests write holds the same afterwards, to rounding: intermediate results included.
+
+Requests may be brought together over others that lie between them, where those touch nothing that they touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import Array
+from ..program import trace
+from . import kernels
+from .formulas import strides_along
+from .schedule import meet, region
+
+if TYPE_CHECKING:
+    from .backend import CudaBackend
+
+#: What operations call the arrays that they write.
+_WRITTEN = ("out", "loss", "batch_loss", "total", "hits")
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A call of an operation that has not been made yet.
+
+    Attributes
+    ----------
+    operation : callable
+        ``operation(be, *args, **kwargs)``.
+    args, kwargs
+        Every array that is written is a keyword argument of one of the usual names, or the first of `uniform`.
+    address : callable
+        Where an array's first element is, in bytes.
+    """
+
+    operation: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    address: Callable[[Array], int] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.operation.__name__
+
+    @property
+    def result(self) -> Any:
+        return self.kwargs.get("out", self.args[0])
+
+    def issue(self, be: CudaBackend) -> None:
+        """Make the call."""
+        self.operation(be, *self.args, **self.kwargs)
+
+    @cached_property
+    def writes(self) -> tuple[range, ...]:
+        """The bytes that may be written."""
+        named = (self.kwargs[name] for name in _WRITTEN if name in self.kwargs)
+        return self._regions((*named, *(self.args[:1] if "out" not in self.kwargs else ())))
+
+    @cached_property
+    def touches(self) -> tuple[range, ...]:
+        """The bytes that may be read or written."""
+        return self._regions((*self.args, *self.kwargs.values()))
+
+    def _regions(self, values: Sequence[Any]) -> tuple[range, ...]:
+        return tuple(region(self.address(x), x) for x in _arrays(values))
+
+    def meets(self, other: Request) -> bool:
+        """Whether it matters which of the two comes first."""
+        return meet(self.writes, other.touches) or meet(self.touches, other.writes)
+
+    def same(self, a: Any, b: Any) -> bool:
+        """Whether two arrays are the same elements."""
+        return (
+            self.address(a) == self.address(b) and a.shape == b.shape and a.strides == b.strides
+            and a.dtype == b.dtype
+        )  # fmt: skip
+
+
+def _arrays(values: Sequence[Any]) -> Iterator[Any]:
+    for x in values:
+        if isinstance(x, tuple):
+            yield from _arrays(x)
+        elif hasattr(x, "strides") and not isinstance(x, np.generic):
+            yield x
+
+
+def fuse(requests: Sequence[Request]) -> list[Request]:
+    """Exchange rows of requests for single ones, where one launch can do what they do."""
+    result = list(requests)
+    for rule in (_dense_heads, _affine_maps, _maps_summed):
+        result = rule(result)
+    return result
+
+
+def _free(requests: Sequence[Request], moved: int, to: int, others: Sequence[int]) -> bool:
+    """Whether request `moved` can be done at the place of `to`, if `others` are done there, too."""
+    between = range(min(moved, to) + 1, max(moved, to))
+    return not any(requests[moved].meets(requests[q]) for q in between if q not in others)
+
+
+def _joined(requests: Sequence[Request], parts: Sequence[int], at: int, whole: Request) -> list[Request]:
+    """`requests` with `whole` at the place of request `at` instead of `parts`."""
+    return [whole if q == at else r for q, r in enumerate(requests) if q == at or q not in parts]
+
+
+def _last(requests: Sequence[Request], before: int, x: Any) -> int | None:
+    """The last request before number `before` that writes into the memory of `x`."""
+    where = (region(requests[before].address(x), x),)
+    return next((q for q in range(before - 1, -1, -1) if meet(requests[q].writes, where)), None)
+
+
+def _next(requests: Sequence[Request], after: int, x: Any) -> int | None:
+    """The first request after number `after` that touches the memory of `x`."""
+    where = (region(requests[after].address(x), x),)
+    return next((q for q in range(after + 1, len(requests)) if meet(requests[q].touches, where)), None)
+
+
+def _is_map(r: Request, n_args: int, out: Any) -> bool:
+    """Whether `r` is a formula of `n_args` arrays, the first of which it overwrites: `out`, and nothing else."""
+    if r.name != "map" or len(r.args) != n_args + 1 or isinstance(r.result, tuple):
+        return False
+    return r.same(r.args[1], r.result) and r.same(out, r.result)
+
+
+def _is_formula(r: Request, formula: Callable[..., Any]) -> bool:
+    """Whether `r` computes what `formula` says."""
+    n = len(r.args) - 1
+    return str(trace(r.args[0], n)) == str(trace(formula, n))
+
+
+def _plus(ns: Any, z: Any, b: Any) -> Any:
+    return z + b
+
+
+def _plus_relu(ns: Any, z: Any, b: Any) -> Any:
+    return ns.maximum(z + b, 0.0)
+
+
+# --- a product, plus a bias, rectified ------------------------------------------------------------------
+def _affine_maps(requests: list[Request]) -> list[Request]:
+    """x W^T + b, or the rectified of that, which the library does in one call."""
+    for i, product in enumerate(requests):
+        if product.name != "matmul" or _turns(product) != {"tb": True}:
+            continue
+        j = _next(requests, i, product.result)
+        if j is None or not _is_map(requests[j], 2, product.result) or not _free(requests, j, i, ()):
+            continue
+        formula, bias = requests[j].args[0], requests[j].args[2]
+        relu = _is_formula(requests[j], _plus_relu)
+        if bias.shape[-2] != 1 or not (relu or _is_formula(requests[j], _plus)):
+            continue
+        kwargs = {"bias": bias, "formula": formula, "relu": relu, "out": product.result}
+        return _affine_maps(
+            _joined(requests, (i, j), i, Request(affine, product.args, kwargs, product.address))
+        )
+    return requests
+
+
+def affine(
+    be: CudaBackend, x: Array, weight: Array, *, bias: Array, formula: Callable[..., Any], relu: bool, out: Array
+) -> None:  # fmt: skip
+    """out = formula(x W^T, bias): the sum, or its rectified where `relu` says so."""
+    if not be.multiply(x, weight, False, True, out, bias, relu):
+        be.matmul(x, weight, tb=True, out=out)
+        be.map(formula, out, bias, out=out)
+
+
+# --- a formula, and the sums of its result over the batch -------------------------------------------------
+def _maps_summed(requests: list[Request]) -> list[Request]:
+    """The gradient through an activation, and that of the bias: read once, written once."""
+    for i, formula in enumerate(requests):
+        dz = formula.result
+        if formula.name != "map" or isinstance(dz, tuple) or not _rows_lie(dz):
+            continue
+        k = next(
+            (
+                q
+                for q in range(i + 1, len(requests))
+                if requests[q].name == "sum" and formula.same(requests[q].args[0], dz)
+            ),
+            None,
+        )
+        if k is None or requests[k].kwargs["axis"] != -2 or not _free(requests, k, i, ()):
+            continue
+        sums = requests[k].result
+        lies = all(_lies_along(a, dz.shape) for a in formula.args[1:]) and sums.flags.c_contiguous
+        pieces = -(-dz.shape[-2] // kernels.COLUMN_PIECES)
+        if (
+            lies
+            and str(dz.dtype) in ("float32", "float64")
+            and dz.size
+            and (dz.ndim == 2 or len(dz) * pieces <= 65535)
+        ):
+            whole = Request(map_columns, formula.args, {"out": (dz, sums)}, formula.address)
+            return _maps_summed(_joined(requests, (i, k), i, whole))
+    return requests
+
+
+def _lies_along(a: Any, shape: tuple[int, ...]) -> bool:
+    """Whether `a` broadcasts to `shape`, of 2 or 3 axes, and its rows are neighbours or a single number."""
+    return a.ndim <= len(shape) and (a.ndim == 0 or a.shape[-1] == 1 or a.strides[-1] == a.dtype.itemsize)
+
+
+def map_columns(be: CudaBackend, formula: Callable[..., Any], *args: Array, out: tuple[Array, Array]) -> None:
+    """``out[0] = formula(*args)``, as `map` does it, and ``out[1]``, the sums of that along axis -2."""
+    dz, sums = out
+    height, width = dz.shape[-2:]
+    models = 1 if dz.ndim == 2 else len(dz)
+    pieces = 1 if height <= kernels.COLUMN_PIECE else -(-height // kernels.COLUMN_PIECES)
+    each = height if pieces == 1 else kernels.COLUMN_PIECES
+    strides = [strides_along(a, tuple(dz.shape)) for a in (*args, dz)]
+    program = be.program(formula, len(args), 1)
+    types = [str(a.dtype) for a in args]
+    kernel = kernels.map_columns(program, types, str(dz.dtype), [s[-1] != 0 for s in strides[:-1]])
+    of_piece = sums
+    if pieces > 1:
+        of_piece = be.memory("pieces", (models, pieces, width), str(dz.dtype), be.runtime.address(sums))
+    steps = [np.int64(n) for s in strides for n in ((0, *s[:-1]) if len(s) == 2 else s[:-1])]
+    numbers = (np.int32(height), np.int32(width), np.int32(each), np.int32(pieces), *steps)
+    grid, block = (-(-width // 32), models * pieces), (32, kernels.COLUMN_ROWS)
+    be.launch(kernel, grid, block, (*args, dz, of_piece, *numbers), (dz, of_piece))
+    if pieces > 1:
+        be.sum(of_piece, axis=-2, out=sums.reshape(models, width))
+
+
+# --- the last layer of a classifier, its loss, and what goes back through it ----------------------------
+def _dense_heads(requests: list[Request]) -> list[Request]:
+    """x W^T + b, softmax, cross-entropy, and back to dx, times the derivative of the activation before."""
+    for k, head in enumerate(requests):
+        if head.name == "softmax_head":
+            found = _dense_head_around(requests, k)
+            if found is not None:
+                return _dense_heads(_joined(requests, found[0], k, found[1]))
+    return requests
+
+
+def _dense_head_around(requests: list[Request], k: int) -> tuple[list[int], Request] | None:
+    head = requests[k]
+    z, dz = head.args[0], head.kwargs["out"]
+    j = _last(requests, k, z)
+    i = None if j is None else _last(requests, j, z)
+    if i is None or j is None or not _is_map(requests[j], 2, z) or not _is_formula(requests[j], _plus):
+        return None
+    product, bias = requests[i], requests[j].args[2]
+    turned = {"tb": True}
+    if product.name != "matmul" or not product.same(product.result, z) or _turns(product) != turned:
+        return None
+    x, weight = product.args
+    back = next(
+        (
+            q
+            for q in range(k + 1, len(requests))
+            if requests[q].name == "matmul" and head.same(requests[q].args[0], dz) and not _turns(requests[q])
+        ),
+        None,
+    )
+    if back is None or not head.same(requests[back].args[1], weight):
+        return None
+    dx, parts = requests[back].result, [i, j, k, back]
+    gate = _next(requests, back, dx)
+    formula, saved = None, x
+    if (
+        gate is not None
+        and _is_map(requests[gate], 2, dx)
+        and requests[gate].args[2].shape == dx.shape
+        and requests[gate].args[2].dtype == dx.dtype
+        and _free(requests, gate, k, parts)
+    ):
+        formula, saved = requests[gate].args[0], requests[gate].args[2]
+        parts.append(gate)
+    if not all(_free(requests, q, k, parts) for q in parts) or not _head_fits(
+        head, x, weight, bias, z, dx, saved
+    ):
+        return None
+    kwargs = {"saved": saved, "formula": formula, "bias": bias, "z": z, "dx": dx, **head.kwargs}
+    written = {**kwargs, "out": (dz, z, dx)}
+    del written["z"], written["dx"]
+    return parts, Request(dense_head, (x, weight, *head.args[1:]), written, head.address)
+
+
+def _turns(product: Request) -> dict[str, bool]:
+    return {name: True for name in ("ta", "tb") if product.kwargs.get(name)}
+
+
+def _rows_lie(x: Any) -> bool:
+    """Whether `x` is (B, N) or (M, B, N) with neighbours along its rows."""
+    return x.ndim in (2, 3) and (x.shape[-1] == 1 or x.strides[-1] == x.dtype.itemsize)
+
+
+def _head_fits(head: Request, x: Any, weight: Any, bias: Any, z: Any, dx: Any, saved: Any) -> bool:
+    """Whether `dense_head` has a kernel for arrays like these."""
+    classes, width = weight.shape[-2:]
+    arrays = (x, weight, bias, z, dx, saved)
+    return (
+        all(_rows_lie(a) for a in arrays)
+        and len({a.ndim for a in arrays}) == 1
+        and len({str(a.dtype) for a in arrays}) == 1
+        and classes * x.dtype.itemsize <= kernels.DENSE_HEAD_LOGITS
+        and classes * width * x.dtype.itemsize <= kernels.DENSE_HEAD_SHARED
+        and weight.strides[-2] == width * weight.dtype.itemsize
+        and (z.ndim == 2 or z.shape[0] <= 65535)
+        and all(a.flags.c_contiguous for a in (*head.args[1:], head.kwargs["loss"], head.kwargs["out"]))
+    )
+
+
+def dense_head(
+    be: CudaBackend, x: Array, weight: Array, t: Array, w: Array, labels: Array, *, bias: Array, saved: Array,
+    formula: Callable[..., Any] | None, loss: Array, out: tuple[Array, Array, Array], batch_loss: Array,
+    total: Array, hits: Array,
+) -> None:  # fmt: skip
+    """A dense layer, `softmax_head` on its output, and the gradient of its input.
+
+    ``out`` is (dz, z, dx): dx = formula(dz W, saved), or dz W where there is no formula.
+    """
+    dz, z, dx = out
+    dtype, (rows, width), classes = str(x.dtype), x.shape[-2:], weight.shape[-2]
+    models = 1 if x.ndim == 2 else x.shape[0]
+    program = None if formula is None else be.program(formula, 2, 1)
+    right = be.memory("right", tuple(loss.shape), dtype, be.runtime.address(loss))
+    name, source = kernels.dense_head(dtype, classes, classes * width, program)
+    own = [np.int32(a.size > n) for a, n in ((t, rows * classes), (w, rows), (labels, rows))]
+    steps = [n for a in (x, saved, z, dx) for n in _steps(a)]
+    numbers = (np.int32(rows), np.int32(width), _steps(weight)[0], _steps(bias)[0], *steps, *own)
+    arrays = (x, weight, bias, t, w, labels, saved, z, loss, right, dz, dx)
+    grid = (-(-rows // kernels.WARPS), models)
+    be.launch((name, source), grid, (kernels.WARP, kernels.WARPS), (*arrays, *numbers), (z, loss, dz, dx))
+    sums = (loss, right, batch_loss, total, hits, np.int32(rows))
+    be.launch(kernels.source("head_totals", dtype), (models, 1), (256, 1), sums, (batch_loss, total, hits))
+
+
+def _steps(x: Array) -> tuple[np.int64, np.int64]:
+    """Elements from one member to the next, and from one row to the next."""
+    size = x.dtype.itemsize
+    return np.int64(x.strides[0] // size if x.ndim == 3 else 0), np.int64(x.strides[-2] // size)
