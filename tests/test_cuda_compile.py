@@ -89,7 +89,11 @@ def _all_kernels(dtype) -> dict[str, str]:
     for group in kernels.HEAD_GROUPS:
         found.add(*kernels.softmax_head(dtype, group))
     if dtype == "float32":
-        _step(CudaBackend(Emulator(found, dry=True), "bf16"), dtype)
+        rounding = CudaBackend(Emulator(found, dry=True), "bf16")
+        for name in activations.NAMES:
+            if name != "step":
+                _step(rounding, dtype, {"activation": name})
+                _step(rounding, dtype, {"activation": name}, loss="squared_error")
     for stored in ("uint8", "float32", "float64"):
         for scale in ("number", "array"):
             found.add(*kernels.gather(stored, dtype, scale, scale))

@@ -403,3 +403,51 @@ def test_where_no_step_is_captured_nothing_is_joined(compiled):
     xpnet.fit(xpnet.MLP([9, 7, 4], device=be), (X, Y), epochs=1, verbose=False)
     assert any(n.startswith("softmax_head") for n in names)
     assert not any(n.startswith(("dense_head", "map_columns")) for n in names)
+
+
+# --- results in bfloat16 ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("width", [8, 13])
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_results_are_rounded_as_they_are_written(compiled, lead, width):
+    random = np.random.default_rng(0)
+    x, w = random.normal(size=(*lead, 20, width)), random.normal(size=(*lead, 5, width))
+    slope = random.normal(size=(*lead, 20, width))
+
+    def run(be):
+        a, b, c = (be.asarray(v.astype("f4"), None) for v in (x, w, slope))
+        if lead:  # members side by side, as their buffers lie on a device
+            a = be.asarray(np.ascontiguousarray(a.transpose(1, 0, 2)), None).transpose(1, 0, 2)
+        sums, out = be.empty((*lead, width), "float32"), be.empty((*lead, 20, 5), "float32")
+        again = be.empty((*lead, 20, 5), "float32")
+
+        def work():
+            be.map(lambda ns, a, c: a * c, a, c, out=a)
+            be.sum(a, axis=-2, out=sums)
+            be.matmul(a, b, tb=True, out=out)
+            be.map(lambda ns, a: ns.tanh(a), a, out=a)
+            be.matmul(a, b, tb=True, out=again)
+
+        return a, sums, out, again, be.capture(work)
+
+    fused = _prepared(compiled, run, precision="bf16")
+    names = [op.what.rpartition("_")[0] or op.what for op in fused[-1].record]
+    # the formula with its sums and its rounding, w rounded, product, the formula with its rounding, product
+    assert names == ["map_columns", "map", "multiply", "map", "multiply"]
+    apart = CudaBackend(Emulator(compiled), "bf16")
+    apart.fuses = False
+    for got, want in zip(fused[:-1], run(apart)[:-1], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+
+
+def test_a_result_that_changes_before_a_product_reads_it_is_not_rounded(compiled):
+    be = CudaBackend(Emulator(compiled, dry=True), "bf16")
+    x, w, out = be.empty((4, 8), "float32"), be.empty((5, 8), "float32"), be.empty((4, 5), "float32")
+    double = lambda ns, x: 2.0 * x  # noqa: E731
+
+    def work():
+        be.map(double, x, out=x)
+        be.map(double, x, out=x)
+        be.matmul(x, w, tb=True, out=out)
+        be.map(double, x, out=x)
+
+    assert _names(be, work) == ["map", "map_rounded", "matmul", "map"]

@@ -231,23 +231,31 @@ class CudaBackend(ReferenceBackend):
 
     def _round(self, x: Array) -> Array:
         """`x` in bfloat16, rows padded to a multiple of 8 numbers, which the fast products want."""
-        key = (self.runtime.address(x), *x.shape, *x.strides)
+        key = self._place(x)
         if self._rounded is not None and key in self._rounded:
             return self._rounded[key][1]
-        # members of a population that lie side by side stay so: then one product still does for all
+        copy = self.rounded(x)
+        if copy.ndim == 3 and copy.strides[0] < copy.strides[1]:  # rows in the order of memory
+            self.map(_same, x.transpose(1, 0, 2), out=copy.transpose(1, 0, 2))
+        else:
+            self.map(_same, x, out=copy)
+        self.keep_rounded(x, copy)
+        return copy
+
+    def _place(self, x: Array) -> tuple[int, ...]:
+        return (self.runtime.address(x), *x.shape, *x.strides)
+
+    def rounded(self, x: Array) -> Array:
+        """The array for `x` in bfloat16, not filled; members of a population that lie side by side stay so."""
         beside = x.ndim == 3 and x.strides[0] < x.strides[1]
-        rows, walk = self._walk(x.transpose(1, 0, 2) if beside else x)
-        *lead, width = rows.shape
-        padded = -(-width // 8) * 8
-        whole = self.memory("bfloat16", (*lead, padded), "uint16", key)
-        grid, block = _rows_grid(prod(lead), width)
-        numbers = (np.int64(prod(lead)), np.int32(width), np.int32(padded), *walk)
-        self.launch(kernels.source("to_bfloat16"), grid, block, (rows, whole, *numbers), (whole,))
-        result = whole[..., :width]
-        result = result.transpose(1, 0, 2) if beside else result
+        *lead, width = x.transpose(1, 0, 2).shape if beside else x.shape
+        copy = self.memory("bfloat16", (*lead, -(-width // 8) * 8), formulas.BFLOAT16, *self._place(x))
+        return copy[..., :width].transpose(1, 0, 2) if beside else copy[..., :width]
+
+    def keep_rounded(self, x: Array, copy: Array) -> None:
+        """`copy` is `x` in bfloat16, as long as nothing is written to `x`."""
         if self._rounded is not None:
-            self._rounded[key] = (region(self.runtime.address(x), x), result)
-        return result
+            self._rounded[self._place(x)] = (region(self.runtime.address(x), x), copy)
 
     @_deferrable
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
@@ -490,7 +498,7 @@ class CudaBackend(ReferenceBackend):
             fn()
         finally:
             self._requests = None
-        return fuse(requests) if self.fuses else requests
+        return fuse(requests, rounds=self.precision == "bf16") if self.fuses else requests
 
     def in_a_row(self, replay: Callable[[], None], n: int) -> Callable[[], None]:
         """One graph of `n` times the record, so that nothing has to be run or recorded again."""

@@ -17,10 +17,20 @@ from typing import Any
 from .. import Array
 from ..program import COMPARISONS, LOGICAL, Program, Ref
 
-#: NumPy's names of types and those of C++.
+#: NumPy's names of types and those of C++. A result of 16 bits is a float32 in bfloat16, rounded to the nearest, ties
+#: to even; NumPy has no name for that type.
 C_TYPES = {
     "float32": "float", "float64": "double", "int64": "long long", "uint8": "unsigned char", "bool": "bool",
+    "uint16": "unsigned short",
 }  # fmt: skip
+BFLOAT16 = "uint16"
+_SIZES = {"float32": 4, "float64": 8, "int64": 8, "uint8": 1, "bool": 1, "uint16": 2}
+_ROUNDED = """static __device__ __forceinline__ unsigned short {name}_rounded(const float x) {{
+    const unsigned bits = __float_as_uint(x);
+    const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    return nan ? 0x7fff : (unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}}
+"""
 WEAK = "weak"  # the type of a Python number
 
 _INFIX = {
@@ -127,12 +137,19 @@ def formula(program: Program, args: Sequence[str], outs: Sequence[str], name: st
     writer = _Writer(args, outs[0])
     for step in program.instructions:
         writer.add(step.op, step.operands, step.target)
-    results = [writer.text(writer.operand(("out", k)), dtype) for k, dtype in enumerate(outs)]
+    results = []
+    for k, dtype in enumerate(outs):
+        small = dtype == BFLOAT16
+        result = writer.text(writer.operand(("out", k)), "float32" if small else dtype)
+        results.append(f"{name}_rounded({result})" if small else result)
     parameters = [f"const {C_TYPES[t]} x{i}" for i, t in enumerate(args)]
     parameters += [f"{C_TYPES[t]}& y{k}" for k, t in enumerate(outs)]
     body = [*writer.lines, *(f"y{k} = {result};" for k, result in enumerate(results))]
     lines = "\n".join(f"    {line}" for line in body)
-    return f"static __device__ __forceinline__ void {name}({', '.join(parameters)}) {{\n{lines}\n}}\n"
+    rounded = _ROUNDED.format(name=name) if BFLOAT16 in outs else ""
+    return (
+        f"{rounded}static __device__ __forceinline__ void {name}({', '.join(parameters)}) {{\n{lines}\n}}\n"
+    )
 
 
 @dataclass(frozen=True)
@@ -146,7 +163,7 @@ class Layout:
     strides : tuple of tuple of int
         Per array, in elements; 0 along an axis it is broadcast over.
     width : int
-        Elements that a thread moves at once: 16 bytes of each array where all lie suitably, else 1.
+        Elements that a thread moves at once: up to 16 bytes of each array where all lie suitably, else 1.
     """
 
     lengths: tuple[int, ...]
@@ -203,18 +220,19 @@ def strides_along(a: Array, shape: tuple[int, ...]) -> list[int]:
 
 
 def _width(found: Layout, arrays: Sequence[Array], addresses: Sequence[int]) -> int:
-    """16 bytes at a time, where every array that varies along the last axis is of one type and aligned."""
+    """16 bytes of the widest type at a time, where every array that varies along the last axis is aligned."""
     if not found.lengths:
         return 1
     moving = [k for k, own in enumerate(found.strides) if own[-1] != 0]
-    sizes = {arrays[k].dtype.itemsize for k in moving}
-    if len(sizes) != 1 or any(found.strides[k][-1] != 1 for k in moving):
+    if not moving or any(found.strides[k][-1] != 1 for k in moving):
         return 1
-    width = 16 // sizes.pop()
+    width = 16 // max(arrays[k].dtype.itemsize for k in moving)
     if width > 4 or (len(found.lengths) > 1 and found.lengths[-1] % width):
         return 1
     aligned = all(
-        addresses[k] % 16 == 0 and all(s % width == 0 for s in found.strides[k][:-1]) for k in moving
+        addresses[k] % (width * arrays[k].dtype.itemsize) == 0
+        and all(s % width == 0 for s in found.strides[k][:-1])
+        for k in moving
     )
     return width if aligned and found.size >= width else 1
 
@@ -231,9 +249,8 @@ def source(
     loop, numbers = _loop(types, len(args), lay)
     key = hashlib.sha256((body + loop).encode()).hexdigest()[:12]
     name = f"map_{key}"
-    text = body.replace("void formula(", f"void {name}_formula(") + loop.replace(
-        " formula(", f" {name}_formula("
-    )
+    text = body.replace("formula(", f"{name}_formula(") + loop.replace(" formula(", f" {name}_formula(")
+    text = text.replace("formula_rounded(", f"{name}_rounded(")
     return name, text.replace(" kernel(", f" {name}("), numbers
 
 
@@ -323,13 +340,13 @@ def _chunks(
     types: Sequence[str], n_args: int, lay: Layout, where: Sequence[str], split: Sequence[str], first: str,
     following: str, index: str,
 ) -> list[str]:  # fmt: skip
-    """The loop over pieces of 16 bytes; along a single axis the last few elements go one by one."""
+    """The loop over pieces of up to 16 bytes; along a single axis the last few elements go one by one."""
     width, pattern, n_out = lay.width, lay.pattern, len(types) - n_args
     pad = "        "
     lines = []
     vector = sorted({types[k] for k in range(len(types)) if lay.strides[k][-1] != 0})
     for t in vector:
-        lines.append(f"    struct alignas(16) piece_{t} {{ {C_TYPES[t]} v[{width}]; }};")
+        lines.append(f"    struct alignas({width * _SIZES[t]}) piece_{t} {{ {C_TYPES[t]} v[{width}]; }};")
     whole = "n" if len(lay.lengths) > 1 else f"n / {width}"
     lines.append(f"    for ({first}; i < {whole}; i += {following}) {{")
     lines += split

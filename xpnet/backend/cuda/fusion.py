@@ -9,7 +9,7 @@ Requests may be brought together over others that lie between them, where those 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ class Request:
 
     operation: Callable[..., Any]
     args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    kwargs: dict[str, Any]
     address: Callable[[Array], int] = field(repr=False)
 
     @property
@@ -94,12 +94,15 @@ def _arrays(values: Sequence[Any]) -> Iterator[Any]:
             yield x
 
 
-def fuse(requests: Sequence[Request]) -> list[Request]:
-    """Exchange rows of requests for single ones, where one launch can do what they do."""
+def fuse(requests: Sequence[Request], *, rounds: bool = False) -> list[Request]:
+    """Exchange rows of requests for single ones, where one launch can do what they do.
+
+    `rounds` says that products round their operands to bfloat16 first.
+    """
     result = list(requests)
     for rule in (_dense_heads, _affine_maps, _maps_summed):
         result = rule(result)
-    return result
+    return [_rounded(result, i) for i in range(len(result))] if rounds else result
 
 
 def _free(requests: Sequence[Request], moved: int, to: int, others: Sequence[int]) -> bool:
@@ -211,26 +214,74 @@ def _lies_along(a: Any, shape: tuple[int, ...]) -> bool:
     return a.ndim <= len(shape) and (a.ndim == 0 or a.shape[-1] == 1 or a.strides[-1] == a.dtype.itemsize)
 
 
-def map_columns(be: CudaBackend, formula: Callable[..., Any], *args: Array, out: tuple[Array, Array]) -> None:
-    """``out[0] = formula(*args)``, as `map` does it, and ``out[1]``, the sums of that along axis -2."""
+def map_columns(
+    be: CudaBackend,
+    formula: Callable[..., Any],
+    *args: Array,
+    out: tuple[Array, Array],
+    rounded: bool = False,
+) -> None:
+    """``out[0] = formula(*args)``, as `map` does it, and ``out[1]``, the sums of that along axis -2.
+
+    With `rounded` the formula has a second result, which is kept as the first in bfloat16.
+    """
     dz, sums = out
+    results = [dz, be.rounded(dz)] if rounded else [dz]
     height, width = dz.shape[-2:]
     models = 1 if dz.ndim == 2 else len(dz)
     pieces = 1 if height <= kernels.COLUMN_PIECE else -(-height // kernels.COLUMN_PIECES)
     each = height if pieces == 1 else kernels.COLUMN_PIECES
-    strides = [strides_along(a, tuple(dz.shape)) for a in (*args, dz)]
-    program = be.program(formula, len(args), 1)
-    types = [str(a.dtype) for a in args]
-    kernel = kernels.map_columns(program, types, str(dz.dtype), [s[-1] != 0 for s in strides[:-1]])
+    strides = [strides_along(a, tuple(dz.shape)) for a in (*args, *results)]
+    program = be.program(formula, len(args), len(results))
+    types, of_results = ([str(a.dtype) for a in arrays] for arrays in (args, results))
+    kernel = kernels.map_columns(program, types, of_results, [s[-1] != 0 for s in strides[: len(args)]])
     of_piece = sums
     if pieces > 1:
         of_piece = be.memory("pieces", (models, pieces, width), str(dz.dtype), be.runtime.address(sums))
     steps = [np.int64(n) for s in strides for n in ((0, *s[:-1]) if len(s) == 2 else s[:-1])]
     numbers = (np.int32(height), np.int32(width), np.int32(each), np.int32(pieces), *steps)
     grid, block = (-(-width // 32), models * pieces), (32, kernels.COLUMN_ROWS)
-    be.launch(kernel, grid, block, (*args, dz, of_piece, *numbers), (dz, of_piece))
+    be.launch(kernel, grid, block, (*args, *results, of_piece, *numbers), (dz, of_piece))
+    if rounded:
+        be.keep_rounded(dz, results[1])
     if pieces > 1:
         be.sum(of_piece, axis=-2, out=sums.reshape(models, width))
+
+
+# --- results that products want in bfloat16 ---------------------------------------------------------------
+def _rounded(requests: list[Request], i: int) -> Request:
+    """Request number `i`, or one that rounds its result as well, because a product wants it before it changes."""
+    r = requests[i]
+    if r.name not in ("map", "map_columns"):
+        return r
+    result = r.result[0] if r.name == "map_columns" else r.result
+    if isinstance(result, tuple) or result.ndim not in (2, 3) or str(result.dtype) != "float32":
+        return r
+    memory = (region(r.address(result), result),)
+    for later in requests[i + 1 :]:
+        if later.name in ("matmul", "affine") and any(r.same(a, result) for a in later.args):
+            args = (_twice(r.args[0]), *r.args[1:])
+            if r.name == "map_columns":
+                return Request(map_columns, args, {**r.kwargs, "rounded": True}, r.address)
+            return Request(map_rounded, args, r.kwargs, r.address)
+        if meet(later.writes, memory):
+            break
+    return r
+
+
+def _twice(formula: Callable[..., Any]) -> Callable[..., Any]:
+    def twice(ns: Any, *args: Any) -> tuple[Any, Any]:
+        result = formula(ns, *args)
+        return result, result
+
+    return twice
+
+
+def map_rounded(be: CudaBackend, formula: Callable[..., Any], *args: Array, out: Array) -> None:
+    """``out = formula(*args)[0]``, and the second result, the same again, kept as that in bfloat16."""
+    copy = be.rounded(out)
+    be.map(formula, *args, out=(out, copy))
+    be.keep_rounded(out, copy)
 
 
 # --- the last layer of a classifier, its loss, and what goes back through it ----------------------------

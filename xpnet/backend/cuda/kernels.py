@@ -123,10 +123,10 @@ extern "C" __global__ void __launch_bounds__(512, 2) map_columns(
             for (int u = 0; u < AT_ONCE; ++u) {
                 const int i = start + 16 * u;
                 if (i >= last) break;
-                SUM y;
-                formula(GIVEN, y);
-                o0[model * o0_outer + i * o0_step + column] = y;
-                total += y;
+                RESULTS
+                formula(GIVEN);
+                WRITES
+                total += y0;
             }
         }
     part[threadIdx.y][threadIdx.x] = total;
@@ -491,29 +491,12 @@ extern "C" __global__ void __launch_bounds__(256, 2) permutation(
 }
 """
 
-# Operands of products in bfloat16, rounded to the nearest, ties to even; a NaN stays one.
-TO_BFLOAT16 = """
-extern "C" __global__ void __launch_bounds__(256, 2) to_bfloat16(
-        const float* x, unsigned short* out, const long long rows, const int width, const int padded,
-        const long long inner, const long long outer, const long long step) {
-    const long long start = blockIdx.y * (long long)blockDim.y + threadIdx.y;
-    for (long long row = start; row < rows; row += gridDim.y * (long long)blockDim.y) {
-        const float* from = x + row / inner * outer + row % inner * step;
-        for (int j = blockIdx.x * blockDim.x + threadIdx.x; j < width; j += gridDim.x * blockDim.x) {
-            const unsigned bits = __float_as_uint(from[j]);
-            const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
-            out[row * padded + j] = nan ? 0x7fff : (unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-        }
-    }
-}
-"""
-
 _REDUCTIONS = {
     "sum_narrow_rows": SUM_NARROW_ROWS, "sum_rows": SUM_ROWS, "sum_long_rows": SUM_LONG_ROWS,
     "sum_columns": SUM_COLUMNS, "softmax": SOFTMAX, "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
     "argmax": ARGMAX, "head_totals": HEAD_TOTALS,
 }  # fmt: skip
-_OF_NO_TYPE = {"uniform": UNIFORM, "permutation": PERMUTATION, "to_bfloat16": TO_BFLOAT16}
+_OF_NO_TYPE = {"uniform": UNIFORM, "permutation": PERMUTATION}
 
 #: Names that `source` takes; `softmax_head`, `dense_head` and `gather` have functions of their own.
 NAMES = (*_REDUCTIONS, *_OF_NO_TYPE)
@@ -554,17 +537,20 @@ def dense_head(dtype: str, classes: int, weights: int, gate: Program | None) -> 
     return _named("dense_head", name, text, {"T": C_TYPES[dtype]}, dtype)
 
 
-def map_columns(program: Program, args: Sequence[str], out: str, moving: Sequence[bool]) -> tuple[str, str]:
-    """Return the name and the source of a formula whose result, of type `out`, is summed over the rows, too.
+def map_columns(
+    program: Program, args: Sequence[str], outs: Sequence[str], moving: Sequence[bool]
+) -> tuple[str, str]:
+    """Return the name and the source of a formula whose first result is summed over the rows, too.
 
-    `args` are the types of its arguments, and `moving` says which of them change from column to column.
+    `args` and `outs` are the types of its arguments and results, and `moving` says which arguments change from column
+    to column.
     """
     names = [f"a{k}" for k in range(len(args))]
-    pointers = [f"const {C_TYPES[t]}* {n}" for t, n in zip(args, names, strict=True)] + [
-        f"{C_TYPES[out]}* o0"
-    ]
-    steps = [f", const long long {n}_outer, const long long {n}_step" for n in (*names, "o0")]
-    at_once = 4 if out == "float32" else 2  # more would not stay in registers
+    results = [f"o{k}" for k in range(len(outs))]
+    pointers = [f"const {C_TYPES[t]}* {n}" for t, n in zip(args, names, strict=True)]
+    pointers += [f"{C_TYPES[t]}* {n}" for t, n in zip(outs, results, strict=True)]
+    steps = [f", const long long {n}_outer, const long long {n}_step" for n in (*names, *results)]
+    at_once = 4 if outs[0] == "float32" else 2  # more would not stay in registers
     reads = []
     for k, (t, name, moves) in enumerate(zip(args, names, moving, strict=True)):
         where = f"model * {name}_outer + i * {name}_step{' + column' * moves}"
@@ -573,18 +559,20 @@ def map_columns(program: Program, args: Sequence[str], out: str, moving: Sequenc
             f"for (int u = 0; u < {at_once}; ++u) {{ const int i = start + 16 * u; "
             f"if (i < last) x{k}[u] = {name}[{where}]; }}",
         ]  # fmt: skip
-    formula = formulas.formula(program, args, [out], "formula")
+    writes = [f"{n}[model * {n}_outer + i * {n}_step + column] = y{k};" for k, n in enumerate(results)]
+    given = [f"x{k}[u]" for k in range(len(args))] + [f"y{k}" for k in range(len(outs))]
+    formula = formulas.formula(program, args, outs, "formula")
     pieces = {
-        "POINTERS": ", ".join(pointers), "STEPS": "".join(steps), "READS": "\n".join(reads), "SUM": C_TYPES[out],
-        "AT_ONCE": str(at_once), "GIVEN": ", ".join(f"x{k}[u]" for k in range(len(args))),
+        "POINTERS": ", ".join(pointers), "STEPS": "".join(steps), "READS": "\n".join(reads),
+        "SUM": C_TYPES[outs[0]], "AT_ONCE": str(at_once), "GIVEN": ", ".join(given), "WRITES": " ".join(writes),
+        "RESULTS": " ".join(f"{C_TYPES[t]} y{k};" for k, t in enumerate(outs)),
     }  # fmt: skip
     text = MAP_COLUMNS
     for name, piece in pieces.items():
         text = text.replace(name, piece)
     text = formula + text
-    return _named(
-        "map_columns", f"map_columns_{hashlib.sha256(text.encode()).hexdigest()[:12]}", text, {}, out
-    )
+    name = f"map_columns_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return _named("map_columns", name, text, {}, outs[0])
 
 
 def gather(stored: str, dtype: str, scale: str, shift: str) -> tuple[str, str]:
