@@ -13,9 +13,11 @@ from xpnet import activations
 from xpnet.backend.cuda import backend, fusion, kernels
 from xpnet.backend.cuda.backend import CudaBackend
 from xpnet.backend.cuda.products import describe, with_bias
+from xpnet.backend.cuda.schedule import dependencies
 from xpnet.examples import prepare
 from xpnet.losses import get_loss
 from xpnet.step import TrainingStep
+from xpnet.update import Regularization
 
 pytestmark = pytest.mark.skipif(
     COMPILER is None, reason="needs a C++ compiler to run the kernels' source: g++"
@@ -116,7 +118,7 @@ def test_the_steps_of_the_measured_networks(tmp_path):
         return len(step.plan(128).ahead.one.record)
 
     assert nodes(784, 500, 10) == 15
-    assert nodes(784, 1000, 1000, 10) == 19
+    assert nodes(784, 1000, 1000, 10) == 20
 
 
 # --- the head ---------------------------------------------------------------------------------------------
@@ -403,6 +405,40 @@ def test_where_no_step_is_captured_nothing_is_joined(compiled):
     xpnet.fit(xpnet.MLP([9, 7, 4], device=be), (X, Y), epochs=1, verbose=False)
     assert any(n.startswith("softmax_head") for n in names)
     assert not any(n.startswith(("dense_head", "map_columns")) for n in names)
+
+
+# --- updates in pieces ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "options", [{}, {"l2": 0.1, "clip_value": 0.1}, {"clip_norm": 0.01}, {"max_norm": 0.5}]
+)
+def test_an_update_in_pieces_is_the_same_to_the_bit(compiled, monkeypatch, options):
+    def run(be):
+        return _steps(be, True, {"activation": "relu"}, regularization=Regularization(**options))
+
+    names, want = _prepared(compiled, run)
+    monkeypatch.setattr(fusion, "UPDATE", 24)
+    apart, got = _prepared(compiled, run)
+    assert len(apart) > len(names)
+    for key, value in want.items():
+        assert np.asarray(got[key]).tobytes() == np.asarray(value).tobytes(), key
+
+
+def test_the_update_of_a_layer_waits_for_its_own_gradient_only(be, monkeypatch):
+    monkeypatch.setattr(fusion, "UPDATE", 20)
+    grads, weights, x, dy = (be.empty(s, "float64") for s in ((48,), (48,), (3, 4), (3, 6)))
+    rate = be.empty((1,), "float64")
+    first, second = grads[:24].reshape(6, 4), grads[24:].reshape(6, 4)
+
+    def work():
+        be.matmul(dy, x, ta=True, out=second)
+        be.map(lambda ns, x: 2.0 * x, x, out=x)
+        be.matmul(dy, x, ta=True, out=first)
+        be.map(lambda ns, w, g, r: w - r * g, weights, grads, rate, out=weights)
+
+    requests = be._written_down(work)
+    assert [r.name for r in requests] == ["matmul", "map", "map", "matmul", "map"]
+    assert requests[1].result.shape == requests[4].result.shape == (24,)
+    assert dependencies(be.capture(work).record) == [set(), {0}, {0}, {2}, {3}]
 
 
 # --- results in bfloat16 ----------------------------------------------------------------------------------

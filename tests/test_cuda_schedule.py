@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xpnet.backend.cuda.schedule import LANES, Operation, dependencies, lanes, pointers, region
+from xpnet.backend.cuda.schedule import LANES, Operation, cost, dependencies, lanes, pointers, region
 
 
 def _op(reads=(), writes=()):
@@ -40,6 +40,17 @@ def test_a_longest_chain_stays_on_its_lane_and_the_rest_goes_beside():
     ]
     chosen = lanes(dependencies(ops))
     assert [chosen[i] for i in (0, 1, 2, 3, 4, 6)] == [0] * 6 and chosen[5] == 1
+
+
+def test_what_takes_long_does_not_keep_others_waiting():
+    # a long update of what the first has written, and the chain that goes on from it
+    ops = [_op([0], [1]), _op([1], [2]), _op([1], [3]), _op([3], [4]), _op([3], [5]), _op([5], [6])]
+    long = [cost(op) for op in ops]
+    assert long == [2.0 + 16 / 4e6] * 6
+    long[1] = 100.0
+    chosen = lanes(dependencies(ops), 3, long)
+    assert chosen.count(chosen[1]) == 1 + (chosen[0] == chosen[1])
+    assert chosen[2] != chosen[1] and chosen[5] != chosen[1]
 
 
 @pytest.mark.parametrize("seed", range(20))

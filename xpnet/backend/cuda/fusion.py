@@ -1,4 +1,4 @@
-"""Which operations of a captured step become one launch.
+"""Which operations of a captured step become one launch, or several.
 
 A step is first written down as `Request` objects, the calls of the back end's operations. Where several of them in a
 row are one kernel for a device, or one call of its library, they are exchanged for that here; layer code does not
@@ -25,6 +25,8 @@ from .schedule import meet, region
 if TYPE_CHECKING:
     from .backend import CudaBackend
 
+#: Elements from which on an update is worth a launch of its own: with Adam 15 MB to read and write.
+UPDATE = 1 << 19
 #: What operations call the arrays that they write.
 _WRITTEN = ("out", "loss", "batch_loss", "total", "hits")
 
@@ -100,7 +102,7 @@ def fuse(requests: Sequence[Request], *, rounds: bool = False) -> list[Request]:
     `rounds` says that products round their operands to bfloat16 first.
     """
     result = list(requests)
-    for rule in (_dense_heads, _affine_maps, _maps_summed):
+    for rule in (_dense_heads, _affine_maps, _maps_summed, _updates_apart):
         result = rule(result)
     return [_rounded(result, i) for i in range(len(result))] if rounds else result
 
@@ -246,6 +248,58 @@ def map_columns(
         be.keep_rounded(dz, results[1])
     if pieces > 1:
         be.sum(of_piece, axis=-2, out=sums.reshape(models, width))
+
+
+# --- updates that need not wait for all gradients ----------------------------------------------------------
+def _updates_apart(requests: list[Request]) -> list[Request]:
+    """A formula over long vectors, in pieces that earlier requests have written: each can start as soon as it is there.
+
+    So the update of one layer, which waits for memory, runs beside the products of another.
+    """
+    result: list[Request] = []
+    for r in requests:
+        pieces = _pieces(r, result) if r.name == "map" else [r]
+        if len(pieces) == 1:
+            result.append(r)
+            continue
+        for piece in pieces:  # each as early as can be, because streams are chosen in this order
+            last = max((q for q, earlier in enumerate(result) if piece.meets(earlier)), default=-1)
+            result.insert(last + 1, piece)
+    return result
+
+
+def _pieces(r: Request, before: Sequence[Request]) -> list[Request]:
+    outs = r.result if isinstance(r.result, tuple) else (r.result,)
+    n = outs[0].size
+    arrays = (*r.args[1:], *outs)
+    if n < 2 * UPDATE or any(a.ndim != 1 or a.size not in (1, n) or not a.flags.c_contiguous for a in arrays):
+        return [r]
+    ends = sorted({end for a in r.args[1:] if a.size == n for end in _written_up_to(a, before, r.address)})
+    cuts = [0]
+    for end in ends:
+        if end - cuts[-1] >= UPDATE and n - end >= UPDATE:
+            cuts.append(end)
+
+    def part(a: Any, start: int, stop: int) -> Any:
+        return a if a.size == 1 else a[start:stop]
+
+    found = []
+    for start, stop in zip(cuts, [*cuts[1:], n], strict=True):
+        args = (r.args[0], *(part(a, start, stop) for a in r.args[1:]))
+        out = tuple(part(a, start, stop) for a in outs)
+        found.append(
+            Request(r.operation, args, {"out": out if isinstance(r.result, tuple) else out[0]}, r.address)
+        )
+    return found
+
+
+def _written_up_to(a: Any, before: Sequence[Request], address: Callable[[Array], int]) -> Iterator[int]:
+    """Where, in elements from its start, pieces of `a` end that requests have written; multiples of 16 bytes."""
+    whole, size = region(address(a), a), a.dtype.itemsize
+    for r in before:
+        for piece in r.writes:
+            if whole.start <= piece.start and piece.stop < whole.stop:
+                yield -(-(piece.stop - whole.start) // 16) * 16 // size
 
 
 # --- results that products want in bfloat16 ---------------------------------------------------------------

@@ -17,7 +17,7 @@ from ...errors import DeviceError
 from .. import Array
 from . import cublaslt
 from .products import Product
-from .schedule import LANES, Operation, dependencies, lanes, launch, pointers, region
+from .schedule import LANES, Operation, cost, dependencies, lanes, launch, pointers, region
 
 #: Candidates that are timed where autotuning was asked for, and how often each runs.
 _CANDIDATES, _REPEATS = 16, 20
@@ -270,7 +270,7 @@ class CupyRuntime:
     def _graph(self, operations: Sequence[Operation]) -> Any:
         cuda = self._cupy.cuda
         waits_for = dependencies(operations)
-        lane_of = lanes(waits_for, self.lanes)
+        lane_of = lanes(waits_for, self.lanes, [cost(op) for op in operations])
         n_lanes = max(lane_of, default=0) + 1
         for lane in range(n_lanes):
             self._workspace(lane)  # nothing may be allocated while the graph is made
