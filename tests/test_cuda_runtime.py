@@ -84,6 +84,35 @@ def test_a_step_has_fewer_lanes_than_operations_and_none_is_left_alone(cupy, ker
     replay()
 
 
+@pytest.mark.parametrize("architecture", [{}, {"n_models": 3}], ids=["one", "population"])
+def test_weights_stay_on_the_device_until_the_end(cupy, kernels, monkeypatch, architecture):
+    read, asnumpy = [], cupy.asnumpy
+    monkeypatch.setattr(FakeCupy, "asnumpy", lambda self, x: (read.append(x.nbytes), asnumpy(x))[1])
+
+    def train(be):
+        model = xpnet.MLP([12, 40, 3], device=be, seed=4, **architecture)
+        marks = []
+        note = xpnet.Callback()
+        note.each_step = False
+        note.on_epoch_end = lambda trainer, record: marks.append(len(read))
+        history = xpnet.fit(
+            model, (X, Y), validation=(X[:50], Y[:50]), epochs=4, batch_size=16, verbose=False, callbacks=[note]
+        )
+        return model, history, marks
+
+    with np.errstate(all="ignore"):
+        train(CudaBackend(Emulator(kernels, dry=True)))
+    kernels.compile([n for n in kernels.sources if n not in kernels.compiled])
+    read.clear()
+    model, history, marks = train(backend.on_device(0, None))
+    per_epoch = read[marks[0] : marks[-1]]
+    assert per_epoch and max(per_epoch) <= 8 * 4 * 3 < model.weights.nbytes
+    twin, expected, _ = train(get_backend("cpu"))
+    assert history.best_epochs == expected.best_epochs
+    for key, want in twin.get_weights().items():
+        np.testing.assert_allclose(model.get_weights()[key], want, rtol=1e-3, atol=1e-5)
+
+
 def test_without_capture_no_graph_is_made(cupy, kernels):
     _ready(kernels)
     be = backend.on_device(0, None)

@@ -1,7 +1,7 @@
 """How good the weights are after each epoch: the best so far, the last good ones, and when to stop waiting.
 
-Everything is kept for each member of a population by itself, in host arrays with the shape of the population:
-(M,), or () for a single model.
+Everything is kept for each member of a population by itself: numbers in host arrays with the shape of the population,
+(M,) or () for a single model; weights where the model has them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .backend import get_backend
+from .backend import Array, Backend, get_backend
+from .mlp import MLP
 from .params import ParameterLayout
 from .schedules import ReduceOnPlateau, Schedule
 
@@ -20,6 +21,56 @@ Record = dict[str, Any]
 def host_views(layout: ParameterLayout, flat: np.ndarray) -> dict[str, np.ndarray]:
     """Named views of a flat buffer on the host."""
     return layout.views(get_backend("cpu"), flat)
+
+
+class Keeper:
+    """Looks at flat buffers of weights and copies them, each member of a population by itself, on their device.
+
+    Parameters
+    ----------
+    be : Backend
+    layout : ParameterLayout
+    dtype : str
+    """
+
+    def __init__(self, be: Backend, layout: ParameterLayout, dtype: str):
+        self._be, self._layout, self._dtype = be, layout, dtype
+        #: Where each tensor is, as (M, n).
+        self._places = [p for d in (True, False) for p in layout.segments(decayed=d, per_member=True)]
+        members = layout.n_models or 1
+        self._mask = be.empty((members, 1), dtype)
+        self._probe = be.empty((len(self._places), members), dtype)
+
+    def _pieces(self, flat: Array) -> list[Array]:
+        return [self._be.xp.reshape(flat[place], shape) for place, shape in self._places]
+
+    def finite(self, flat: Array, scratch: Array) -> np.ndarray:
+        """Which members have no NaN and no infinity in `flat`; `scratch`, of its size, may be overwritten."""
+        if self._be.device == "cpu" and isinstance(flat, np.ndarray):
+            each = [np.isfinite(piece).all(axis=-1) for piece in self._pieces(flat)]
+        else:  # one number for each tensor comes to the host, not the weights
+            for i, (weights, work) in enumerate(zip(self._pieces(flat), self._pieces(scratch), strict=True)):
+                self._be.map(_vanish, weights, out=work)
+                self._be.sum(work, axis=-1, out=self._probe[i, ...])
+            each = list(np.isfinite(self._be.to_numpy(self._probe)))
+        return np.logical_and.reduce(each).reshape(self._layout.lead)
+
+    def copy(self, source: Array, target: Array, which: np.ndarray) -> None:
+        """Copy the members in `which`, bool (M,) or ()."""
+        if which.all():
+            target[...] = source
+        elif which.any():
+            self._mask[...] = self._be.asarray(which[:, None].astype(self._dtype))
+            for new, old in zip(self._pieces(source), self._pieces(target), strict=True):
+                self._be.map(_pick, self._mask, new, old, out=old)
+
+
+def _vanish(ns: Any, w: Array) -> Array:
+    return w * 0.0  # NaN where w is not finite
+
+
+def _pick(ns: Any, mask: Array, new: Array, old: Array) -> Array:
+    return ns.where(mask > 0.5, new, old)
 
 
 class Standing:
@@ -109,9 +160,10 @@ class Judge:
 
     Parameters
     ----------
-    layout : ParameterLayout
-    weights : (P,) ndarray
-        The initial weights, which count as good.
+    model : MLP
+        Its initial weights count as good.
+    scratch : (P,) array
+        On the model's device; may be overwritten whenever weights are looked at.
     monitor : str
         The entry of a record that decides; accuracies should be large, losses small.
     schedule : Schedule
@@ -122,27 +174,30 @@ class Judge:
 
     Attributes
     ----------
-    best, last_good : (P,) ndarray
-        Flat weights of the best epoch, and of the last one whose weights were finite.
+    best, last_good : (P,) array
+        Flat weights of the best epoch, and of the last one whose weights were finite, on the model's device.
     standing : Standing
     diverged : bool
         Members whose loss or weights are no longer finite.
     """
 
     def __init__(
-        self, layout: ParameterLayout, weights: np.ndarray, monitor: str, *, schedule: Schedule,
-        patience: int | None = None, min_delta: float = 0.0,
+        self, model: MLP, scratch: Array, monitor: str, *, schedule: Schedule, patience: int | None = None,
+        min_delta: float = 0.0,
     ):  # fmt: skip
         self.monitor, self.schedule = monitor, schedule
         self.patience, self.min_delta = patience, min_delta
-        self._layout = layout
-        lead = layout.lead
-        self.best = np.array(weights)
-        self.last_good = self.best.copy()
+        self._be, self._layout = model.be, model.layout
+        self._weights, self._scratch = model.weights, scratch
+        self._keeper = Keeper(model.be, model.layout, model.dtype)
+        lead = model.lead
+        self.best, self.last_good = (self._be.empty((model.layout.size,), model.dtype) for _ in range(2))
+        self.best[...] = self._weights
+        self.last_good[...] = self._weights
         self.standing = Standing(lead)
         self.diverged = np.zeros(lead, dtype=bool)
         #: What the plateau schedule remembers, per member.
-        self._plateau: list[dict[str, float]] = [{} for _ in range(layout.n_models or 1)]
+        self._plateau: list[dict[str, float]] = [{} for _ in range(model.n_models or 1)]
 
     @property
     def best_at(self) -> np.ndarray:
@@ -164,28 +219,22 @@ class Judge:
         """Count these as diverged from now on."""
         self.diverged = self.diverged | members
 
-    def keep_good(self, weights: np.ndarray) -> None:
+    def keep_good(self) -> None:
         """Remember the weights of members that have not diverged; one with weights that are not finite has."""
-        lead = self._layout.lead
-        finite = np.ones(lead, dtype=bool)
-        for view in host_views(self._layout, weights).values():
-            finite &= np.isfinite(view).reshape(*lead, -1).all(axis=-1)
-        self.exclude(~finite)
-        self._copy(weights, self.last_good, ~self.diverged)
+        self.exclude(~self._keeper.finite(self._weights, self._scratch))
+        self._keeper.copy(self._weights, self.last_good, ~self.diverged)
 
-    def rescued(self, weights: np.ndarray) -> np.ndarray:
-        """Return a copy in which members that diverged have their last good weights."""
-        weights = np.array(weights)
-        self._copy(self.last_good, weights, self.diverged)
-        return weights
+    def rescue(self) -> None:
+        """Give members that diverged their last good weights."""
+        self._keeper.copy(self.last_good, self._weights, self.diverged)
 
-    def judge(self, epoch: int, record: Record, weights: np.ndarray) -> None:
+    def judge(self, epoch: int, record: Record) -> None:
         """Take note of the record of an epoch and of the weights after it."""
         better = self.standing.judge(
             self.monitor, record, epoch=epoch, patience=np.inf if self.patience is None else self.patience,
             min_delta=self.min_delta, out_of_race=self.diverged,
         )  # fmt: skip
-        self._copy(weights, self.best, better)
+        self._keeper.copy(self._weights, self.best, better)
         if isinstance(self.schedule, ReduceOnPlateau):
             watched = record["train_loss"] if record["valid_loss"] is None else record["valid_loss"]
             self._plateau = [
@@ -193,22 +242,11 @@ class Judge:
                 for state, loss in zip(self._plateau, np.ravel(watched), strict=True)
             ]
 
-    def _copy(self, source: np.ndarray, target: np.ndarray, which: np.ndarray) -> None:
-        """Copy the weights of the members in `which` from one flat buffer to another."""
-        if not which.ndim:
-            if which:
-                target[...] = source
-            return
-        old, new = host_views(self._layout, target), host_views(self._layout, source)
-        for name in old:
-            old[name][which] = new[name][which]
-
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return what it remembers, as host tensors and JSON-serialisable metadata."""
-        tensors = {f"best.{k}": v.copy() for k, v in host_views(self._layout, self.best).items()}
+        tensors = {f"best.{k}": v.copy() for k, v in self._on_host(self.best).items()}
         if self.diverged.any():  # else a member that diverged would have no good weights to come back to
-            good = host_views(self._layout, self.last_good)
-            tensors |= {f"last_good.{k}": v.copy() for k, v in good.items()}
+            tensors |= {f"last_good.{k}": v.copy() for k, v in self._on_host(self.last_good).items()}
         metadata = {
             "plateau": self._plateau, "bad_epochs": self.standing.bad_epochs.tolist(),
             "reference": self.standing.reference.tolist(), "best_score": self.standing.best_score.tolist(),
@@ -216,12 +254,13 @@ class Judge:
         }  # fmt: skip
         return tensors, metadata
 
-    def load_state(
-        self, tensors: dict[str, np.ndarray], metadata: dict[str, Any], weights: np.ndarray
-    ) -> None:
-        """Remember what `state` returned; `weights` are those of that moment."""
-        for name, view in host_views(self._layout, self.best).items():
-            view[...] = tensors[f"best.{name}"]
+    def _on_host(self, flat: Array) -> dict[str, np.ndarray]:
+        return host_views(self._layout, self._be.to_numpy(flat))
+
+    def load_state(self, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
+        """Remember what `state` returned; the model has the weights of that moment."""
+        for name, view in self._layout.views(self._be, self.best).items():
+            view[...] = self._be.asarray(tensors[f"best.{name}"])
         self._plateau = metadata["plateau"]
         standing = self.standing
         standing.bad_epochs = np.asarray(metadata["bad_epochs"], dtype=np.int64)
@@ -229,7 +268,10 @@ class Judge:
         standing.best_score = np.asarray(metadata["best_score"], dtype=np.float64)
         standing.best_at = np.asarray(metadata["best_at"], dtype=np.int64)
         self.diverged = np.asarray(metadata["diverged"], dtype=bool)
-        self.last_good = np.array(weights)
-        for name, view in host_views(self._layout, self.last_good).items():
-            if (good := tensors.get(f"last_good.{name}")) is not None:
-                view[self.diverged] = good[self.diverged]
+        good = self._be.empty((self._layout.size,), str(self.last_good.dtype))
+        good[...] = self._weights
+        for name, view in self._layout.views(self._be, good).items():
+            if (saved := tensors.get(f"last_good.{name}")) is not None:
+                view[...] = self._be.asarray(saved)
+        self.last_good[...] = self._weights
+        self._keeper.copy(good, self.last_good, self.diverged)

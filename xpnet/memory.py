@@ -102,8 +102,8 @@ def plan_training(
     data : int, default 0
         Bytes of samples and labels that have to be copied.
     host : bool, default False
-        Whether the device is the host, which also keeps the best weights. Another device keeps weights and moments of
-        the last moment when all was well.
+        Whether the device is the host. Another one keeps, beside the best and the last good weights, weights and
+        moments of the last moment when all was well.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def plan_training(
         weights=parameters, gradients=parameters, moments=moments * parameters,
         activations=width * batch * (sizes[0] + n_models * (2 * inner + 2 * sizes[-1])),
         evaluation=width * rows * (sizes[0] + n_models * (inner + 2 * sizes[-1])),
-        kept=(2 if host else 1 + moments) * parameters, data=data,
+        kept=(2 if host else 3 + moments) * parameters, data=data,
     )  # fmt: skip
 
 

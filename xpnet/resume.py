@@ -124,7 +124,7 @@ def load_state(trainer: Trainer, tensors: dict[str, np.ndarray], metadata: dict[
     multiplier = np.asarray(multiplier) if isinstance(multiplier, list) else multiplier
     step.multiplier = multiplier
     trainer.epoch, trainer.batch, trainer.elapsed = metadata["epoch"], metadata["batch"], metadata["elapsed"]
-    trainer.judge.load_state(tensors, metadata, np.asarray(be.to_numpy(model.weights)))
+    trainer.judge.load_state(tensors, metadata)
     trainer.history = type(trainer.history)(metadata["history"])
 
 

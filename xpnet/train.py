@@ -193,8 +193,8 @@ class Trainer:
             self._on_device = model.be.asarray(self._order)
         self.elapsed = 0.0
         self.judge = Judge(
-            model.layout, model.be.to_numpy(model.weights), self.monitor, schedule=self.schedule,
-            patience=patience, min_delta=min_delta,
+            model, self.step.grad_buffer, self.monitor, schedule=self.schedule, patience=patience,
+            min_delta=min_delta,
         )  # fmt: skip
         #: The weights to go on from, while the model has the best ones.
         self._latest: np.ndarray | None = None
@@ -302,7 +302,7 @@ class Trainer:
             self._set_weights(self.judge.best)
             self.history.best_epoch, self.history.best_epochs = self.best_epoch, self.best_epochs
         elif self.history.diverged:
-            self._set_weights(self.judge.rescued(self.latest_weights()))
+            self.judge.rescue()
 
     @property
     def _restores(self) -> bool:
@@ -399,9 +399,8 @@ class Trainer:
         record["lr"] = lr.tolist() if lr.ndim else float(lr)
         record["seconds"] = self.elapsed
         record["samples_per_second"] = self.step.examples.n / max(self.elapsed, 1e-9)
-        weights = self.latest_weights()  # comes from the device: once is enough
-        self._check_weights(weights)
-        self.judge.judge(self.epoch, record, weights)
+        self._check_weights()
+        self.judge.judge(self.epoch, record)
         self._check_patience()
         self.history.append(record)
         for callback in self.callbacks:
@@ -465,15 +464,15 @@ class Trainer:
         """
         from .diagnostics import locate_nonfinite
 
-        be, step, size = self.model.be, self.step, self.batch_size
+        step, size = self.step, self.batch_size
         if self._well is None or number < self._well[0]:
             return None
         started, copies = self._well
-        ended, captures, multiplier = step.n_updates, be.captures, step.multiplier
+        ended, multiplier = step.n_updates, step.multiplier
         for copy, flat in zip(copies, [self.model.weights, *step.update.moments.values()], strict=True):
             flat[...] = copy
         order = self._draw()
-        step.n_updates, be.captures = started, False
+        step.n_updates = started
         try:
             for n in range(started, number + 1):
                 at = (self.batch - ended + n) * size
@@ -482,10 +481,10 @@ class Trainer:
                 step(rows)
             return None if step.is_finite() else locate_nonfinite(step, rows)
         finally:
-            step.n_updates, be.captures, step.multiplier = ended, captures, multiplier
+            step.n_updates, step.multiplier = ended, multiplier
 
-    def _check_weights(self, weights: np.ndarray) -> None:
-        self.judge.keep_good(weights)
+    def _check_weights(self) -> None:
+        self.judge.keep_good()
         if self.diverged.all():
             from .diagnostics import nonfinite_parameters
 
@@ -500,7 +499,7 @@ class Trainer:
             "Try a smaller learning rate, clip_norm=1, or inputs scaled to about 0..1."
         )
 
-    def _set_weights(self, flat: np.ndarray) -> None:
+    def _set_weights(self, flat: Any) -> None:
         self.model.weights[...] = self.model.be.asarray(flat, self.model.dtype)
 
     # --- saving and continuing ------------------------------------------------------------------

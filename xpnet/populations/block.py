@@ -15,7 +15,7 @@ import numpy as np
 
 from ..backend import Array, Backend
 from ..examples import RowSource
-from ..judge import Standing
+from ..judge import Keeper, Standing
 from ..mlp import MLP
 from ..params import ParameterLayout
 from ..schedules import ReduceOnPlateau, Schedule
@@ -224,15 +224,7 @@ class Block:
                 for m, model in enumerate(fresh, start=len(keep)):
                     for name, view in views.items():
                         view[m, ...] = be.asarray(model.be.to_numpy(model.params[name]))
-        # what a member alone needs to be picked by a mask
-        pieces = [p for d in (True, False) for p in self.memory.layout.segments(decayed=d, per_member=True)]
-        self._pieces = {
-            kind: [be.xp.reshape(buffer[piece], shape) for piece, shape in pieces]
-            for kind, buffer in (flat | {"grads": self.step.grad_buffer}).items()
-            if not kind.startswith("moment.")
-        }
-        self._mask = be.empty((len(self), 1), self.group.dtype)
-        self._probe = be.empty((len(pieces), len(self)), self.group.dtype)
+        self._keeper = Keeper(be, self.memory.layout, self.group.dtype)
 
     def close(self, *, entirely: bool) -> None:
         """Free what only training needs, and `entirely` also what goes with members that train on."""
@@ -242,7 +234,7 @@ class Block:
             if part is not None:
                 part.forget()
         del self.step, self.validation, self.orders, self.valid_rows
-        del self._pieces, self._mask, self._probe, self.population
+        del self._keeper, self.population
         if entirely:
             self.memory.flat.clear()
 
@@ -316,14 +308,16 @@ class Block:
     # --- judging --------------------------------------------------------------------------------
     def _judge(self, values: dict[str, Any], rates: np.ndarray, seconds: float) -> list[int]:
         group, memory = self.group, self.memory
-        finite = np.isfinite(values["train_loss"]) & self._finite_weights()
+        weights = self.population.weights
+        # the gradients are scratch: nobody needs them now
+        finite = np.isfinite(values["train_loss"]) & self._keeper.finite(weights, self.step.grad_buffer)
         better = memory.standing.judge(
             group.monitor, values, epoch=memory.epochs, patience=self._patience, min_delta=self._min_delta,
             out_of_race=~finite,
         )  # fmt: skip
-        self._keep("good", finite)
+        self._keeper.copy(weights, memory.flat["good"], finite)
         if group.restores:
-            self._keep("best", better)
+            self._keeper.copy(weights, memory.flat["best"], better)
         share = seconds / len(self)
         speed = group.n_rows / max(share, 1e-9)
         # lists, because each number becomes a Python number in a record
@@ -350,23 +344,6 @@ class Block:
         self._finite = finite
         self._over[done] = True
         return done
-
-    def _finite_weights(self) -> np.ndarray:
-        """Which members have weights without NaN and infinities; uses the gradients, which nobody needs now."""
-        pieces = zip(self._pieces["weights"], self._pieces["grads"], strict=True)
-        for i, (weights, scratch) in enumerate(pieces):
-            self.be.map(_vanish, weights, out=scratch)
-            self.be.sum(scratch, axis=-1, out=self._probe[i, ...])
-        return np.isfinite(self.be.to_numpy(self._probe)).all(axis=0)
-
-    def _keep(self, kind: str, which: np.ndarray) -> None:
-        """Copy the weights of the members in `which`."""
-        if which.all():
-            self.memory.flat[kind][...] = self.population.weights
-        elif which.any():
-            self._mask[...] = self.be.asarray(which[:, None].astype(self.group.dtype))
-            for new, kept in zip(self._pieces["weights"], self._pieces[kind], strict=True):
-                self.be.map(_pick, self._mask, new, kept, out=kept)
 
     # --- results --------------------------------------------------------------------------------
     def result(self, m: int) -> MemberResult:
@@ -405,14 +382,6 @@ def finished(
         index=member.index, configuration=member.configuration, model=model, history=history,
         stopped=history.stopped, monitor=monitor, error=error,
     )  # fmt: skip
-
-
-def _vanish(ns: Any, w: Array) -> Array:
-    return w * 0.0  # NaN where w is not finite
-
-
-def _pick(ns: Any, mask: Array, new: Array, kept: Array) -> Array:
-    return ns.where(mask > 0.5, new, kept)
 
 
 def _distinct_schedules(memory: _Memory) -> tuple[list[tuple[Schedule, int, int]], np.ndarray]:
