@@ -109,6 +109,7 @@ class Pass:
         own_rows: bool = False,
     ):
         self.model, self.loss, self.examples = model, loss, examples
+        self._from_host = isinstance(examples.x, RowSource)  # a slow question
         #: (M,) where members have batches of their own, else ().
         self._own = model.lead if own_rows else ()
         self.be: Backend = model.be
@@ -160,7 +161,7 @@ class Pass:
             plan = _Plan(batch)
             n = math.prod(self._own) * batch  # rows of all members
             plan.index = self.workspace.array("index", (n,), "int64")
-            if isinstance(self.examples.x, RowSource):
+            if self._from_host:
                 plan.raw = self.workspace.array("raw", (n, self.model.sizes[0]))
                 plan.position = self.be.asarray(np.arange(n))
             plan.w = self._filled((*self._own, batch), self.model.dtype, 1.0 / batch)
@@ -415,7 +416,7 @@ class TrainingStep(Pass):
     @property
     def can_go_ahead(self) -> bool:
         """Whether `several` can be used: all examples are on the device."""
-        return not isinstance(self.examples.x, RowSource)
+        return not self._from_host
 
     def at_once(self, n: int) -> int:
         """How many of `n` steps in a row the device had better be told about at once; 1 where each by itself."""

@@ -185,7 +185,8 @@ class Trainer:
         self.epoch = self.batch = 0
         self.history = History()
         self._order: np.ndarray | None = np.arange(examples.n)
-        self._prepared = ((self.seed, -1), self._order)  # the order of an epoch that was asked for last
+        #: A seed, an epoch, and the orders of that epoch and those after it.
+        self._prepared = (self.seed, -1, self._order[None])
         #: The same on a device that shuffles by itself, and the epoch it was drawn for.
         self._on_device: Any = None
         self._drawn = -1
@@ -360,10 +361,14 @@ class Trainer:
         return self._on_device
 
     def _shuffled(self, epoch: int) -> np.ndarray:
-        """The order of examples in an epoch; the last one asked for is kept."""
-        if self._prepared[0] != (self.seed, epoch):
-            self._prepared = ((self.seed, epoch), rng.permutation(self.step.examples.n, self.seed, epoch))
-        return self._prepared[1]
+        """The order of examples in an epoch; short ones are drawn for several epochs at once."""
+        seed, first, orders = self._prepared
+        if seed != self.seed or not first <= epoch < first + len(orders):
+            n, first = self.step.examples.n, epoch
+            k = 16 if n <= 1024 else 1
+            orders = rng.permutations(n, [self.seed] * k, range(epoch, epoch + k))
+            self._prepared = (self.seed, first, orders)
+        return orders[epoch - first]
 
     def _steps_ahead(self, watching: Sequence[Callback]) -> int:
         """How many steps the device may do before anybody here wants to know."""
