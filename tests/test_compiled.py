@@ -88,7 +88,7 @@ def test_kernels_are_found_again_by_another_process(cache):
     code = (
         "import numpy as np; from xpnet.backend import get_backend, jit; be = get_backend('numba');"
         "x = np.ones((3, 4), 'f'); be.map(lambda ns, x: x * 2.5 + 0.25, x, out=x); assert (x == 2.75).all();"
-        "(k,) = jit.kernels.values(); print(sum(k.stats.cache_hits.values()))"
+        "(k,) = jit._functions.values(); print(sum(k.stats.cache_hits.values()))"
     )
     hits = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
             for _ in range(2)]  # fmt: skip

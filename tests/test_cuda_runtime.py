@@ -96,7 +96,13 @@ def test_weights_stay_on_the_device_until_the_end(cupy, kernels, monkeypatch, ar
         note.each_step = False
         note.on_epoch_end = lambda trainer, record: marks.append(len(read))
         history = xpnet.fit(
-            model, (X, Y), validation=(X[:50], Y[:50]), epochs=4, batch_size=16, verbose=False, callbacks=[note]
+            model,
+            (X, Y),
+            validation=(X[:50], Y[:50]),
+            epochs=4,
+            batch_size=16,
+            verbose=False,
+            callbacks=[note],
         )
         return model, history, marks
 

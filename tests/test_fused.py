@@ -1,4 +1,4 @@
-"""Captured calls joined into one compiled function: the same numbers, one function for all sizes, exact resuming."""
+"""Captured calls joined into one that compiled code makes: the same numbers, code for all sizes, exact resuming."""
 
 from __future__ import annotations
 
@@ -70,14 +70,19 @@ def test_joined_calls_do_what_each_does(cache, tapes):
     assert not np.array_equal(after, start.get(model.weights.ctypes.data, np.zeros_like(after)))
 
 
-def test_other_widths_and_batches_need_no_new_machine_code(cache):
+def test_other_widths_batches_and_depths_need_no_new_machine_code(cache):
     def functions():
         return {path.name for path in (cache / "kernels").glob("xpnet_kernel_*.py")}
 
-    _fit([5, 4, 3])
+    _fit([5, 4, 3, 3])
     known = functions()
-    _fit([9, 6, 3], batch_size=7)  # 40 = 5 * 7 + 5: two batch sizes
+    _fit([9, 6, 7, 3], batch_size=7)  # 40 = 5 * 7 + 5: two batch sizes
+    _fit([9, 6, 7, 5, 8, 3])
     assert functions() == known
+    _fit([9, 6, 7, 3], activation="leaky_relu:0.31")
+    assert (
+        0 < len(functions() - known) <= 4
+    )  # the activation and its gradient, each for training and by itself
 
 
 def test_calls_without_a_compiled_twin_stay_in_their_place(cache, tapes):

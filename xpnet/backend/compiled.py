@@ -1,7 +1,7 @@
 """NumPy with compiled formulas: `map` and the loss head as Numba loops, one pass over memory each.
 
 The programs that `map` traces become plain nested loops (`loops.py`), compiled once and kept on disk (`jit.py`).
-Captured calls become one function (`fused.py`), which a team of threads may share (`team.py`). Products are made of
+Captured calls become one (`fused.py`), which a team of threads may share (`team.py`). Products are made of
 tiles of our own (`products.py`) where the matrix library has no more threads for them. What NumPy does better stays
 with NumPy: large formulas with transcendental functions, which it vectorises and Numba does not. Needs the extra
 ``numba``; chosen by ``device="numba"``.
@@ -55,7 +55,7 @@ class CompiledBackend(CpuBackend):
         self._products = products
 
         #: The threads that share captured steps.
-        self._team = Team(jit.kernel)
+        self._team = Team(jit.compiled)
 
     def _do(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         if self._tape is None:
@@ -86,7 +86,7 @@ class CompiledBackend(CpuBackend):
         finally:
             tape, self._tape = self._tape, None
         self._scratch = {}  # the tape's own from here on; see `CpuBackend.capture`
-        calls = fuse(tape, jit.sources, jit.kernel, self._team)
+        calls = fuse(tape, self._team)
         replay = calls[0] if len(calls) == 1 else partial(_all, calls)
         replay()
         return replay

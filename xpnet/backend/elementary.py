@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from .pointers import function
 
 _PER_LN2 = np.float32(1.4426950408889634)
 # ln 2 in two parts; the first has 9 bits, so that its product with an exponent is exact
@@ -31,12 +33,12 @@ def _same_bits(result: Any, given: Any) -> Any:
 _as_float, _bits = _same_bits(types.float32, types.int32), _same_bits(types.int32, types.float32)
 
 
-@njit(error_model="numpy", inline="always")
+@function
 def _power_of_two(n: Any) -> Any:
     return _as_float(np.int32((n + np.int32(127)) << np.int32(23)))
 
 
-@njit(error_model="numpy")
+@function
 def exp(x: Any) -> Any:
     """e^x for one float32, to about one unit in the last place; denormals, infinities and NaN like NumPy's.
 
@@ -59,7 +61,7 @@ def exp(x: Any) -> Any:
     return x if x != x else value
 
 
-@njit(error_model="numpy")
+@function
 def tanh(x: Any) -> Any:
     """tanh x for one float32, to about two units in the last place.
 
@@ -83,7 +85,7 @@ def tanh(x: Any) -> Any:
     )
 
 
-@njit(error_model="numpy")
+@function
 def log1p(x: Any) -> Any:
     """log(1 + x) for one float32, to about one unit in the last place; the ends of its range like NumPy's.
 

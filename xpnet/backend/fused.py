@@ -1,27 +1,31 @@
-"""Runs of captured calls joined into one compiled function.
+"""Runs of captured calls joined into one, which compiled code makes.
 
 A step of a small network is twenty calls of a few microseconds, and Python needs about as long to make them as
 they take. Here the calls that have compiled twins (the kernels of `compiled.py`, and matrix products, which Numba
-hands to BLAS) become one function. It gets two arrays, the addresses of all buffers and their lengths, so the
-machine code depends on what is done and on no size: networks that differ in widths or batch share it, and it is
-kept on disk. Where a `Team` trains, long loops and products among the calls are cut into pieces for its threads.
+hands to BLAS) become a table: of each the address of its machine code, those of its buffers, and their lengths. A
+loop over the table makes the calls. Machine code depends on what a call does and on no size, and is kept on disk: all
+networks share it. Where a `Team` trains, long loops and products among the calls are cut into pieces for its threads.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .jit import Kernel, compiled
+
 if TYPE_CHECKING:
     from .team import Team
 
 Call = Callable[[], Any]
 
+#: Words of a call in the table: machine code, addresses, lengths, rows in all, rows of a piece; see `shares`.
+OPERATION = 5
 #: Pieces that a loop is cut into at most; `shares` counts up to 255.
 MOST_PIECES = 64
 # Multiplications that make a piece: about a microsecond of one thread; another one needs half of that to hear of it.
@@ -54,37 +58,28 @@ class Loop(partial):
         return -(-rows // (pieces * self.grain)) * self.grain
 
 
-def fuse(
-    tape: Sequence[partial[Any]],
-    sources: Mapping[Callable[..., Any], str],
-    load: Callable[[str], Callable[..., Any]],
-    team: Team,
-) -> list[Call]:
+def fuse(tape: Sequence[partial[Any]], team: Team) -> list[Call]:
     """Return calls that do what `tape` does, with its compilable runs as one call each.
 
     Parameters
     ----------
     tape : sequence of partial
         Functions bound to the buffers they work on.
-    sources : mapping
-        The source of each compiled kernel, a function named ``kernel``.
-    load : callable
-        Compiles a source and returns its function.
     team : Team
         The threads that run the joined calls.
     """
     calls: list[Call] = []
-    for compilable, run in groupby(tape, lambda call: _compilable(call, sources)):
+    for compilable, run in groupby(tape, _compilable):
         members = list(run)
         # a loop alone is worth joining for its pieces, and only then told which thread does them
         loop = isinstance(members[0], Loop) and (team.size > 1 or members[0].each)
         join = compilable and (len(members) > 1 or loop)
-        calls += [_joined(members, sources, load, team)] if join else members
+        calls += [Joined(members, team)] if join else members
     return calls
 
 
-def _compilable(call: partial[Any], sources: Mapping[Callable[..., Any], str]) -> bool:
-    if call.func in sources:
+def _compilable(call: partial[Any]) -> bool:
+    if isinstance(call.func, Kernel):
         return not call.keywords
     return call.func in (np.dot, np.matmul) and not call.keywords and _product(*call.args) is not None
 
@@ -111,81 +106,60 @@ def _product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> list[tuple[np.nda
     return None if None in bases else bases  # type: ignore[return-value]
 
 
-class _Writer:
-    """Writes one function, and lists the buffers it is to be called with."""
+def _call(call: partial[Any]) -> tuple[str, list[np.ndarray]]:
+    """The source of a call, a function ``kernel`` of arrays, a first row and the one after the last; the arrays."""
+    if isinstance(call.func, Kernel):
+        return call.func.source, list(call.args[:-2])
+    operands = _product(*call.args)
+    assert operands is not None
+    stack = next((name for name, (x, _) in zip("abc", operands, strict=True) if x.ndim == 3), None)
+    names = (f"{n}{'[q]' * (x.ndim == 3)}{turn}" for n, (x, turn) in zip("abc", operands, strict=True))
+    loop = "" if stack is None else f"    for q in range({stack}.shape[0]):\n    "
+    return f"def kernel(a, b, c, lo, hi):\n{loop}    np.dot({', '.join(names)})\n", [x for x, _ in operands]
 
-    def __init__(self) -> None:
-        self.names: dict[tuple[int, tuple[int, ...], str], str] = {}
-        self.addresses: list[int] = []
-        self.lengths: list[int] = []
-        self.head: list[str] = []
-        self.body: list[str] = []
-        self.loops: list[Loop | None] = []  # each operation, where it can be cut
 
-    def name(self, a: np.ndarray) -> str:
-        """The variable that stands for buffer `a`, declared on first sight."""
-        a = a.reshape(1) if a.ndim == 0 else a
-        key = (a.ctypes.data, a.shape, a.dtype.char)
-        if key not in self.names:
-            k, n = len(self.addresses), len(self.lengths)
-            self.names[key] = f"a{k}"
-            shape = "".join(f"pointers.word(n, {n + axis}), " for axis in range(a.ndim))
-            self.head.append(f"a{k} = pointers.{_LETTERS[a.dtype.char]}(p, {k}, ({shape}))")
-            self.addresses.append(a.ctypes.data)
-            self.lengths += a.shape
-        return self.names[key]
+def _entry(source: str, arrays: Sequence[np.ndarray], each: bool) -> str:
+    """The body of `source` as a function of two lists, the addresses and the lengths of its arrays.
 
-    def product(self, operands: Sequence[tuple[np.ndarray, str]]) -> None:
-        """A product by the matrix library, which the thread that trains calls."""
-        stack = next((self.name(x) for x, _ in operands if x.ndim == 3), None)
-        each = ["[q]" if x.ndim == 3 else "" for x, _ in operands]
-        a, b, out = (f"{self.name(x)}{e}{turn}" for (x, turn), e in zip(operands, each, strict=True))
-        loop = [] if stack is None else [f"for q in range({stack}.shape[0]):"]
-        self._operation([*loop, f"{'    ' * len(loop)}np.dot({a}, {b}, {out})"])
-
-    def loop(self, kernel: str, call: Loop) -> None:
-        """A kernel, piece by piece."""
-        arrays = call.args[:-2]
-        names = ", ".join(self.name(a) for a in arrays) + "[me]" * call.each
-        self._operation([f"{kernel}({names}, lo, min(lo + step, rows))"], call)
-
-    def _operation(self, lines: list[str], loop: Loop | None = None) -> None:
-        k = len(self.loops)
-        self.loops.append(loop)
-        self.body += [f"{'el' * (k > 0)}if k == {k}:", *(f"    {line}" for line in lines)]
-
-    def function(self, name: str, arguments: str) -> str:
-        """The function: all operations one after another, each in pieces."""
-        n = len(self.lengths)
-        lines = [
-            *self.head,
-            f"for k in range({len(self.loops)}):",
-            f"    rows, step = pointers.word(n, {n} + 2 * k), pointers.word(n, {n} + 2 * k + 1)",
-            "    lo = shares.begin(team, me, first + k, rows, step)",
-            "    while lo >= 0:",
-            *(f"        {line}" for line in self.body),
-            "        lo = shares.proceed(team, me, first + k, rows, step)",
-        ]
-        return "\n".join([f"def {name}{arguments}:", *(f"    {line}" for line in lines)]) + "\n"
+    With `each`, the last array has a row for each thread, and `me` says which it is.
+    """
+    head, _, body = source.partition(":\n")
+    *names, lo, hi = head.removeprefix("def kernel(").removesuffix(")").split(", ")
+    lines, axes = [f"def entry(p, n, me, {lo}, {hi}):"], 0
+    for k, (name, a) in enumerate(zip(names, arrays, strict=True)):
+        shape = "".join(f"pointers.word(n, {axes + axis}), " for axis in range(a.ndim))
+        own = "[me]" if each and a is arrays[-1] else ""
+        lines.append(f"    {name} = pointers.{_LETTERS[a.dtype.char]}(p, {k}, ({shape})){own}")
+        axes += a.ndim
+    return "\n".join([*lines, body])
 
 
 class Joined:
-    """One compiled function, and all that it works on.
+    """Calls that compiled code makes, and all that they work on.
 
     Attributes
     ----------
     keeps : list of partial
-        The calls that it does; they hold the buffers, whose addresses the function was given.
+        The calls; they hold the buffers, whose addresses the table has.
+    pieces : (calls, 2) int64
+        Of each call: rows in all, rows of a piece.
     """
 
-    def __init__(self, function: Any, writer: _Writer, keeps: list[partial[Any]], team: Team):
-        self.keeps = keeps
-        self._addresses = np.array(writer.addresses, np.int64)
-        # behind the lengths of all axes, of each operation: rows in all, rows of a piece
-        self._lengths = np.array(writer.lengths + [1, 1] * len(writer.loops), np.int64)
-        self._loops = writer.loops
-        where = (function.address, self._addresses.ctypes.data, self._lengths.ctypes.data)
-        self._record = np.array([*where, len(writer.loops), 0], np.int64)
+    def __init__(self, run: Sequence[partial[Any]], team: Team):
+        self.keeps = list(run)
+        self._loops = [call if isinstance(call, Loop) else None for call in run]
+        self._numbers: list[np.ndarray] = []  # addresses and lengths of each call
+        self._table = np.ones((len(run), OPERATION), np.int64)
+        for row, call, loop in zip(self._table, run, self._loops, strict=True):
+            source, arrays = _call(call)
+            arrays = [a.reshape(1) if a.ndim == 0 else a for a in arrays]
+            function = compiled(_entry(source, arrays, loop is not None and loop.each))
+            addresses = np.array([a.ctypes.data for a in arrays], np.int64)
+            lengths = np.array([n for a in arrays for n in a.shape], np.int64)
+            self._numbers += [addresses, lengths]
+            row[:3] = function.address, addresses.ctypes.data, lengths.ctypes.data
+        self.pieces = self._table[:, 3:]
+        self._record = np.array([self._table.ctypes.data, len(run), 0], np.int64)
         self._place = self._record.ctypes.data
         self._team, self._threads = team, 0
         weakref.finalize(self, team.forget, self._record).atexit = False
@@ -198,31 +172,6 @@ class Joined:
     def _cut(self) -> None:
         """Cut the operations into pieces for the team as it is now."""
         self._threads = self._team.size
-        pieces = self._lengths[-2 * len(self._loops) :].reshape(-1, 2)
-        for piece, loop in zip(pieces, self._loops, strict=True):
+        for pieces, loop in zip(self.pieces, self._loops, strict=True):
             if loop is not None:
-                piece[:] = loop.args[-1], loop.step(self._threads)
-
-
-def _joined(
-    run: Sequence[partial[Any]],
-    sources: Mapping[Callable[..., Any], str],
-    load: Callable[[str], Callable[..., Any]],
-    team: Team,
-) -> Call:
-    writer = _Writer()
-    kernels: dict[str, str] = {}
-    for call in run:
-        source = sources.get(call.func)
-        if source is None:
-            operands = _product(*call.args)
-            assert operands is not None
-            writer.product(operands)
-        else:
-            assert isinstance(call, Loop)
-            writer.loop(kernels.setdefault(source, f"kernel_{len(kernels)}"), call)
-    inner = [source.replace("def kernel(", f"def {name}(") for source, name in kernels.items()]
-    arguments = "(p, n, me, team, first)"
-    joined = writer.function("kernel_joined", arguments)
-    entry = f"def entry{arguments}:\n    kernel_joined{arguments}\n"
-    return Joined(load("\n".join([*inner, joined, entry])), writer, list(run), team)
+                pieces[:] = loop.args[-1], loop.step(self._threads)

@@ -10,10 +10,10 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 _lock = threading.Lock()  # two threads may train with a back end each
-kernels: dict[str, Callable[..., None]] = {}
-sources: dict[Callable[..., None], str] = {}
+_functions: dict[str, Callable[..., Any]] = {}
 
 _HEADER = """import numpy as np
 from numba import cfunc, njit
@@ -35,36 +35,53 @@ def _header() -> str:
     return _HEADER.format(digest=hashlib.sha256(parts).hexdigest()[:16])
 
 
-_INNER = '@njit(error_model="numpy")'
-_OUTER = '@njit(error_model="numpy", cache=True, nogil=True)'
-_ENTRY = '@cfunc("void(int64, int64, int64, int64, int64)", cache=True)'
+_KERNEL = '@njit(error_model="numpy", cache=True, nogil=True)'
+_ENTRY = '@cfunc("void(int64, int64, int64, int64, int64)", cache=True, error_model="numpy")'
 
 
-def kernel(source: str) -> Callable[..., None]:
+class Kernel:
+    """A function ``kernel`` as source; compiled when it is called for the first time."""
+
+    def __init__(self, source: str):
+        self.source = source
+        self._function: Callable[..., Any] | None = None
+
+    def __call__(self, *args: Any) -> Any:
+        if self._function is None:
+            self._function = compiled(self.source)
+        return self._function(*args)
+
+
+@functools.cache
+def kernel(source: str) -> Kernel:
+    """The kernel of a source."""
+    return Kernel(source)
+
+
+def compiled(source: str) -> Any:
     """Compile the function ``kernel`` or ``entry`` in `source`; its machine code is kept on disk with the source."""
     with _lock:
-        return _compiled(source)
+        if source not in _functions:
+            _functions[source] = _loaded(source)
+        return _functions[source]
 
 
-def _compiled(source: str) -> Callable[..., None]:
-    if source not in kernels:
-        text = _header() + source.replace("def kernel_", f"{_INNER}\ndef kernel_")
-        text = text.replace("def kernel(", f"{_OUTER}\ndef kernel(")
-        text = text.replace("def entry(", f"{_ENTRY}\ndef entry(")
-        name = f"xpnet_kernel_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-        path = _folder() / f"{name}.py"
-        if not path.exists():
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # Numba looks the module up when it loads machine code from disk
-        spec.loader.exec_module(module)
-        kernels[source] = function = getattr(module, "entry", None) or module.kernel
-        sources[function] = source
-    return kernels[source]
+def _loaded(source: str) -> Callable[..., Any]:
+    text = _header() + source.replace("def kernel(", f"{_KERNEL}\ndef kernel(")
+    text = text.replace("def entry(", f"{_ENTRY}\ndef entry(")
+    name = f"xpnet_kernel_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    path = _folder() / f"{name}.py"
+    if not path.exists():
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Numba looks the module up when it loads machine code from disk
+    spec.loader.exec_module(module)
+    found: Callable[..., Any] = getattr(module, "entry", None) or module.kernel
+    return found
 
 
 def _folder() -> Path:

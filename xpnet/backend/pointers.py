@@ -1,12 +1,18 @@
-"""Arrays from addresses, inside compiled code. Needs Numba; only generated code imports this module."""
+"""Functions that only compiled code calls, and arrays from addresses for it. Needs Numba; only generated code and the
+other modules for it import this one.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
+
+#: Decorator of a function that only compiled code calls: what Python or C would call it by takes long to compile.
+function: Any = partial(njit, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @intrinsic
@@ -32,7 +38,7 @@ def _reader(element: Any) -> Any:
 
         return signature, code
 
-    @njit(inline="always")
+    @function
     def read(addresses: Any, i: int, shape: Any) -> Any:
         return carray(pointer(word(addresses, i)), shape)  # type: ignore[call-arg]  # the first is Numba's
 

@@ -14,8 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from .pointers import function
 
 _features = binding.get_host_cpu_features()
 #: Bytes of a vector, and rows of a tile: a tile of that many rows and two vectors fits the registers.
@@ -232,7 +234,7 @@ def _made(kind: str) -> tuple[Any, ...]:
     slim, slim_row = _tile(rows, 1, kind), _tile(1, 1, kind)
     square, line = _square(kind), _line(kind)
 
-    @njit(error_model="numpy")
+    @function
     def strip(
         a: Any, a_row: Any, a_column: Any, b: Any, b_row: Any, c: Any, c_row: Any, m: Any, n: Any, k: Any
     ) -> None:  # fmt: skip
@@ -253,7 +255,7 @@ def _made(kind: str) -> tuple[Any, ...]:
                 slim_row(ai, a_row, a_column, b, b_row, ci, c_row, k, n)
             i += height
 
-    @njit(error_model="numpy")
+    @function
     def pack(b: Any, work: Any, lo: Any, hi: Any) -> None:
         """Write panels lo to hi of b (k, n) one after another."""
         k, n = b.shape
@@ -266,7 +268,7 @@ def _made(kind: str) -> tuple[Any, ...]:
                     line(s + width * size, d + width * size, left - width)
                 s, d = s + n * size, d + columns * size
 
-    @njit(error_model="numpy")
+    @function
     def pack_turned(b: Any, work: Any, lo: Any, hi: Any) -> None:
         """Write panels lo to hi of the transpose of b (n, k) one after another."""
         n, k = b.shape
@@ -279,7 +281,7 @@ def _made(kind: str) -> tuple[Any, ...]:
                     work.ctypes.data + (first + i * columns) * size, columns,
                 )  # fmt: skip
 
-    @njit(error_model="numpy")
+    @function
     def rows_of(a: Any, b: Any, out: Any, ta: Any, lo: Any, hi: Any) -> None:
         """Rows lo to hi of out = a b, or of a^T b if `ta` is 1."""
         n, k = b.shape[1], a.shape[0] if ta else a.shape[1]
@@ -291,7 +293,7 @@ def _made(kind: str) -> tuple[Any, ...]:
                 min(n - j, columns), k,
             )  # fmt: skip
 
-    @njit(error_model="numpy")
+    @function
     def rows_of_packed(a: Any, work: Any, out: Any, lo: Any, hi: Any) -> None:
         """Rows lo to hi of out = a b, all panels of b being in `work`."""
         n, k = out.shape[1], a.shape[1]
@@ -302,7 +304,7 @@ def _made(kind: str) -> tuple[Any, ...]:
                 b = work.ctypes.data + j * k * size
                 strip(start, k, 1, b, columns, c + j * size, n, m, min(n - j, columns), k)
 
-    @njit(error_model="numpy")
+    @function
     def panels_of(a: Any, b: Any, out: Any, work: Any, ta: Any, tb: Any, lo: Any, hi: Any) -> None:
         """Panels lo to hi of out = a b, either of which is transposed if `ta` or `tb` is 1; `work` has room for one."""
         (m, n), k = out.shape, a.shape[0] if ta else a.shape[1]
@@ -317,7 +319,7 @@ def _made(kind: str) -> tuple[Any, ...]:
                 a.ctypes.data, a_row, a_column, work.ctypes.data, columns, c, n, m, min(n - p * columns, columns), k
             )  # fmt: skip
 
-    @njit(error_model="numpy")
+    @function
     def turn(s: Any, d: Any, lo: Any, hi: Any) -> None:
         """Write rows lo to hi of the transpose of s (r, c) where they belong in d (c, r)."""
         r, c = s.shape

@@ -19,8 +19,10 @@ import platform
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic as _typed_intrinsic
+
+from .pointers import function
 
 intrinsic: Any = _typed_intrinsic  # whoever calls one leaves out its first argument, which is Numba's
 
@@ -30,8 +32,10 @@ _X86 = platform.machine().lower() in ("x86_64", "amd64")
 #: Words of a team's memory, each on a cache line of its own.
 _OPEN, _DONE, RUN, REST, _CLOCK = 0, 8, 16, 24, 32
 WORDS = 40
-#: Words of the record of a run: the function, what it is called with, its number of operations, its first tag.
-FUNCTION, ADDRESSES, LENGTHS, OPERATIONS, FIRST = range(5)
+#: Words of the record of a run: its table of operations, how many they are, the tag of the first.
+TABLE, OPERATIONS, FIRST = range(3)
+#: Words of an operation in the table: its machine code, what that is called with, rows in all, rows of a piece.
+_ENTRY, _ADDRESSES, _LENGTHS, _ROWS, _STEP = range(5)
 #: Looks for work before a helper without work goes to sleep: a millisecond or less.
 _LOOKS = 20_000
 #: Every so many looks, some microseconds, a thread that waits lets others have its processor, if they share it.
@@ -109,9 +113,7 @@ def _yield(typing_context: Any) -> Any:
 
 
 @intrinsic
-def _call(
-    typing_context: Any, function: Any, addresses: Any, lengths: Any, me: Any, team: Any, first: Any
-) -> Any:
+def _call(typing_context: Any, function: Any, addresses: Any, lengths: Any, me: Any, lo: Any, hi: Any) -> Any:
     """Call a compiled function by its address."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -122,7 +124,7 @@ def _call(
     return types.void(*[types.int64] * 6), code
 
 
-@njit(error_model="numpy")
+@function
 def _waited(looks: Any) -> Any:
     """Wait for a moment; `looks` counts them."""
     if looks % _PATIENCE == _PATIENCE - 1:
@@ -132,7 +134,7 @@ def _waited(looks: Any) -> Any:
     return looks + 1
 
 
-@njit(error_model="numpy")
+@function
 def _taken(team: Any, me: Any, tag: Any, rows: Any, step: Any) -> Any:
     """The first row of a piece that this thread has taken, or -1 where there is none any more."""
     pieces = (rows + step - 1) // step
@@ -151,7 +153,7 @@ def _taken(team: Any, me: Any, tag: Any, rows: Any, step: Any) -> Any:
     return -1
 
 
-@njit(error_model="numpy")
+@function
 def begin(team: Any, me: Any, tag: Any, rows: Any, step: Any) -> Any:
     """The first row of this thread's first piece of operation `tag`, pieces having `step` rows; or -1."""
     if step >= rows:
@@ -166,7 +168,7 @@ def begin(team: Any, me: Any, tag: Any, rows: Any, step: Any) -> Any:
     return _taken(team, me, tag, rows, step)
 
 
-@njit(error_model="numpy")
+@function
 def proceed(team: Any, me: Any, tag: Any, rows: Any, step: Any) -> Any:
     """The first row of this thread's next piece, when it is done with one; or -1 when the operation is done."""
     if step >= rows:
@@ -176,17 +178,31 @@ def proceed(team: Any, me: Any, tag: Any, rows: Any, step: Any) -> Any:
     return _taken(team, me, tag, rows, step)
 
 
-@njit(error_model="numpy")
+@function
+def _work(team: Any, me: Any, record: Any, first: Any) -> None:
+    """Do this thread's share of all operations, one after another."""
+    operation = read(record, TABLE)
+    for k in range(read(record, OPERATIONS)):
+        rows, step = read(operation, _ROWS), read(operation, _STEP)
+        lo = begin(team, me, first + k, rows, step)
+        while lo >= 0:
+            addresses, lengths = read(operation, _ADDRESSES), read(operation, _LENGTHS)
+            _call(read(operation, _ENTRY), addresses, lengths, me, lo, min(lo + step, rows))
+            lo = proceed(team, me, first + k, rows, step)
+        operation += 40
+
+
+@function
 def lead(team: Any, record: Any) -> None:
     """Run the function of a record, with whoever helps."""
     first = read(team, _CLOCK) + 1  # above the tag of whatever was open before
     _write(team, _CLOCK, first + read(record, OPERATIONS))
     _write(record, FIRST, first)
     _write(team, RUN, record)
-    _call(read(record, FUNCTION), read(record, ADDRESSES), read(record, LENGTHS), 0, team, first)
+    _work(team, 0, record, first)
 
 
-@njit(error_model="numpy")
+@function
 def help_out(team: Any, me: Any) -> None:
     """Work on what the leader runs, until there is nothing to do for a while or rest is asked for."""
     last, looks = -1, 0
@@ -197,4 +213,4 @@ def help_out(team: Any, me: Any) -> None:
             looks = _waited(looks)
             continue
         last, looks = first, 0
-        _call(read(record, FUNCTION), read(record, ADDRESSES), read(record, LENGTHS), me, team, first)
+        _work(team, me, record, first)
