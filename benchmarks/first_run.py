@@ -1,6 +1,6 @@
 """Seconds until compiled steps train: the first network of a machine, a deeper one with other activations, again.
 
-    python -m benchmarks.first_run
+python -m benchmarks.first_run
 """
 
 from __future__ import annotations
@@ -35,11 +35,19 @@ def main() -> None:
             row: list[float] = []
             for _ in range(2):
                 done = subprocess.run(
-                    [sys.executable, "-c", _TRAIN], env=environment, check=True, capture_output=True, text=True
+                    [sys.executable, "-c", _TRAIN],
+                    env=environment,
+                    check=True,
+                    capture_output=True,
+                    text=True,
                 )
                 row += map(float, done.stdout.split())
             rounds.append(row)
-    names = ("784-128-10, nothing compiled", "784-128-64-10 with tanh after it", "784-128-10 in a new process")
+    names = (
+        "784-128-10, nothing compiled",
+        "784-128-64-10 with tanh after it",
+        "784-128-10 in a new process",
+    )
     for k, name in enumerate(names):
         seconds = sorted(row[k] for row in rounds)
         print(f"{name}: {statistics.median(seconds):.2f} s ({seconds[0]:.2f}-{seconds[-1]:.2f})")
