@@ -11,7 +11,7 @@ import pytest
 import xpnet
 from tests.cuda_emulator import Emulator, Kernels
 from xpnet import activations, losses
-from xpnet.backend.cuda import kernels, nvrtc
+from xpnet.backend.cuda import joined, kernels, nvrtc
 from xpnet.backend.cuda.backend import CudaBackend
 from xpnet.backend.program import trace
 from xpnet.errors import DeviceError
@@ -80,7 +80,7 @@ def _all_kernels(dtype) -> dict[str, str]:
     for classes, inputs in ((32 if dtype == "float32" else 16, 384), (10, 600)):
         gate = trace(activations.get_activation("tanh").backward, 2)
         for formula in (gate, None):
-            found.add(*kernels.dense_head(dtype, classes, classes * inputs, formula))
+            found.add(*joined.dense_head_kernel(dtype, classes, classes * inputs, formula))
     wide = be.empty((3, 2000), dtype)
     be.sum(wide, axis=-1, out=be.empty((3,), dtype))
     be.softmax(wide, out=wide)

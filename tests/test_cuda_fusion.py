@@ -10,7 +10,7 @@ import pytest
 import xpnet
 from tests.cuda_emulator import COMPILER, Emulator, Kernels
 from xpnet import activations
-from xpnet.backend.cuda import backend, fusion, kernels
+from xpnet.backend.cuda import backend, fusion, joined
 from xpnet.backend.cuda.backend import CudaBackend
 from xpnet.backend.cuda.products import describe, with_bias
 from xpnet.backend.cuda.schedule import dependencies
@@ -281,7 +281,7 @@ def test_logits_that_are_read_in_between_are_there_in_time(be):
 def test_too_many_classes_or_weights_keep_their_own_launches(be):
     for classes, width in ((33, 8), (10, 2000)):
         x, weight = be.empty((4, width), "float32"), be.empty((classes, width), "float32")
-        assert classes * 4 > kernels.DENSE_HEAD_LOGITS or classes * width * 4 > kernels.DENSE_HEAD_SHARED
+        assert classes * 4 > joined.LOGITS or classes * width * 4 > joined.SHARED_WEIGHTS
         head = fusion.Request(
             CudaBackend.softmax_head, (x, x, x, x), {"loss": x, "out": x}, be.runtime.address
         )
@@ -372,7 +372,7 @@ def test_a_formula_and_its_sums(compiled, shape):
     want = dy * (1 - x * x) + row
     np.testing.assert_allclose(got, want, rtol=1e-14)
     np.testing.assert_allclose(sums, want.sum(axis=-2), rtol=1e-10, atol=1e-12)
-    pieces = shape[-2] > kernels.COLUMN_PIECE
+    pieces = shape[-2] > joined.COLUMN_PIECE
     assert [op.what.rpartition("_")[0] for op in replay.record] == ["map_columns"] + ["sum_columns"] * pieces
 
 

@@ -18,8 +18,7 @@ import numpy as np
 
 from .. import Array
 from ..program import trace
-from . import kernels
-from .formulas import strides_along
+from . import joined
 from .schedule import meet, region
 
 if TYPE_CHECKING:
@@ -166,18 +165,9 @@ def _affine_maps(requests: list[Request]) -> list[Request]:
             continue
         kwargs = {"bias": bias, "formula": formula, "relu": relu, "out": product.result}
         return _affine_maps(
-            _joined(requests, (i, j), i, Request(affine, product.args, kwargs, product.address))
+            _joined(requests, (i, j), i, Request(joined.affine, product.args, kwargs, product.address))
         )
     return requests
-
-
-def affine(
-    be: CudaBackend, x: Array, weight: Array, *, bias: Array, formula: Callable[..., Any], relu: bool, out: Array
-) -> None:  # fmt: skip
-    """out = formula(x W^T, bias): the sum, or its rectified where `relu` says so."""
-    if not be.multiply(x, weight, False, True, out, bias, relu):
-        be.matmul(x, weight, tb=True, out=out)
-        be.map(formula, out, bias, out=out)
 
 
 # --- a formula, and the sums of its result over the batch -------------------------------------------------
@@ -199,14 +189,14 @@ def _maps_summed(requests: list[Request]) -> list[Request]:
             continue
         sums = requests[k].result
         lies = all(_lies_along(a, dz.shape) for a in formula.args[1:]) and sums.flags.c_contiguous
-        pieces = -(-dz.shape[-2] // kernels.COLUMN_PIECES)
+        pieces = -(-dz.shape[-2] // joined.COLUMN_PIECES)
         if (
             lies
             and str(dz.dtype) in ("float32", "float64")
             and dz.size
             and (dz.ndim == 2 or len(dz) * pieces <= 65535)
         ):
-            whole = Request(map_columns, formula.args, {"out": (dz, sums)}, formula.address)
+            whole = Request(joined.map_columns, formula.args, {"out": (dz, sums)}, formula.address)
             return _maps_summed(_joined(requests, (i, k), i, whole))
     return requests
 
@@ -214,40 +204,6 @@ def _maps_summed(requests: list[Request]) -> list[Request]:
 def _lies_along(a: Any, shape: tuple[int, ...]) -> bool:
     """Whether `a` broadcasts to `shape`, of 2 or 3 axes, and its rows are neighbours or a single number."""
     return a.ndim <= len(shape) and (a.ndim == 0 or a.shape[-1] == 1 or a.strides[-1] == a.dtype.itemsize)
-
-
-def map_columns(
-    be: CudaBackend,
-    formula: Callable[..., Any],
-    *args: Array,
-    out: tuple[Array, Array],
-    rounded: bool = False,
-) -> None:
-    """``out[0] = formula(*args)``, as `map` does it, and ``out[1]``, the sums of that along axis -2.
-
-    With `rounded` the formula has a second result, which is kept as the first in bfloat16.
-    """
-    dz, sums = out
-    results = [dz, be.rounded(dz)] if rounded else [dz]
-    height, width = dz.shape[-2:]
-    models = 1 if dz.ndim == 2 else len(dz)
-    pieces = 1 if height <= kernels.COLUMN_PIECE else -(-height // kernels.COLUMN_PIECES)
-    each = height if pieces == 1 else kernels.COLUMN_PIECES
-    strides = [strides_along(a, tuple(dz.shape)) for a in (*args, *results)]
-    program = be.program(formula, len(args), len(results))
-    types, of_results = ([str(a.dtype) for a in arrays] for arrays in (args, results))
-    kernel = kernels.map_columns(program, types, of_results, [s[-1] != 0 for s in strides[: len(args)]])
-    of_piece = sums
-    if pieces > 1:
-        of_piece = be.memory("pieces", (models, pieces, width), str(dz.dtype), be.runtime.address(sums))
-    steps = [np.int64(n) for s in strides for n in ((0, *s[:-1]) if len(s) == 2 else s[:-1])]
-    numbers = (np.int32(height), np.int32(width), np.int32(each), np.int32(pieces), *steps)
-    grid, block = (-(-width // 32), models * pieces), (32, kernels.COLUMN_ROWS)
-    be.launch(kernel, grid, block, (*args, *results, of_piece, *numbers), (dz, of_piece))
-    if rounded:
-        be.keep_rounded(dz, results[1])
-    if pieces > 1:
-        be.sum(of_piece, axis=-2, out=sums.reshape(models, width))
 
 
 # --- updates that need not wait for all gradients ----------------------------------------------------------
@@ -316,8 +272,8 @@ def _rounded(requests: list[Request], i: int) -> Request:
         if later.name in ("matmul", "affine") and any(r.same(a, result) for a in later.args):
             args = (_twice(r.args[0]), *r.args[1:])
             if r.name == "map_columns":
-                return Request(map_columns, args, {**r.kwargs, "rounded": True}, r.address)
-            return Request(map_rounded, args, r.kwargs, r.address)
+                return Request(joined.map_columns, args, {**r.kwargs, "rounded": True}, r.address)
+            return Request(joined.map_rounded, args, r.kwargs, r.address)
         if meet(later.writes, memory):
             break
     return r
@@ -329,13 +285,6 @@ def _twice(formula: Callable[..., Any]) -> Callable[..., Any]:
         return result, result
 
     return twice
-
-
-def map_rounded(be: CudaBackend, formula: Callable[..., Any], *args: Array, out: Array) -> None:
-    """``out = formula(*args)[0]``, and the second result, the same again, kept as that in bfloat16."""
-    copy = be.rounded(out)
-    be.map(formula, *args, out=(out, copy))
-    be.keep_rounded(out, copy)
 
 
 # --- the last layer of a classifier, its loss, and what goes back through it ----------------------------
@@ -390,7 +339,7 @@ def _dense_head_around(requests: list[Request], k: int) -> tuple[list[int], Requ
     kwargs = {"saved": saved, "formula": formula, "bias": bias, "z": z, "dx": dx, **head.kwargs}
     written = {**kwargs, "out": (dz, z, dx)}
     del written["z"], written["dx"]
-    return parts, Request(dense_head, (x, weight, *head.args[1:]), written, head.address)
+    return parts, Request(joined.dense_head, (x, weight, *head.args[1:]), written, head.address)
 
 
 def _turns(product: Request) -> dict[str, bool]:
@@ -410,40 +359,9 @@ def _head_fits(head: Request, x: Any, weight: Any, bias: Any, z: Any, dx: Any, s
         all(_rows_lie(a) for a in arrays)
         and len({a.ndim for a in arrays}) == 1
         and len({str(a.dtype) for a in arrays}) == 1
-        and classes * x.dtype.itemsize <= kernels.DENSE_HEAD_LOGITS
-        and classes * width * x.dtype.itemsize <= kernels.DENSE_HEAD_SHARED
+        and classes * x.dtype.itemsize <= joined.LOGITS
+        and classes * width * x.dtype.itemsize <= joined.SHARED_WEIGHTS
         and weight.strides[-2] == width * weight.dtype.itemsize
         and (z.ndim == 2 or z.shape[0] <= 65535)
         and all(a.flags.c_contiguous for a in (*head.args[1:], head.kwargs["loss"], head.kwargs["out"]))
     )
-
-
-def dense_head(
-    be: CudaBackend, x: Array, weight: Array, t: Array, w: Array, labels: Array, *, bias: Array, saved: Array,
-    formula: Callable[..., Any] | None, loss: Array, out: tuple[Array, Array, Array], batch_loss: Array,
-    total: Array, hits: Array,
-) -> None:  # fmt: skip
-    """A dense layer, `softmax_head` on its output, and the gradient of its input.
-
-    ``out`` is (dz, z, dx): dx = formula(dz W, saved), or dz W where there is no formula.
-    """
-    dz, z, dx = out
-    dtype, (rows, width), classes = str(x.dtype), x.shape[-2:], weight.shape[-2]
-    models = 1 if x.ndim == 2 else x.shape[0]
-    program = None if formula is None else be.program(formula, 2, 1)
-    right = be.memory("right", tuple(loss.shape), dtype, be.runtime.address(loss))
-    name, source = kernels.dense_head(dtype, classes, classes * width, program)
-    own = [np.int32(a.size > n) for a, n in ((t, rows * classes), (w, rows), (labels, rows))]
-    steps = [n for a in (x, saved, z, dx) for n in _steps(a)]
-    numbers = (np.int32(rows), np.int32(width), _steps(weight)[0], _steps(bias)[0], *steps, *own)
-    arrays = (x, weight, bias, t, w, labels, saved, z, loss, right, dz, dx)
-    grid = (-(-rows // kernels.WARPS), models)
-    be.launch((name, source), grid, (kernels.WARP, kernels.WARPS), (*arrays, *numbers), (z, loss, dz, dx))
-    sums = (loss, right, batch_loss, total, hits, np.int32(rows))
-    be.launch(kernels.source("head_totals", dtype), (models, 1), (256, 1), sums, (batch_loss, total, hits))
-
-
-def _steps(x: Array) -> tuple[np.int64, np.int64]:
-    """Elements from one member to the next, and from one row to the next."""
-    size = x.dtype.itemsize
-    return np.int64(x.strides[0] // size if x.ndim == 3 else 0), np.int64(x.strides[-2] // size)

@@ -8,11 +8,6 @@ run-time compiler takes seconds for some of them.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-
-from ..program import Program
-from . import formulas
 from .formulas import C_TYPES
 
 #: Threads of a warp, and warps of a block in kernels that give each row a warp.
@@ -27,13 +22,8 @@ COLUMN_ROWS = 16
 HEAD_GROUPS = (8, 16, 32)
 HEAD_THREADS = 1024
 HEAD_ROUNDS = 8
-#: Bytes of logits that a thread of `dense_head` keeps in registers, and of weights in shared memory.
-DENSE_HEAD_LOGITS = 128
-DENSE_HEAD_SHARED = 48 * 1024
-#: Rows up to which a block of `map_columns` takes whole columns, and rows of a piece beyond.
-COLUMN_PIECE, COLUMN_PIECES = 1024, 256
 
-_PRELUDE = """
+PRELUDE = """
 static __device__ __forceinline__ T warp_sum(T x) {
     for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(0xffffffffu, x, step);
     return x;
@@ -101,39 +91,6 @@ extern "C" __global__ void __launch_bounds__(512, 2) sum_columns(
     if (threadIdx.y != 0 || column >= width) return;
     for (int k = 1; k < 16; ++k) total += part[k][threadIdx.x];
     out[blockIdx.y * (long long)width + column] = total;
-}
-"""
-
-# ReferenceBackend.map, then ReferenceBackend.sum of its result along axis -2: the gradient of an activation with that
-# of the bias. A block has 32 columns of one piece of the rows, and reads several rows before it computes: what it
-# writes may be what it reads.
-MAP_COLUMNS = """
-extern "C" __global__ void __launch_bounds__(512, 2) map_columns(
-        POINTERS, SUM* sums, const int height, const int width, const int each, const int pieces STEPS) {
-    __shared__ SUM part[16][33];
-    const int column = blockIdx.x * 32 + threadIdx.x;
-    const long long model = blockIdx.y / pieces;
-    const int first = int(blockIdx.y % pieces) * each, last = first + each < height ? first + each : height;
-    SUM total = 0;
-    if (column < width)
-#pragma unroll 1
-        for (int start = first + threadIdx.y; start < last; start += 16 * AT_ONCE) {
-            READS
-#pragma unroll
-            for (int u = 0; u < AT_ONCE; ++u) {
-                const int i = start + 16 * u;
-                if (i >= last) break;
-                RESULTS
-                formula(GIVEN);
-                WRITES
-                total += y0;
-            }
-        }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    if (threadIdx.y != 0 || column >= width) return;
-    for (int k = 1; k < 16; ++k) total += part[k][threadIdx.x];
-    sums[blockIdx.y * (long long)width + column] = total;
 }
 """
 
@@ -276,119 +233,6 @@ extern "C" __global__ void __launch_bounds__(HEAD_THREADS, 1) softmax_head(
 }
 """
 
-# Dense.forward, ReferenceBackend.softmax_head, Dense.backward as far as dx, and the derivative of the activation before
-# (GATE): a warp for each row, whose lanes share the inputs; every lane has all CLASSES logits.
-DENSE_HEAD = """
-extern "C" __global__ void __launch_bounds__(256, 2) dense_head(
-        const T* x, const T* weight, const T* bias, const T* t, const T* w, const long long* labels, const T* saved,
-        T* z, T* loss, T* right, T* out, T* dx, const int rows, const int width, const long long weight_outer,
-        const long long bias_outer, const long long x_outer, const long long x_step, const long long saved_outer,
-        const long long saved_step, const long long z_outer, const long long z_step, const long long dx_outer,
-        const long long dx_step, const int own_targets, const int own_weights, const int own_labels) {
-    __shared__ T of_weight[SHARED];
-    const int lane = threadIdx.x, row = blockIdx.x * 8 + threadIdx.y;
-    const long long model = blockIdx.y, place = model * rows + row;
-    weight += model * weight_outer;
-#pragma unroll 8
-    for (int i = threadIdx.y * 32 + lane; i < CLASSES * width; i += 256) of_weight[i] = weight[i];
-    __syncthreads();
-    if (row >= rows) return;
-    T y[CLASSES];
-#pragma unroll
-    for (int c = 0; c < CLASSES; ++c) y[c] = 0;
-    x += model * x_outer + row * x_step;
-#pragma unroll 1
-    for (int start = lane; start < width; start += 256) {  // 8 numbers at a time, lest each wait for the one before
-        T value[8];
-#pragma unroll
-        for (int u = 0; u < 8; ++u) value[u] = start + 32 * u < width ? x[start + 32 * u] : T(0);
-#pragma unroll
-        for (int u = 0; u < 8; ++u) {
-            const int j = start + 32 * u;
-            if (j >= width) break;
-#pragma unroll
-            for (int c = 0; c < CLASSES; ++c) y[c] += value[u] * of_weight[c * width + j];
-        }
-    }
-    z += model * z_outer + row * z_step;
-    bias += model * bias_outer;
-    t += (own_targets ? place : row) * CLASSES;
-    T top = 0, sum = 0, share = 0, cost = 0;
-    int best = 0;
-#pragma unroll
-    for (int c = 0; c < CLASSES; ++c) {
-        y[c] = warp_sum(y[c]) + bias[c];
-        if (lane == 0) z[c] = y[c];
-        if (c == 0 || y[c] > top || (y[c] != y[c] && top == top)) { top = y[c]; best = c; }
-    }
-#pragma unroll
-    for (int c = 0; c < CLASSES; ++c) {
-        const T shifted = y[c] - top, target = t[c];
-        y[c] = EXP(shifted);
-        sum += y[c];
-        share += target;
-        cost -= target != T(0) ? target * shifted : T(0);
-    }
-    if (lane == 0) {
-        loss[place] = cost + share * LOG(sum);
-        right[place] = best == labels[own_labels ? place : row] ? T(1) : T(0);
-    }
-    const T factor = share / sum, weight_of_row = w[own_weights ? place : row];
-    out += place * CLASSES;
-#pragma unroll
-    for (int c = 0; c < CLASSES; ++c) {
-        y[c] = weight_of_row * (y[c] * factor - t[c]);
-        if (lane == 0) out[c] = y[c];
-    }
-    saved += model * saved_outer + row * saved_step;
-    dx += model * dx_outer + row * dx_step;
-#pragma unroll 1
-    for (int start = lane; start < width; start += 256) {
-        T kept[8];
-#pragma unroll
-        for (int u = 0; u < 8; ++u) kept[u] = start + 32 * u < width ? saved[start + 32 * u] : T(0);
-#pragma unroll
-        for (int u = 0; u < 8; ++u) {
-            const int j = start + 32 * u;
-            if (j >= width) break;
-            T value = 0;
-#pragma unroll
-            for (int c = 0; c < CLASSES; ++c) value += y[c] * of_weight[c * width + j];
-            GATE
-        }
-    }
-}
-"""
-
-# What ReferenceBackend.softmax_head counts, of the rows that `dense_head` has done: a block for each model.
-HEAD_TOTALS = """
-extern "C" __global__ void __launch_bounds__(256, 2) head_totals(
-        const T* loss, const T* right, T* batch_loss, double* total, double* hits, const int rows) {
-    __shared__ T loss_of[8], right_of[8];
-    const long long first = blockIdx.x * (long long)rows;
-    T losses = 0, count = 0;
-    for (int i = threadIdx.x; i < rows; i += 256) {
-        losses += loss[first + i];
-        count += right[first + i];
-    }
-    losses = warp_sum(losses);
-    count = warp_sum(count);
-    if (threadIdx.x % 32 == 0) {
-        loss_of[threadIdx.x / 32] = losses;
-        right_of[threadIdx.x / 32] = count;
-    }
-    __syncthreads();
-    if (threadIdx.x != 0) return;
-    for (int k = 1; k < 8; ++k) {
-        losses += loss_of[k];
-        count += right_of[k];
-    }
-    batch_loss[blockIdx.x] = losses;
-    total[blockIdx.x] += losses;
-    hits[blockIdx.x] += count;
-}
-"""
-
 # ReferenceBackend.argmax: a warp for each row; of equal numbers the first, and a NaN before any number.
 ARGMAX = """
 extern "C" __global__ void __launch_bounds__(256, 2) argmax(
@@ -494,11 +338,11 @@ extern "C" __global__ void __launch_bounds__(256, 2) permutation(
 _REDUCTIONS = {
     "sum_narrow_rows": SUM_NARROW_ROWS, "sum_rows": SUM_ROWS, "sum_long_rows": SUM_LONG_ROWS,
     "sum_columns": SUM_COLUMNS, "softmax": SOFTMAX, "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
-    "argmax": ARGMAX, "head_totals": HEAD_TOTALS,
+    "argmax": ARGMAX,
 }  # fmt: skip
 _OF_NO_TYPE = {"uniform": UNIFORM, "permutation": PERMUTATION}
 
-#: Names that `source` takes; `softmax_head`, `dense_head` and `gather` have functions of their own.
+#: Names that `source` takes; `softmax_head` and `gather` have functions of their own.
 NAMES = (*_REDUCTIONS, *_OF_NO_TYPE)
 
 
@@ -510,69 +354,13 @@ def source(name: str, dtype: str = "float32") -> tuple[str, str]:
     """
     if name in _OF_NO_TYPE:
         return name, _OF_NO_TYPE[name]
-    return _named(name, f"{name}_{dtype}", _PRELUDE + _REDUCTIONS[name], {"T": C_TYPES[dtype]}, dtype)
+    return named(name, f"{name}_{dtype}", PRELUDE + _REDUCTIONS[name], {"T": C_TYPES[dtype]}, dtype)
 
 
 def softmax_head(dtype: str, group: int) -> tuple[str, str]:
     """Return the name and the source of the head that gives each row `group` threads, one of `HEAD_GROUPS`."""
-    text = (_PRELUDE + SOFTMAX_HEAD).replace("HEAD_THREADS", str(HEAD_THREADS)).replace("GROUP", str(group))
-    return _named("softmax_head", f"softmax_head_{group}_{dtype}", text, {"T": C_TYPES[dtype]}, dtype)
-
-
-def dense_head(dtype: str, classes: int, weights: int, gate: Program | None) -> tuple[str, str]:
-    """Return the name and the source of the head with a dense layer of so many classes and weights.
-
-    `gate`, where there is one, makes dx of the gradient that comes from the layer and of what was saved.
-    """
-    shared = min(-(-weights // 1024) * 1024, DENSE_HEAD_SHARED // (4 if dtype == "float32" else 8))
-    text = _PRELUDE + DENSE_HEAD.replace("CLASSES", str(classes)).replace("SHARED", str(shared))
-    if gate is None:
-        text = text.replace("GATE", "dx[j] = value;")
-        tail = "plain"
-    else:
-        text = text.replace("GATE", "gate(value, kept[u], dx[j]);")
-        formula = formulas.formula(gate, [dtype] * 2, [dtype], "gate")
-        text, tail = formula + text, hashlib.sha256(formula.encode()).hexdigest()[:12]
-    name = f"dense_head_{classes}_{shared}_{dtype}_{tail}"
-    return _named("dense_head", name, text, {"T": C_TYPES[dtype]}, dtype)
-
-
-def map_columns(
-    program: Program, args: Sequence[str], outs: Sequence[str], moving: Sequence[bool]
-) -> tuple[str, str]:
-    """Return the name and the source of a formula whose first result is summed over the rows, too.
-
-    `args` and `outs` are the types of its arguments and results, and `moving` says which arguments change from column
-    to column.
-    """
-    names = [f"a{k}" for k in range(len(args))]
-    results = [f"o{k}" for k in range(len(outs))]
-    pointers = [f"const {C_TYPES[t]}* {n}" for t, n in zip(args, names, strict=True)]
-    pointers += [f"{C_TYPES[t]}* {n}" for t, n in zip(outs, results, strict=True)]
-    steps = [f", const long long {n}_outer, const long long {n}_step" for n in (*names, *results)]
-    at_once = 4 if outs[0] == "float32" else 2  # more would not stay in registers
-    reads = []
-    for k, (t, name, moves) in enumerate(zip(args, names, moving, strict=True)):
-        where = f"model * {name}_outer + i * {name}_step{' + column' * moves}"
-        reads += [
-            f"{C_TYPES[t]} x{k}[{at_once}];", "#pragma unroll",
-            f"for (int u = 0; u < {at_once}; ++u) {{ const int i = start + 16 * u; "
-            f"if (i < last) x{k}[u] = {name}[{where}]; }}",
-        ]  # fmt: skip
-    writes = [f"{n}[model * {n}_outer + i * {n}_step + column] = y{k};" for k, n in enumerate(results)]
-    given = [f"x{k}[u]" for k in range(len(args))] + [f"y{k}" for k in range(len(outs))]
-    formula = formulas.formula(program, args, outs, "formula")
-    pieces = {
-        "POINTERS": ", ".join(pointers), "STEPS": "".join(steps), "READS": "\n".join(reads),
-        "SUM": C_TYPES[outs[0]], "AT_ONCE": str(at_once), "GIVEN": ", ".join(given), "WRITES": " ".join(writes),
-        "RESULTS": " ".join(f"{C_TYPES[t]} y{k};" for k, t in enumerate(outs)),
-    }  # fmt: skip
-    text = MAP_COLUMNS
-    for name, piece in pieces.items():
-        text = text.replace(name, piece)
-    text = formula + text
-    name = f"map_columns_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return _named("map_columns", name, text, {}, outs[0])
+    text = (PRELUDE + SOFTMAX_HEAD).replace("HEAD_THREADS", str(HEAD_THREADS)).replace("GROUP", str(group))
+    return named("softmax_head", f"softmax_head_{group}_{dtype}", text, {"T": C_TYPES[dtype]}, dtype)
 
 
 def gather(stored: str, dtype: str, scale: str, shift: str) -> tuple[str, str]:
@@ -589,10 +377,10 @@ def gather(stored: str, dtype: str, scale: str, shift: str) -> tuple[str, str]:
         text = text.replace(f"{upper}_PARAMETER", parameter)
         text = text.replace(f"{macro}(", "(" if kind == "none" else f"{rounded}({element}, ")
     types = {"T": C_TYPES[dtype], "S": C_TYPES[stored]}
-    return _named("gather", f"gather_{stored}_{dtype}_{scale}_{shift}", text, types, dtype)
+    return named("gather", f"gather_{stored}_{dtype}_{scale}_{shift}", text, types, dtype)
 
 
-def _named(short: str, name: str, text: str, types: dict[str, str], dtype: str) -> tuple[str, str]:
+def named(short: str, name: str, text: str, types: dict[str, str], dtype: str) -> tuple[str, str]:
     """Put a kernel into a namespace, under a name of its own, so that many can share a module."""
     suffix = "f" if dtype == "float32" else ""
     text = (
