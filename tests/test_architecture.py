@@ -42,7 +42,17 @@ LEVELS = [
     {"step"},
     {"settings", "callbacks", "diagnostics", "judge", "resume", "conformance", "testing"},
     {"train"},
-    {"plots", "estimators", "exchange", "config", "runs", "reports", "doctor"},  # applications
+    {
+        "plots",
+        "estimators",
+        "exchange",
+        "config",
+        "environment",
+        "runs",
+        "reports",
+        "info",
+        "doctor",
+    },  # applications
     {"experiments", "playground"},
     {"cli", "__main__"},
 ]

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import xpnet
-from xpnet import atomic, checkpoint, doctor, plots, runs
+from xpnet import atomic, checkpoint, environment, plots, runs
 from xpnet.cli import commands, main
 from xpnet.config import TrainConfig, read_toml
 from xpnet.train import Trainer
@@ -103,7 +103,7 @@ def test_the_environment_counts_the_threads_of_training(
     end_epoch = Trainer._end_epoch
 
     def look(trainer: Trainer) -> None:
-        seen.append(doctor.blas())
+        seen.append(environment.blas())
         end_epoch(trainer)
 
     monkeypatch.setattr(Trainer, "_end_epoch", look)
@@ -112,6 +112,14 @@ def test_the_environment_counts_the_threads_of_training(
     assert seen == [recorded, recorded]
     if recorded and recorded[0]["internal_api"] in ("openblas", "mkl"):
         assert {pool["num_threads"] for pool in recorded} == {expected}
+
+
+def test_the_environment_counts_the_threads_of_compiled_steps() -> None:
+    pytest.importorskip("numba", reason="only its back end has threads of its own")
+    train("--hidden", 8, "--device", "numba", "--threads", 2)
+    assert json.loads(Path("run", "environment.json").read_text())["threads"] == 2
+    train("--hidden", 8, out="other")
+    assert "threads" not in json.loads(Path("other", "environment.json").read_text())
 
 
 def test_config_toml_holds_what_was_left_to_defaults() -> None:

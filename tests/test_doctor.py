@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from xpnet import MLP, doctor, runs
+from xpnet import MLP, doctor, info, memory, runs
 from xpnet.backend.cuda.probe import Finding
 from xpnet.cli import main
 from xpnet.mlp import load
@@ -37,12 +37,12 @@ def test_every_finding_that_is_not_good_has_advice_or_is_a_note() -> None:
 
 
 def without(*gone: str) -> Any:
-    version = doctor._version
+    version = doctor.version
     return lambda package: None if package in gone else version(package)
 
 
 def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_version", without("rich", "matplotlib"))
+    monkeypatch.setattr(doctor, "version", without("rich", "matplotlib"))
     done = CliRunner().invoke(main, ["doctor"])
     assert done.exit_code == 1
     assert "broken  rich: not installed\n        -> pip install rich" in done.stdout
@@ -78,13 +78,14 @@ def test_an_old_python(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_in_the_way_of_cuda(finding: Finding, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_PATH", raising=False)
     monkeypatch.delenv("CUDA_HOME", raising=False)
-    monkeypatch.setattr(doctor, "probe", lambda: finding)
+    for module in (doctor, info):
+        monkeypatch.setattr(module, "probe", lambda: finding)
     (found,) = doctor._check_cuda()
     assert (
         found["status"] == status and finding.message in found["found"] and finding.advice in found["advice"]
     )
     assert all(wheel in found["found"] for wheel in finding.wheels)
-    assert ("cuda" in doctor.installation()["devices"]) == finding.available
+    assert ("cuda" in info.installation()["devices"]) == finding.available
 
 
 @pytest.mark.parametrize("name", ["CUDA_PATH", "CUDA_HOME"])
@@ -153,16 +154,16 @@ def test_the_matrix_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (doctor.free_memory() or 1) > 0
+    assert (memory.free_memory() or 1) > 0
 
     def nothing(*_: Any) -> str:
         raise FileNotFoundError
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", nothing)
-        assert doctor.free_memory() is None
-    monkeypatch.setattr(doctor, "free_memory", lambda: None)
-    assert "memory free" not in doctor.as_text(doctor.installation())
+        assert memory.free_memory() is None
+    monkeypatch.setattr(info, "free_memory", lambda: None)
+    assert "memory free" not in info.as_text(info.installation())
 
 
 def test_the_installation_as_text_and_json() -> None:
@@ -177,10 +178,10 @@ def test_a_run_and_a_model_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=rng.normal(size=(20, 4)), y=["a", "b"] * 10)
     arguments = f"train --data {tmp_path}/d.npz --hidden 6 --epochs 2 --out {tmp_path}/run --quiet"
     assert CliRunner().invoke(main, arguments.split()).exit_code == 0
-    facts = doctor.describe(tmp_path / "run")
+    facts = info.describe(tmp_path / "run")
     assert (facts["sizes"], facts["parameters"], facts["epochs_done"]) == ([4, 6, 2], 44, 2)
     assert facts["classes"] == ["a", "b"] and facts["result"]["epochs"] == 2
-    model = doctor.describe(tmp_path / "run" / runs.MODEL)
+    model = info.describe(tmp_path / "run" / runs.MODEL)
     assert model["parameters"] == load(tmp_path / "run" / runs.MODEL).n_parameters and "result" not in model
     shown = CliRunner().invoke(main, ["info", str(tmp_path / "run")])
     assert shown.exit_code == 0 and "classes                a, b" in shown.stdout
@@ -190,7 +191,7 @@ def test_the_memory_of_a_step_counts_what_a_model_has() -> None:
     """Weights, gradients and two moments of a 784-500-10 network, and the activations of a batch."""
     n = MLP([784, 500, 10]).n_parameters
     per_sample = 784 + 2 * (500 + 10) + 2 * 10
-    assert doctor.step_bytes([784, 500, 10], 128, 2, "float32") == 4 * (4 * n + 128 * per_sample)
+    assert memory.step_bytes([784, 500, 10], 128, 2, "float32") == 4 * (4 * n + 128 * per_sample)
 
 
 def test_kernels_older_than_the_processor_are_noticed():

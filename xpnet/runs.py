@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, atomic, checkpoint, doctor, memory
+from . import __version__, atomic, checkpoint, memory
 from .backend import Backend, get_backend
 from .callbacks import Callback, EpochTable
 from .config import TrainConfig
 from .data import Dataset, Preprocessing
+from .environment import blas, environment
 from .errors import ConfigError, DeviceError, DivergedError, FileFormatError, OutOfMemoryError, XpnetError
 from .logs import make_log
 from .mlp import MLP, load
@@ -195,7 +196,7 @@ def train(
             if resume:
                 _continue(folder, trainer, quiet)
             else:
-                atomic.write_json_atomic(folder / ENVIRONMENT, doctor.environment())
+                atomic.write_json_atomic(folder / ENVIRONMENT, environment(be.threads))
                 folder.write_metrics([])
             atomic.write_text_atomic(folder / CONFIG, config.to_toml())
             if not quiet:
@@ -303,7 +304,7 @@ def _continue(folder: RunFolder, trainer: Trainer, quiet: bool) -> None:
             "the result will agree to rounding, not bit for bit",
             file=sys.stderr,
         )
-    elif folder.blas() != doctor.blas():
+    elif folder.blas() != blas():
         print(
             "note: the matrix library, its kernel or its number of threads differ from the first run's; "
             "the result will agree to rounding, not bit for bit",

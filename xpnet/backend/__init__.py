@@ -64,6 +64,8 @@ class Backend(ABC):
     members_beside : bool
         Whether buffers of a population had better lie sample after sample with its members side by side: then a batch
         that all members share is one matrix product. Shapes are (M, B, N) either way.
+    threads : int, or None
+        Its own, which share a step in `tuned`, for records; None where it has none beside those of its matrix library.
 
     Examples
     --------
@@ -83,6 +85,7 @@ class Backend(ABC):
     steps_ahead: int = 1
     shuffles: bool = False
     members_beside: bool = False
+    threads: int | None = None
 
     # --- memory ---------------------------------------------------------------------------------
     @abstractmethod

@@ -57,6 +57,11 @@ class CompiledBackend(CpuBackend):
         #: The threads that share captured steps.
         self._team = Team(jit.compiled)
 
+    @property
+    def threads(self) -> int:  # type: ignore[override]
+        """Those of the team that shares a step."""
+        return self._team.size
+
     def _do(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         if self._tape is None:
             fn(*args, **kwargs)

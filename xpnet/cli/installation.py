@@ -13,11 +13,11 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(run: str | None, as_json: bool) -> None:
     """Show versions and devices, or what is in a run folder or model file."""
-    from .. import doctor
+    from ..info import as_text, describe, installation
     from ..strictjson import dumps_json
 
-    facts = doctor.installation() if run is None else doctor.describe(Path(run))
-    click.echo(dumps_json(facts) if as_json else doctor.as_text(facts))
+    facts = installation() if run is None else describe(Path(run))
+    click.echo(dumps_json(facts) if as_json else as_text(facts))
 
 
 @click.command(name="doctor")
