@@ -324,6 +324,7 @@ AROUND = {
     "repeated",
     "in_a_row",
     "free_memory",
+    "slow_start",
     "lost",
     "one_pass_head",
     "softmax_head",

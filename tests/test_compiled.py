@@ -95,6 +95,14 @@ def test_kernels_are_found_again_by_another_process(cache):
     assert hits == ["0", "1"]
 
 
+def test_who_waits_for_the_first_compilation_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("XPNET_CACHE", str(tmp_path))
+    be = get_backend("numba")
+    assert "once: about ten seconds" in be.slow_start() and get_backend("cpu").slow_start() is None
+    (tmp_path / "kernels" / "xpnet_kernel_0.py").touch()
+    assert be.slow_start() is None
+
+
 def test_without_numba_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DeviceError, match=r"xpnet\[numba\]"):

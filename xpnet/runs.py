@@ -179,6 +179,8 @@ def train(
     be = choose_backend(config)  # an unusable device is an error before anything is read or written
     with limited_threads(config.threads), device_errors(be):  # the first weights may need linear algebra too
         say = _say_nothing if quiet else note
+        if (why := be.slow_start()) is not None:
+            say(why)
         data = load_run_data(config, progress=not quiet and sys.stderr.isatty(), say=say)
         model = build_model(config, data, be)
         training, validation = split(data, config)

@@ -229,6 +229,10 @@ class Backend(ABC):
         """
         raise NotImplementedError
 
+    def slow_start(self) -> str | None:
+        """What makes the first steps take long on this machine, for those who wait; None where nothing does."""
+        return None
+
     def free_memory(self) -> int | None:
         """Bytes that new arrays can have on the device; None where it is the host's memory, or nobody knows."""
         return None

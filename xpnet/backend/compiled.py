@@ -62,6 +62,13 @@ class CompiledBackend(CpuBackend):
         """Those of the team that shares a step."""
         return self._team.size
 
+    def slow_start(self) -> str | None:
+        return (
+            None
+            if jit.kept()
+            else "compiled steps are made for this processor first, once: about ten seconds"
+        )
+
     def _do(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         if self._tape is None:
             fn(*args, **kwargs)

@@ -84,6 +84,11 @@ def _loaded(source: str) -> Callable[..., Any]:
     return found
 
 
+def kept() -> bool:
+    """Whether there is any machine code on disk."""
+    return next(_folder().glob("xpnet_kernel_*.py"), None) is not None
+
+
 def _folder() -> Path:
     import pooch
 
