@@ -15,6 +15,7 @@ from xpnet.backend.cuda import kernels
 from xpnet.backend.cuda.backend import CudaBackend
 from xpnet.backend.cuda.products import describe
 from xpnet.backend.reference import ReferenceBackend
+from xpnet.populations import plan as populations_plan
 from xpnet.testing import check_backend
 
 pytestmark = pytest.mark.skipif(
@@ -343,3 +344,30 @@ def test_a_population_trains_its_first_layer_in_plain_products(compiled, precisi
     np.testing.assert_allclose(
         history[0]["train_loss"], expected[0]["train_loss"], rtol=1e-2 if precision else 5e-5
     )
+
+
+def test_rounded_operands_of_a_block_are_in_its_memory_plan(compiled, monkeypatch):
+    counted, taken = {}, []
+
+    def plan(precision):
+        be = CudaBackend(Emulator(compiled, dry=True), precision)
+        empty = be.runtime.empty
+        be.runtime.empty = lambda shape, dtype: (taken.append((dtype, shape)), empty(shape, dtype))[1]
+
+        def note(group, model, k, be):
+            counted[precision] = block_bytes(group, model, k, be)[0]
+            return counted[precision]
+
+        block_bytes = populations_plan.block_bytes
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                populations_plan, "block_bytes", lambda *args: (note(*args), counted[args[3].precision])
+            )
+            xpnet.fit_many([{"seed": s} for s in range(4)], (X, Y), sizes=[12, 8, 3], epochs=1, device=be)
+
+    for precision in (None, "bf16"):
+        taken.clear()
+        plan(precision)
+    rounded = sum(2 * int(np.prod(shape)) for dtype, shape in taken if dtype == "uint16")
+    more = counted["bf16"] - counted[None]
+    assert 0 < more <= rounded < 2 * more  # rows are padded to 8 numbers

@@ -129,6 +129,15 @@ def test_a_run_too_large_is_refused_before_anything_is_written(monkeypatch: pyte
         assert not Path("large").exists()
 
 
+def test_rounded_operands_are_counted() -> None:
+    plain, rounded = (
+        memory.plan_training([5, 7, 3], batch=4, moments=2, dtype="float32", precision=p)
+        for p in (None, "bf16")
+    )
+    assert rounded.total - plain.total == rounded.rounded == (4 * plain.weights + plain.activations) // 2
+    assert "rounded 0.0 MiB" in str(rounded) and "rounded" not in str(plain)
+
+
 def test_what_to_reduce_is_what_is_largest() -> None:
     data = memory.plan_training([5, 7, 3], batch=4, moments=2, dtype="float32", data=200_000)
     with pytest.raises(OutOfMemoryError, match=r"but 0.1 MiB are free .*data 0.2 MiB.*Use fewer samples"):

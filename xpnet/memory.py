@@ -53,9 +53,11 @@ class Plan:
     evaluation : int
         The same without gradients for the rows of one evaluation batch.
     kept : int
-        Copies of the best and of the last good weights, which live on the host.
+        Copies of the best and of the last good weights, and on a device what is needed to come back.
     data : int
         Samples and labels, where they are copied to the device or in another type.
+    rounded : int
+        Operands of products in bfloat16.
     """
 
     weights: int
@@ -65,6 +67,7 @@ class Plan:
     evaluation: int = 0
     kept: int = 0
     data: int = 0
+    rounded: int = 0
 
     @property
     def total(self) -> int:
@@ -81,7 +84,7 @@ class Plan:
 
 def plan_training(
     sizes: list[int], *, batch: int, moments: int, dtype: str, n_models: int = 1, evaluated: int = 0,
-    data: int = 0, host: bool = False,
+    data: int = 0, host: bool = False, precision: str | None = None,
 ) -> Plan:  # fmt: skip
     """Count the bytes of a training from its sizes.
 
@@ -105,6 +108,9 @@ def plan_training(
         Whether the device is the host. Another one keeps, beside the best and the last good weights, weights and
         moments of the last moment when all was well.
 
+    precision : str, optional
+        For ``"bf16"``, the rounded operands of products are counted, too.
+
     Examples
     --------
     >>> plan_training([784, 500, 10], batch=128, moments=2, dtype="float32").weights
@@ -114,11 +120,13 @@ def plan_training(
     parameters = width * n_models * sum(i * o + o for i, o in pairwise(sizes))
     inner = sum(sizes[1:])
     rows = min(evaluated, _EVALUATION_ROWS)
+    activations = width * batch * (sizes[0] + n_models * (2 * inner + 2 * sizes[-1]))
+    evaluation = width * rows * (sizes[0] + n_models * (inner + 2 * sizes[-1]))
+    # steps and evaluations, each with a smaller batch at the end, have copies of the weights of their own
+    rounded = (4 * parameters + activations + evaluation) // 2 if precision == "bf16" else 0
     return Plan(
-        weights=parameters, gradients=parameters, moments=moments * parameters,
-        activations=width * batch * (sizes[0] + n_models * (2 * inner + 2 * sizes[-1])),
-        evaluation=width * rows * (sizes[0] + n_models * (inner + 2 * sizes[-1])),
-        kept=(2 if host else 3 + moments) * parameters, data=data,
+        weights=parameters, gradients=parameters, moments=moments * parameters, activations=activations,
+        evaluation=evaluation, kept=(2 if host else 3 + moments) * parameters, data=data, rounded=rounded,
     )  # fmt: skip
 
 
@@ -168,7 +176,7 @@ def check(plan: Plan, be: Backend, what: str, *, advice: dict[str, str] | None =
     free = free_memory(be)
     if free is None or plan.total <= free:
         return
-    parameters = plan.weights + plan.gradients + plan.moments + plan.kept
+    parameters = plan.weights + plan.gradients + plan.moments + plan.kept + plan.rounded
     parts = {
         "parameters": parameters, "activations": plan.activations, "evaluation": plan.evaluation,
         "data": plan.data,

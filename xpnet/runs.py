@@ -123,7 +123,7 @@ def _check_memory(sizes: list[int], config: TrainConfig, data: Dataset, be: Back
     plan = memory.plan_training(
         sizes, batch=config.batch_size, moments=len(config.get_optimizer().state), dtype=config.dtype,
         evaluated=int(evaluated), data=memory.copied_bytes(data, config.dtype, host=host, divided=divided),
-        host=host,
+        host=host, precision=be.precision,
     )  # fmt: skip
     memory.check(plan, be, f"the network {'-'.join(map(str, sizes))} with batches of {config.batch_size}")
 

@@ -49,6 +49,8 @@ class _Counting(CpuBackend):
         self._counts_scratch = type(be) is CpuBackend
         self.device, self.members_beside = be.device, be.members_beside
         self.steps_ahead, self.shuffles, self.captures = be.steps_ahead, be.shuffles, be.captures
+        self._rounds = be.precision == "bf16"
+        self._rounded: set[tuple[int, ...]] = set()
 
     def _do(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         pass
@@ -65,9 +67,16 @@ class _Counting(CpuBackend):
             self.n_bytes += sum(a.nbytes for a in self._scratch.values()) - before
         return array
 
+    def matmul(self, a: Array, b: Array, *, ta: bool = False, tb: bool = False, out: Array) -> Array:
+        for x in (a, b) if self._rounds else ():
+            place = (x.ctypes.data, *x.shape)
+            self.n_bytes += 0 if place in self._rounded else x.size * 2
+            self._rounded.add(place)
+        return super().matmul(a, b, ta=ta, tb=tb, out=out)
+
     def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
         fn()
-        self._scratch = {}  # a captured step keeps its own
+        self._scratch, self._rounded = {}, set()  # a captured step keeps its own
         return fn
 
 
@@ -204,7 +213,7 @@ def _single_bytes(group: Group, be: Backend) -> tuple[int, int]:
     estimate = plan_training(
         list(group.network["sizes"]), batch=min(group.batch_size, group.n_rows),
         moments=len(group.members[0].optimizer.state), dtype=group.dtype, evaluated=group.n_valid,
-        host=be.device == "cpu",
+        host=be.device == "cpu", precision=be.precision,
     )  # fmt: skip
     return estimate.total, estimate.total
 
