@@ -76,7 +76,10 @@ class Side:
 
 # --- xpnet ------------------------------------------------------------------------------------------
 class Xpnet(Side):
-    """xpnet on NumPy: `Trainer.step` on the rows of each batch, which it gathers from all samples itself."""
+    """xpnet on NumPy: `Trainer.step` on the rows of each batch, which it gathers from all samples itself.
+
+    Several steps are asked for at once where `Trainer.run` would ask so.
+    """
 
     name = "xpnet"
 
@@ -102,8 +105,8 @@ class Xpnet(Side):
             self.model, (problem.x, problem.y), optimizer=kinds[self.row.optimizer](),
             batch_size=self.row.batch, epochs=0,
         )  # fmt: skip
-        order = np.arange(len(problem.x))
-        self._rows = [order[k * self.row.batch :][: self.row.batch] for k in range(problem.n_batches)]
+        whole = problem.n_batches * self.row.batch
+        self._rows = np.arange(whole).reshape(problem.n_batches, self.row.batch)
         self.reset()
 
     def reset(self) -> None:
@@ -111,12 +114,19 @@ class Xpnet(Side):
         for moment in self.trainer.step.update.moments.values():
             moment[...] = 0.0
         self.trainer.step.n_updates = 0
-        self._next = cycle(self._rows)
+        self._next = 0
 
     def run(self, n: int) -> None:
-        step = self.trainer.step
-        for rows in islice(self._next, n):
-            step(rows)
+        step, rows = self.trainer.step, self._rows
+        at_once = step.at_once(min(n, len(rows)))
+        while n:
+            k = at_once if at_once <= min(n, len(rows) - self._next) else 1
+            if k > 1:
+                step.several(rows[self._next : self._next + k], [1.0] * k)
+            else:
+                step(rows[self._next])
+            self._next = (self._next + k) % len(rows)
+            n -= k
         self.model.be.synchronize()
 
     def context(self) -> AbstractContextManager[Any]:

@@ -8,6 +8,7 @@ capture a step once and repeat it.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -420,9 +421,17 @@ class TrainingStep(Pass):
 
     def at_once(self, n: int) -> int:
         """How many of `n` steps in a row the device had better be told about at once; 1 where each by itself."""
-        most = min(self.be.steps_ahead if self.be.captures and self.can_go_ahead else 1, n)
+        be = self.be
+        if (
+            not be.captures
+            or not self.can_go_ahead
+            or self.model.layout.size > (be.ahead_size or sys.maxsize)
+        ):
+            return 1
+        most = min(be.steps_ahead, n)
         # as few calls as possible, where those that are left over at the end come one by one
-        return min(range(most, most // 2, -1), key=lambda k: n // k + n % k, default=1)
+        k = min(range(most, most // 2, -1), key=lambda k: n // k + n % k, default=1)
+        return k if k >= be.least_ahead else 1
 
     def several(self, rows: Array, multipliers: Sequence[Any]) -> None:
         """Train on K batches, one after the other; K at most `Backend.steps_ahead`.

@@ -59,6 +59,10 @@ class Backend(ABC):
         What was chosen for each product so far, for records; None where there is nothing to choose.
     steps_ahead : int
         How many training steps the device likes to be told about at once; 1 where asking costs nothing.
+    least_ahead : int
+        How many steps it takes at least for that to be worth it.
+    ahead_size : int, or None
+        Numbers of a network up to which that is worth it, a copy of weights and moments being kept meanwhile.
     shuffles : bool
         Whether the order of examples is drawn on the device, by `permutation`; row numbers then never pass the host.
     members_beside : bool
@@ -83,6 +87,8 @@ class Backend(ABC):
     autotune: bool = False
     algorithms: list[dict[str, Any]] | None = None
     steps_ahead: int = 1
+    least_ahead: int = 2
+    ahead_size: int | None = None
     shuffles: bool = False
     members_beside: bool = False
     threads: int | None = None

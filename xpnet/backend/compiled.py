@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import DeviceError
 from . import Array, jit, loops
 from .cpu import EASY, SMALL_PRODUCT, CpuBackend, _fits_blas, processors
-from .fused import Loop, fuse
+from .fused import Joined, Loop, Repeated, fuse
 
 _CACHED = 1_600_000  # bytes; 784 x 500 float32 numbers gain, 1024 x 512 lose
 _DEEP = 8192  # rows of a panel; longer ones leave that cache themselves
@@ -61,6 +61,10 @@ class CompiledBackend(CpuBackend):
     def threads(self) -> int:  # type: ignore[override]
         """Those of the team that shares a step."""
         return self._team.size
+
+    steps_ahead = 32
+    least_ahead = 8
+    ahead_size = 1 << 18
 
     def slow_start(self) -> str | None:
         return (
@@ -102,6 +106,9 @@ class CompiledBackend(CpuBackend):
         replay = calls[0] if len(calls) == 1 else partial(_all, calls)
         replay()
         return replay
+
+    def in_a_row(self, replay: Callable[[], None], n: int) -> Callable[[], None]:
+        return Repeated(replay, n) if isinstance(replay, Joined) else super().in_a_row(replay, n)
 
     def _transpose(self, x: Array, out: Array) -> None:
         if _plain(x) and _plain(out):

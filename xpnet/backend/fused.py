@@ -159,19 +159,38 @@ class Joined:
             self._numbers += [addresses, lengths]
             row[:3] = function.address, addresses.ctypes.data, lengths.ctypes.data
         self.pieces = self._table[:, 3:]
-        self._record = np.array([self._table.ctypes.data, len(run), 0], np.int64)
-        self._place = self._record.ctypes.data
-        self._team, self._threads = team, 0
-        weakref.finalize(self, team.forget, self._record).atexit = False
+        self.team, self._threads = team, 0
+        self._place = self.record(self, 1)
+
+    def record(self, owner: object, n: int) -> int:
+        """The address of what a team needs to make the calls `n` times, which lives as long as `owner`."""
+        record = np.array([self._table.ctypes.data, len(self._table), n, 0], np.int64)
+        weakref.finalize(owner, self.team.forget, record).atexit = False
+        return int(record.ctypes.data)
 
     def __call__(self) -> None:
-        if self._threads != self._team.size:
+        self.run(self._place)
+
+    def run(self, record: int) -> None:
+        """Do what a record of these calls says."""
+        if self._threads != self.team.size:
             self._cut()
-        self._team.run(self._place)
+        self.team.run(record)
 
     def _cut(self) -> None:
         """Cut the operations into pieces for the team as it is now."""
-        self._threads = self._team.size
+        self._threads = self.team.size
         for pieces, loop in zip(self.pieces, self._loops, strict=True):
             if loop is not None:
                 pieces[:] = loop.args[-1], loop.step(self._threads)
+
+
+class Repeated:
+    """Joined calls made several times in a row, for the price of one call of Python's."""
+
+    def __init__(self, joined: Joined, n: int):
+        self._joined = joined
+        self._place = joined.record(self, n)
+
+    def __call__(self) -> None:
+        self._joined.run(self._place)

@@ -31,6 +31,7 @@ _CALLS = {
 }  # fmt: skip
 EXP = {"f": "elementary.exp", "d": "np.exp"}
 KINDS = {"f": "np.float32", "d": "np.float64"}
+_TYPES = KINDS | {"l": "np.int64"}  # of results
 
 # The exponentials are one long loop, which the compiler can vectorise; a row alone may be too short.
 HEAD = """def kernel(z, t, w, loss, out, lo, hi):
@@ -164,7 +165,7 @@ def layout(
     arrays = [np.asarray(a) for a in (*args, *outs)]
     if any(o.shape != shape or o.dtype != outs[0].dtype for o in outs):
         return None
-    if outs[0].dtype.char not in KINDS or not all(a.flags.c_contiguous for a in arrays):
+    if outs[0].dtype.char not in _TYPES or not all(a.flags.c_contiguous for a in arrays):
         return None
     if any(a.ndim > len(shape) or a.dtype.char not in "fdl?" for a in arrays):
         return None
@@ -227,7 +228,7 @@ def source(
                 if abs(value) != np.inf
                 else f"{'-' * (value < 0)}np.inf"
             )
-            return f"{KINDS[char]}({text})"
+            return f"{_TYPES[char]}({text})"
         return {"arg": f"x{value}", "reg": f"r{value}", "breg": f"b{value}", "out": f"y{value}"}[kind]
 
     # Every argument is read before anything is written: an output may be an input.

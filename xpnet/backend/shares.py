@@ -32,8 +32,8 @@ _X86 = platform.machine().lower() in ("x86_64", "amd64")
 #: Words of a team's memory, each on a cache line of its own.
 _OPEN, _DONE, RUN, REST, _CLOCK = 0, 8, 16, 24, 32
 WORDS = 40
-#: Words of the record of a run: its table of operations, how many they are, the tag of the first.
-TABLE, OPERATIONS, FIRST = range(3)
+#: Words of the record of a run: its table of operations, how many they are, how often they are done, the first tag.
+TABLE, OPERATIONS, TIMES, FIRST = range(4)
 #: Words of an operation in the table: its machine code, what that is called with, rows in all, rows of a piece.
 _ENTRY, _ADDRESSES, _LENGTHS, _ROWS, _STEP = range(5)
 #: Looks for work before a helper without work goes to sleep: a millisecond or less.
@@ -180,23 +180,26 @@ def proceed(team: Any, me: Any, tag: Any, rows: Any, step: Any) -> Any:
 
 @function
 def _work(team: Any, me: Any, record: Any, first: Any) -> None:
-    """Do this thread's share of all operations, one after another."""
-    operation = read(record, TABLE)
-    for k in range(read(record, OPERATIONS)):
-        rows, step = read(operation, _ROWS), read(operation, _STEP)
-        lo = begin(team, me, first + k, rows, step)
-        while lo >= 0:
-            addresses, lengths = read(operation, _ADDRESSES), read(operation, _LENGTHS)
-            _call(read(operation, _ENTRY), addresses, lengths, me, lo, min(lo + step, rows))
-            lo = proceed(team, me, first + k, rows, step)
-        operation += 40
+    """Do this thread's share of all operations, one after another, as often as the record says."""
+    tag = first
+    for _ in range(read(record, TIMES)):
+        operation = read(record, TABLE)
+        for _ in range(read(record, OPERATIONS)):
+            rows, step = read(operation, _ROWS), read(operation, _STEP)
+            lo = begin(team, me, tag, rows, step)
+            while lo >= 0:
+                addresses, lengths = read(operation, _ADDRESSES), read(operation, _LENGTHS)
+                _call(read(operation, _ENTRY), addresses, lengths, me, lo, min(lo + step, rows))
+                lo = proceed(team, me, tag, rows, step)
+            operation += 40
+            tag += 1
 
 
 @function
 def lead(team: Any, record: Any) -> None:
     """Run the function of a record, with whoever helps."""
     first = read(team, _CLOCK) + 1  # above the tag of whatever was open before
-    _write(team, _CLOCK, first + read(record, OPERATIONS))
+    _write(team, _CLOCK, first + read(record, OPERATIONS) * read(record, TIMES))
     _write(record, FIRST, first)
     _write(team, RUN, record)
     _work(team, 0, record, first)

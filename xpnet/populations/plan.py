@@ -49,6 +49,7 @@ class _Counting(CpuBackend):
         self._counts_scratch = type(be) is CpuBackend
         self.device, self.members_beside = be.device, be.members_beside
         self.steps_ahead, self.shuffles, self.captures = be.steps_ahead, be.shuffles, be.captures
+        self.least_ahead, self.ahead_size = be.least_ahead, be.ahead_size
         self._rounds = be.precision == "bf16"
         self._rounded: set[tuple[int, ...]] = set()
 
