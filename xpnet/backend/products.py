@@ -29,12 +29,12 @@ _I64, _I32 = ir.IntType(64), ir.IntType(32)
 
 
 class _Emitter:
-    """Writes vector instructions for one floating type with `width` numbers to a vector."""
+    """Writes vector instructions for one floating type with `width` numbers to a vector of so many bytes."""
 
-    def __init__(self, builder: Any, kind: str):
-        self.b = builder
+    def __init__(self, builder: Any, kind: str, vector: int = _VECTOR):
+        self.b, self._bytes = builder, vector
         self.size = 4 if kind == "f" else 8
-        self.width = _VECTOR // self.size
+        self.width = vector // self.size
         self.element = ir.FloatType() if kind == "f" else ir.DoubleType()
         self.vector = ir.VectorType(self.element, self.width)
         self._lanes = ir.VectorType(_I32, self.width)
@@ -50,7 +50,7 @@ class _Emitter:
 
     def after(self, address: Any, vectors: int) -> Any:
         """The address so many vectors further on."""
-        return self.b.add(address, self.number(vectors * _VECTOR)) if vectors else address
+        return self.b.add(address, self.number(vectors * self._bytes)) if vectors else address
 
     def _spread(self, value: Any, vector: Any) -> Any:
         nothing = ir.Constant(vector, ir.Undefined)
@@ -105,7 +105,7 @@ class _Emitter:
         return self.b.shuffle_vector(a, b, ir.Constant(self._lanes, [_I32(lane) for lane in lanes]))
 
 
-def _tile(rows: int, vectors: int, kind: str) -> Any:
+def _tile(rows: int, vectors: int, kind: str, vector: int = _VECTOR) -> Any:
     """Compile the product of `rows` rows of a by columns of b that fill `vectors` vectors, `tail` lanes of the last."""
 
     @intrinsic
@@ -116,7 +116,7 @@ def _tile(rows: int, vectors: int, kind: str) -> Any:
         signature = types.void(*[types.int64] * 9)
 
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            e = _Emitter(builder, kind)
+            e = _Emitter(builder, kind, vector)
             a, a_row, a_column, b, b_row, c, c_row, k, tail = arguments
             a_row, a_column, b_row, c_row = (e.bytes(stride) for stride in (a_row, a_column, b_row, c_row))
             mask = e.first(tail)
@@ -232,6 +232,9 @@ def _made(kind: str) -> tuple[Any, ...]:
     block = 8 * rows
     wide, wide_row = _tile(rows, 2, kind), _tile(1, 2, kind)
     slim, slim_row = _tile(rows, 1, kind), _tile(1, 1, kind)
+    # a few columns need half a vector only, which many processors do in half the time where a vector has 64 bytes
+    half = width // 2 if _VECTOR == 64 else 0
+    thin, thin_row = (_tile(n, 1, kind, _VECTOR // 2 if half else _VECTOR) for n in (rows, 1))
     square, line = _square(kind), _line(kind)
 
     @function
@@ -249,10 +252,15 @@ def _made(kind: str) -> tuple[Any, ...]:
                     wide(ai, a_row, a_column, b, b_row, ci, c_row, k, n - width)
                 else:
                     wide_row(ai, a_row, a_column, b, b_row, ci, c_row, k, n - width)
+            elif n > half:
+                if height > 1:
+                    slim(ai, a_row, a_column, b, b_row, ci, c_row, k, n)
+                else:
+                    slim_row(ai, a_row, a_column, b, b_row, ci, c_row, k, n)
             elif height > 1:
-                slim(ai, a_row, a_column, b, b_row, ci, c_row, k, n)
+                thin(ai, a_row, a_column, b, b_row, ci, c_row, k, n)
             else:
-                slim_row(ai, a_row, a_column, b, b_row, ci, c_row, k, n)
+                thin_row(ai, a_row, a_column, b, b_row, ci, c_row, k, n)
             i += height
 
     @function
