@@ -56,9 +56,8 @@ def _number(
     return lambda g, spec, parameter: draw(g, spec.shape, default if parameter is None else parameter)
 
 
+_CONSTANT = ("zeros", "constant")
 _TABLE: dict[str, Draw] = {
-    "zeros": _number(0.0, lambda g, shape, c: np.zeros(shape)),
-    "constant": _number(0.0, lambda g, shape, c: np.full(shape, c)),
     "uniform": _number(0.05, lambda g, shape, c: g.uniform(-c, c, shape)),
     "normal": _number(0.05, lambda g, shape, c: g.normal(0.0, c, shape)),
     "truncated_normal": _truncated,
@@ -78,7 +77,7 @@ _ALIASES = {
 }  # fmt: skip
 
 #: Names that an `init` option takes; those with a scale take it as ``"normal:0.01"``.
-NAMES = ("auto", *_TABLE)
+NAMES = ("auto", *_CONSTANT, *_TABLE)
 _TAKES_NUMBER = ("constant", "uniform", "normal", "truncated_normal", "orthogonal")
 
 
@@ -136,4 +135,6 @@ def draw(spec: ParamSpec, seed: int, index: int) -> np.ndarray:
     (2, 3)
     """
     name, parameter = parse(spec.init)
+    if name in _CONSTANT:  # biases: a generator takes longer to make than they do
+        return np.full(spec.shape, parameter or 0.0)
     return _TABLE[name](generator(seed, stream(INIT, index)), spec, parameter)

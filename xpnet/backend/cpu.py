@@ -53,7 +53,7 @@ class CpuBackend(ReferenceBackend):
         self._programs: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._scratch: dict[tuple[str, int], np.ndarray] = {}
         self._constant_ones: dict[tuple[str, int], np.ndarray] = {}
-        self._fill_uniform = rng.UniformFiller()
+        self._fill_uniform: rng.UniformFiller | None = None  # takes longer to make than all the rest
 
     def _do(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         fn(*args, **kwargs)
@@ -233,6 +233,8 @@ class CpuBackend(ReferenceBackend):
         return out
 
     def _uniform(self, out: np.ndarray, seed: int, stream: int, counter: np.ndarray) -> None:
+        if self._fill_uniform is None:
+            self._fill_uniform = rng.UniformFiller()
         self._fill_uniform(out, seed, stream, int(counter[0]))
 
     def tuned(

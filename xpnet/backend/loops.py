@@ -34,10 +34,13 @@ KINDS = {"f": "np.float32", "d": "np.float64"}
 _TYPES = KINDS | {"l": "np.int64"}  # of results
 
 # The exponentials are one long loop, which the compiler can vectorise; a row alone may be too short.
+# Members of a population share the targets, whose row is `k`: it is counted, because a division for each row takes as
+# long as the exponentials of three classes.
 HEAD = """def kernel(z, t, w, loss, out, lo, hi):
     z, loss, out = z[lo:hi], loss[lo:hi], out[lo:hi]
+    k = lo % t.shape[0] - 1
     for i in range(z.shape[0]):
-        k = (lo + i) % t.shape[0]  # members of a population share the targets
+        k = k + 1 if k + 1 < t.shape[0] else 0
         top = z[i, 0]
         for j in range(1, z.shape[1]):
             top = z[i, j] if (z[i, j] >= top or z[i, j] != z[i, j]) else top
@@ -50,8 +53,9 @@ HEAD = """def kernel(z, t, w, loss, out, lo, hi):
     flat = out.reshape(out.size)
     for i in range(flat.size):
         flat[i] = {exp}(flat[i])
+    k = lo % t.shape[0] - 1
     for i in range(z.shape[0]):
-        k = (lo + i) % t.shape[0]
+        k = k + 1 if k + 1 < t.shape[0] else 0
         total, share = {kind}(0.0), {kind}(0.0)
         for j in range(z.shape[1]):
             total += out[i, j]
