@@ -289,7 +289,8 @@ PLANTED = {
 
 @pytest.mark.parametrize("kind", list(PLANTED), ids=lambda kind: kind.__name__)
 def test_planted_bug_is_caught(kind):
-    with pytest.raises(AssertionError) as error:
+    # one that forgets work computes with whatever is in memory
+    with np.errstate(all="ignore"), pytest.raises(AssertionError) as error:
         check_backend(kind())
     message = str(error.value)
     assert message.startswith(PLANTED[kind] + ": ")

@@ -30,6 +30,8 @@ _TURN_FROM, _TURN_ROWS = 1_000_000, 64
 
 # Integers as wide as each floating type, for selecting by bits.
 _BITS = {"f": np.int32, "d": np.int64}
+# Numbers from which on a product with ones is a quicker sum than a reduction of a stack.
+_MANY = 2048
 #: Multiplications of a product that take as long as an element of a formula.
 EASY = 12
 
@@ -163,23 +165,41 @@ class CpuBackend(ReferenceBackend):
         self._do(np.bitwise_xor, changed, n, out=out)
 
     def sum(self, x: Array, *, axis: int, out: Array) -> Array:
-        if _fits_blas(x, out):
+        rows = x.ndim == 3 and axis == -1 and x.flags.c_contiguous and out.flags.c_contiguous
+        flat, to = (x.reshape(-1, x.shape[-1]), out.reshape(-1)) if rows else (x, out)
+        if _fits_blas(flat, to):
             ones = self._ones(x.shape[axis], x.dtype)
-            self._do(np.dot, *((x, ones) if axis == -1 else (ones, x)), out)
+            self._do(np.dot, *((flat, ones) if axis == -1 else (ones, flat)), to)
+        elif (
+            x.ndim == 3 and axis == -2 and x.dtype == out.dtype and x.dtype.char in _BITS and x.size >= _MANY
+        ):
+            self._do(np.matmul, self._ones(x.shape[-2], x.dtype)[None], x, out[:, None, :])
         else:
             self._do(np.add.reduce, x, axis=axis, out=out)
         return out
 
     def _ones(self, n: int, dtype: np.dtype) -> np.ndarray:
-        """A vector of ones: a product with it sums, in half the time of a reduction."""
+        """A vector of ones: a product with it sums, in half to a tenth of the time of a reduction."""
         key = (dtype.char, n)
         if key not in self._constant_ones:
             self._constant_ones[key] = np.ones(n, dtype)
         return self._constant_ones[key]
 
+    def _row_maxima(self, z: Array, row: Array) -> None:
+        """The largest number of each row, NaN where there is one; `row` is (..., 1)."""
+        width = z.shape[-1]
+        if (
+            width > 1 and z.size >= 32 * width * width
+        ):  # many short rows: a reduction takes longer to begin than to do
+            self._do(np.maximum, z[..., :1], z[..., 1:2], out=row)
+            for j in range(2, width):
+                self._do(np.maximum, row, z[..., j : j + 1], out=row)
+        else:
+            self._do(np.maximum.reduce, z, axis=-1, keepdims=True, out=row)
+
     def softmax(self, z: Array, *, out: Array) -> Array:
         row = self._scratch_array("row", 0, (*z.shape[:-1], 1), z.dtype)
-        self._do(np.maximum.reduce, z, axis=-1, keepdims=True, out=row)
+        self._row_maxima(z, row)
         self._do(np.subtract, z, row, out)
         self._do(np.exp, out, out)
         self._do(np.add.reduce, out, axis=-1, keepdims=True, out=row)
@@ -193,7 +213,7 @@ class CpuBackend(ReferenceBackend):
         factor = self._scratch_array("row", 3, (*z.shape[:-1], 1), z.dtype)
         shifted = self._scratch_array("reg", 0, z.shape, z.dtype)
         work = self._scratch_array("reg", 1, z.shape, z.dtype)
-        self._do(np.maximum.reduce, z, axis=-1, keepdims=True, out=row)
+        self._row_maxima(z, row)
         self._do(np.subtract, z, row, shifted)
         self._do(np.exp, shifted, out)
         self.sum(out, axis=-1, out=total[..., 0])
