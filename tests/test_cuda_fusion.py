@@ -395,6 +395,29 @@ def test_members_side_by_side_are_summed_each_for_itself(compiled):
     np.testing.assert_allclose(sums, 2 * values.sum(axis=0), rtol=1e-12)
 
 
+def test_networks_of_any_depth(be):
+    x = be.empty((4, 4), "float64")
+    weights = [be.empty((4, 4), "float64") for _ in range(1200)]
+    bias, flat = be.empty((1, 4), "float64"), be.empty((4,), "float64")
+    plus = lambda ns, z, b: z + b  # noqa: E731
+
+    def work():
+        h = x
+        for w, z in zip(weights, weights[1:] + weights[:1], strict=True):
+            be.matmul(h, w, tb=True, out=z)
+            be.map(plus, z, bias, out=z)
+            h = z
+        be.matmul(x, weights[0], tb=True, out=x)
+        be.map(plus, x, flat, out=x)  # a bias without an axis for the batch
+
+    assert _names(be, work) == ["affine"] * 1200 + ["matmul", "map"]
+
+
+def test_orders_can_be_drawn_in_a_captured_step(be):
+    out = be.empty((10,), "int64")
+    assert _names(be, lambda: be.permutation(seed=1, epoch=2, out=out)) == ["permutation"]
+
+
 def test_where_no_step_is_captured_nothing_is_joined(compiled):
     assert backend.CudaBackend.fuses
     names = []

@@ -55,7 +55,7 @@ class Request:
 
     @property
     def result(self) -> Any:
-        return self.kwargs.get("out", self.args[0])
+        return self.kwargs["out"] if "out" in self.kwargs else self.args[0]
 
     def issue(self, be: CudaBackend) -> None:
         """Make the call."""
@@ -101,20 +101,35 @@ def fuse(requests: Sequence[Request], *, rounds: bool = False) -> list[Request]:
     `rounds` says that products round their operands to bfloat16 first.
     """
     result = list(requests)
-    for rule in (_dense_heads, _affine_maps, _maps_summed, _updates_apart):
-        result = rule(result)
+    for rule in (_dense_head, _affine, _map_summed):
+        result = _everywhere(rule, result)
+    result = _updates_apart(result)
     return [_rounded(result, i) for i in range(len(result))] if rounds else result
+
+
+#: The numbers of requests that become one, and that one.
+_Found = tuple[list[int], Request]
+
+
+def _everywhere(
+    rule: Callable[[list[Request], int], _Found | None], requests: list[Request]
+) -> list[Request]:
+    """Apply a rule to each request, from the first to the last: what it joins is done at that request's place."""
+    at = 0
+    while at < len(requests):
+        found = rule(requests, at)
+        if found is not None:
+            parts, whole = found
+            requests = [whole if q == at else r for q, r in enumerate(requests) if q == at or q not in parts]
+            at -= sum(q < at for q in parts)
+        at += 1
+    return requests
 
 
 def _free(requests: Sequence[Request], moved: int, to: int, others: Sequence[int]) -> bool:
     """Whether request `moved` can be done at the place of `to`, if `others` are done there, too."""
     between = range(min(moved, to) + 1, max(moved, to))
     return not any(requests[moved].meets(requests[q]) for q in between if q not in others)
-
-
-def _joined(requests: Sequence[Request], parts: Sequence[int], at: int, whole: Request) -> list[Request]:
-    """`requests` with `whole` at the place of request `at` instead of `parts`."""
-    return [whole if q == at else r for q, r in enumerate(requests) if q == at or q not in parts]
 
 
 def _last(requests: Sequence[Request], before: int, x: Any) -> int | None:
@@ -151,54 +166,46 @@ def _plus_relu(ns: Any, z: Any, b: Any) -> Any:
 
 
 # --- a product, plus a bias, rectified ------------------------------------------------------------------
-def _affine_maps(requests: list[Request]) -> list[Request]:
+def _affine(requests: list[Request], i: int) -> _Found | None:
     """x W^T + b, or the rectified of that, which the library does in one call."""
-    for i, product in enumerate(requests):
-        if product.name != "matmul" or _turns(product) != {"tb": True}:
-            continue
-        j = _next(requests, i, product.result)
-        if j is None or not _is_map(requests[j], 2, product.result) or not _free(requests, j, i, ()):
-            continue
-        formula, bias = requests[j].args[0], requests[j].args[2]
-        relu = _is_formula(requests[j], _plus_relu)
-        if bias.shape[-2] != 1 or not (relu or _is_formula(requests[j], _plus)):
-            continue
-        kwargs = {"bias": bias, "formula": formula, "relu": relu, "out": product.result}
-        return _affine_maps(
-            _joined(requests, (i, j), i, Request(joined.affine, product.args, kwargs, product.address))
-        )
-    return requests
+    product = requests[i]
+    if product.name != "matmul" or _turns(product) != {"tb": True}:
+        return None
+    j = _next(requests, i, product.result)
+    if j is None or not _is_map(requests[j], 2, product.result) or not _free(requests, j, i, ()):
+        return None
+    formula, bias = requests[j].args[0], requests[j].args[2]
+    relu = _is_formula(requests[j], _plus_relu)
+    if bias.ndim < 2 or bias.shape[-2] != 1 or not (relu or _is_formula(requests[j], _plus)):
+        return None
+    kwargs = {"bias": bias, "formula": formula, "relu": relu, "out": product.result}
+    return [i, j], Request(joined.affine, product.args, kwargs, product.address)
 
 
 # --- a formula, and the sums of its result over the batch -------------------------------------------------
-def _maps_summed(requests: list[Request]) -> list[Request]:
+def _map_summed(requests: list[Request], i: int) -> _Found | None:
     """The gradient through an activation, and that of the bias: read once, written once."""
-    for i, formula in enumerate(requests):
-        dz = formula.result
-        if formula.name != "map" or isinstance(dz, tuple) or not _rows_lie(dz):
-            continue
-        k = next(
-            (
-                q
-                for q in range(i + 1, len(requests))
-                if requests[q].name == "sum" and formula.same(requests[q].args[0], dz)
-            ),
-            None,
-        )
-        if k is None or requests[k].kwargs["axis"] != -2 or not _free(requests, k, i, ()):
-            continue
-        sums = requests[k].result
-        lies = all(_lies_along(a, dz.shape) for a in formula.args[1:]) and sums.flags.c_contiguous
-        pieces = -(-dz.shape[-2] // joined.COLUMN_PIECES)
-        if (
-            lies
-            and str(dz.dtype) in ("float32", "float64")
-            and dz.size
-            and (dz.ndim == 2 or len(dz) * pieces <= 65535)
-        ):
-            whole = Request(joined.map_columns, formula.args, {"out": (dz, sums)}, formula.address)
-            return _maps_summed(_joined(requests, (i, k), i, whole))
-    return requests
+    formula = requests[i]
+    dz = formula.result
+    if formula.name != "map" or isinstance(dz, tuple) or not _rows_lie(dz) or not dz.size:
+        return None
+    k = next(
+        (
+            q
+            for q in range(i + 1, len(requests))
+            if requests[q].name == "sum" and formula.same(requests[q].args[0], dz)
+        ),
+        None,
+    )
+    if k is None or requests[k].kwargs["axis"] != -2 or not _free(requests, k, i, ()):
+        return None
+    sums = requests[k].result
+    lies = all(_lies_along(a, dz.shape) for a in formula.args[1:]) and sums.flags.c_contiguous
+    pieces = -(-dz.shape[-2] // joined.COLUMN_PIECES)
+    fits = dz.ndim == 2 or len(dz) * pieces <= 65535
+    if not (lies and fits and str(dz.dtype) in ("float32", "float64")):
+        return None
+    return [i, k], Request(joined.map_columns, formula.args, {"out": (dz, sums)}, formula.address)
 
 
 def _lies_along(a: Any, shape: tuple[int, ...]) -> bool:
@@ -288,18 +295,11 @@ def _twice(formula: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # --- the last layer of a classifier, its loss, and what goes back through it ----------------------------
-def _dense_heads(requests: list[Request]) -> list[Request]:
+def _dense_head(requests: list[Request], k: int) -> _Found | None:
     """x W^T + b, softmax, cross-entropy, and back to dx, times the derivative of the activation before."""
-    for k, head in enumerate(requests):
-        if head.name == "softmax_head":
-            found = _dense_head_around(requests, k)
-            if found is not None:
-                return _dense_heads(_joined(requests, found[0], k, found[1]))
-    return requests
-
-
-def _dense_head_around(requests: list[Request], k: int) -> tuple[list[int], Request] | None:
     head = requests[k]
+    if head.name != "softmax_head":
+        return None
     z, dz = head.args[0], head.kwargs["out"]
     j = _last(requests, k, z)
     i = None if j is None else _last(requests, j, z)
