@@ -8,7 +8,6 @@ capture a step once and repeat it.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -422,11 +421,7 @@ class TrainingStep(Pass):
     def at_once(self, n: int) -> int:
         """How many of `n` steps in a row the device had better be told about at once; 1 where each by itself."""
         be = self.be
-        if (
-            not be.captures
-            or not self.can_go_ahead
-            or self.model.layout.size > (be.ahead_size or sys.maxsize)
-        ):
+        if not be.captures or not self.can_go_ahead or self.model.layout.size > be.ahead_size:
             return 1
         most = min(be.steps_ahead, n)
         # as few calls as possible, where those that are left over at the end come one by one

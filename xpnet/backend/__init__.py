@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -61,7 +62,7 @@ class Backend(ABC):
         How many training steps the device likes to be told about at once; 1 where asking costs nothing.
     least_ahead : int
         How many steps it takes at least for that to be worth it.
-    ahead_size : int, or None
+    ahead_size : int
         Numbers of a network up to which that is worth it, a copy of weights and moments being kept meanwhile.
     shuffles : bool
         Whether the order of examples is drawn on the device, by `permutation`; row numbers then never pass the host.
@@ -88,7 +89,7 @@ class Backend(ABC):
     algorithms: list[dict[str, Any]] | None = None
     steps_ahead: int = 1
     least_ahead: int = 2
-    ahead_size: int | None = None
+    ahead_size: int = sys.maxsize
     shuffles: bool = False
     members_beside: bool = False
     threads: int | None = None

@@ -188,9 +188,8 @@ class CpuBackend(ReferenceBackend):
     def _row_maxima(self, z: Array, row: Array) -> None:
         """The largest number of each row, NaN where there is one; `row` is (..., 1)."""
         width = z.shape[-1]
-        if (
-            width > 1 and z.size >= 32 * width * width
-        ):  # many short rows: a reduction takes longer to begin than to do
+        # many short rows: a reduction takes longer to begin than to do
+        if width > 1 and z.size >= 32 * width * width:
             self._do(np.maximum, z[..., :1], z[..., 1:2], out=row)
             for j in range(2, width):
                 self._do(np.maximum, row, z[..., j : j + 1], out=row)

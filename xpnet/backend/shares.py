@@ -35,7 +35,7 @@ WORDS = 40
 #: Words of the record of a run: its table of operations, how many they are, how often they are done, the first tag.
 TABLE, OPERATIONS, TIMES, FIRST = range(4)
 #: Words of an operation in the table: its machine code, what that is called with, rows in all, rows of a piece.
-_ENTRY, _ADDRESSES, _LENGTHS, _ROWS, _STEP = range(5)
+_ENTRY, _ADDRESSES, _LENGTHS, _ROWS, _STEP, _END = range(6)
 #: Looks for work before a helper without work goes to sleep: a millisecond or less.
 _LOOKS = 20_000
 #: Every so many looks, some microseconds, a thread that waits lets others have its processor, if they share it.
@@ -191,7 +191,7 @@ def _work(team: Any, me: Any, record: Any, first: Any) -> None:
                 addresses, lengths = read(operation, _ADDRESSES), read(operation, _LENGTHS)
                 _call(read(operation, _ENTRY), addresses, lengths, me, lo, min(lo + step, rows))
                 lo = proceed(team, me, tag, rows, step)
-            operation += 40
+            operation += 8 * _END
             tag += 1
 
 

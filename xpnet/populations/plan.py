@@ -71,8 +71,9 @@ class _Counting(CpuBackend):
     def matmul(self, a: Array, b: Array, *, ta: bool = False, tb: bool = False, out: Array) -> Array:
         for x in (a, b) if self._rounds else ():
             place = (x.ctypes.data, *x.shape)
-            self.n_bytes += 0 if place in self._rounded else x.size * 2
-            self._rounded.add(place)
+            if place not in self._rounded:
+                self._rounded.add(place)
+                self.n_bytes += 2 * x.size
         return super().matmul(a, b, ta=ta, tb=tb, out=out)
 
     def capture(self, fn: Callable[[], None]) -> Callable[[], None]:

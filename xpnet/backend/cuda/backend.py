@@ -55,14 +55,8 @@ class Runtime(Protocol):
         """Run a kernel. `args` are arrays and NumPy scalars of the types that the source says."""
 
     def multiply(
-        self,
-        product: Product,
-        a: Array,
-        b: Array,
-        out: Array,
-        precision: str | None,
-        bias: Array | None = None,
-    ) -> bool:
+        self, product: Product, a: Array, b: Array, out: Array, precision: str | None, bias: Array | None = None
+    ) -> bool:  # fmt: skip
         """out = op(a) @ op(b), as described; bfloat16 operands are arrays of 16-bit integers.
 
         Where the description has a bias, False says that nothing was done, because the library cannot.
@@ -179,7 +173,7 @@ class CudaBackend(ReferenceBackend):
         copy = self.memory("dense", tuple(x.shape), str(x.dtype), self.runtime.address(x))
         return self.map(_same, x, out=copy)
 
-    def _into(self, out: Array, fill: Callable[[Array], None]) -> Array:
+    def _into(self, out: Array, fill: Callable[[Array], Any]) -> Array:
         """Let `fill` write a C-contiguous array, and bring that to `out`."""
         if out.flags.c_contiguous:
             fill(out)
@@ -196,33 +190,25 @@ class CudaBackend(ReferenceBackend):
             return out
         if a.size == 0:  # a sum of nothing
             return self.map(_zero, out, out=out)
-        product = describe(a, b, ta, tb, out)
-        if product is None:  # memory that no leading dimension describes
+        if not self.multiply(a, b, ta, tb, out):  # memory that no leading dimension describes
             a, b = self._dense(a), self._dense(b)
-            return self._into(out, lambda dense: (self.multiply(a, b, ta, tb, dense), None)[1])
-        self.multiply(a, b, ta, tb, out)
+            self._into(out, lambda dense: self.multiply(a, b, ta, tb, dense))
         return out
 
     def multiply(
-        self,
-        a: Array,
-        b: Array,
-        ta: bool,
-        tb: bool,
-        out: Array,
-        bias: Array | None = None,
-        relu: bool = False,
-    ) -> bool:
-        """out = op(a) @ op(b) of arrays that a leading dimension describes, plus a bias and rectified if asked for.
+        self, a: Array, b: Array, ta: bool, tb: bool, out: Array, bias: Array | None = None, relu: bool = False
+    ) -> bool:  # fmt: skip
+        """out = op(a) @ op(b), plus a bias and rectified if asked for.
 
         False says that nothing was done: no call of the library does it.
         """
         precision = self.precision if str(out.dtype) == "float32" else None
-        if out.size == 0 or a.size == 0 or describe(a, b, ta, tb, out) is None:
+        product = describe(a, b, ta, tb, out) if out.size and a.size else None
+        if product is None:
             return False
         if precision == "bf16":
             a, b = self._round(a), self._round(b)
-        product = describe(a, b, ta, tb, out)
+            product = describe(a, b, ta, tb, out)
         if product is not None and bias is not None:
             product = with_bias(product, bias, out, relu)
         done = product is not None and self.runtime.multiply(product, a, b, out, precision, bias)
@@ -357,7 +343,7 @@ class CudaBackend(ReferenceBackend):
             kernel = kernels.source("softmax_cross_entropy", str(z.dtype))
             self.launch(kernel, grid, block, (z, t, w, dense_loss, dense, *numbers), (dense_loss, dense))
 
-        self._into(loss, lambda dense_loss: (self._into(out, lambda dense: fill(dense_loss, dense)), None)[1])
+        self._into(loss, lambda dense_loss: self._into(out, lambda dense: fill(dense_loss, dense)))
         return out
 
     def one_pass_head(self, shape: Sequence[int]) -> bool:
@@ -388,7 +374,7 @@ class CudaBackend(ReferenceBackend):
             args = (z, t, w, labels, *outs, batch_loss, total, hits, *numbers)
             self.launch(kernel, (models, 1), (threads, 1), args, (*outs, batch_loss, total, hits))
 
-        self._into(loss, lambda dense_loss: (self._into(out, lambda dense: fill(dense_loss, dense)), None)[1])
+        self._into(loss, lambda dense_loss: self._into(out, lambda dense: fill(dense_loss, dense)))
         return out
 
     @_deferrable

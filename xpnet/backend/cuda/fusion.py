@@ -108,11 +108,11 @@ def fuse(requests: Sequence[Request], *, rounds: bool = False) -> list[Request]:
 
 
 #: The numbers of requests that become one, and that one.
-_Found = tuple[list[int], Request]
+_Match = tuple[list[int], Request]
 
 
 def _everywhere(
-    rule: Callable[[list[Request], int], _Found | None], requests: list[Request]
+    rule: Callable[[list[Request], int], _Match | None], requests: list[Request]
 ) -> list[Request]:
     """Apply a rule to each request, from the first to the last: what it joins is done at that request's place."""
     at = 0
@@ -132,16 +132,21 @@ def _free(requests: Sequence[Request], moved: int, to: int, others: Sequence[int
     return not any(requests[moved].meets(requests[q]) for q in between if q not in others)
 
 
+def _found(requests: Sequence[Request], places: range, wanted: Callable[[Request], bool]) -> int | None:
+    """The first of these places whose request is wanted."""
+    return next((q for q in places if wanted(requests[q])), None)
+
+
 def _last(requests: Sequence[Request], before: int, x: Any) -> int | None:
     """The last request before number `before` that writes into the memory of `x`."""
     where = (region(requests[before].address(x), x),)
-    return next((q for q in range(before - 1, -1, -1) if meet(requests[q].writes, where)), None)
+    return _found(requests, range(before - 1, -1, -1), lambda r: meet(r.writes, where))
 
 
 def _next(requests: Sequence[Request], after: int, x: Any) -> int | None:
     """The first request after number `after` that touches the memory of `x`."""
     where = (region(requests[after].address(x), x),)
-    return next((q for q in range(after + 1, len(requests)) if meet(requests[q].touches, where)), None)
+    return _found(requests, range(after + 1, len(requests)), lambda r: meet(r.touches, where))
 
 
 def _is_map(r: Request, n_args: int, out: Any) -> bool:
@@ -151,22 +156,18 @@ def _is_map(r: Request, n_args: int, out: Any) -> bool:
     return r.same(r.args[1], r.result) and r.same(out, r.result)
 
 
-def _is_formula(r: Request, formula: Callable[..., Any]) -> bool:
-    """Whether `r` computes what `formula` says."""
-    n = len(r.args) - 1
-    return str(trace(r.args[0], n)) == str(trace(formula, n))
+#: What a sum with a bias, and its rectified, look like when they are traced.
+_PLUS = str(trace(lambda ns, z, b: z + b, 2))
+_PLUS_RELU = str(trace(lambda ns, z, b: ns.maximum(z + b, 0.0), 2))
 
 
-def _plus(ns: Any, z: Any, b: Any) -> Any:
-    return z + b
-
-
-def _plus_relu(ns: Any, z: Any, b: Any) -> Any:
-    return ns.maximum(z + b, 0.0)
+def _traced(r: Request) -> str:
+    """What a `map` with one result computes."""
+    return str(trace(r.args[0], len(r.args) - 1))
 
 
 # --- a product, plus a bias, rectified ------------------------------------------------------------------
-def _affine(requests: list[Request], i: int) -> _Found | None:
+def _affine(requests: list[Request], i: int) -> _Match | None:
     """x W^T + b, or the rectified of that, which the library does in one call."""
     product = requests[i]
     if product.name != "matmul" or _turns(product) != {"tb": True}:
@@ -175,28 +176,22 @@ def _affine(requests: list[Request], i: int) -> _Found | None:
     if j is None or not _is_map(requests[j], 2, product.result) or not _free(requests, j, i, ()):
         return None
     formula, bias = requests[j].args[0], requests[j].args[2]
-    relu = _is_formula(requests[j], _plus_relu)
-    if bias.ndim < 2 or bias.shape[-2] != 1 or not (relu or _is_formula(requests[j], _plus)):
+    traced = _traced(requests[j])
+    if bias.ndim < 2 or bias.shape[-2] != 1 or traced not in (_PLUS, _PLUS_RELU):
         return None
-    kwargs = {"bias": bias, "formula": formula, "relu": relu, "out": product.result}
+    kwargs = {"bias": bias, "formula": formula, "relu": traced == _PLUS_RELU, "out": product.result}
     return [i, j], Request(joined.affine, product.args, kwargs, product.address)
 
 
 # --- a formula, and the sums of its result over the batch -------------------------------------------------
-def _map_summed(requests: list[Request], i: int) -> _Found | None:
+def _map_summed(requests: list[Request], i: int) -> _Match | None:
     """The gradient through an activation, and that of the bias: read once, written once."""
     formula = requests[i]
     dz = formula.result
     if formula.name != "map" or isinstance(dz, tuple) or not _rows_lie(dz) or not dz.size:
         return None
-    k = next(
-        (
-            q
-            for q in range(i + 1, len(requests))
-            if requests[q].name == "sum" and formula.same(requests[q].args[0], dz)
-        ),
-        None,
-    )
+    places = range(i + 1, len(requests))
+    k = _found(requests, places, lambda r: r.name == "sum" and formula.same(r.args[0], dz))
     if k is None or requests[k].kwargs["axis"] != -2 or not _free(requests, k, i, ()):
         return None
     sums = requests[k].result
@@ -295,7 +290,7 @@ def _twice(formula: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # --- the last layer of a classifier, its loss, and what goes back through it ----------------------------
-def _dense_head(requests: list[Request], k: int) -> _Found | None:
+def _dense_head(requests: list[Request], k: int) -> _Match | None:
     """x W^T + b, softmax, cross-entropy, and back to dx, times the derivative of the activation before."""
     head = requests[k]
     if head.name != "softmax_head":
@@ -303,21 +298,16 @@ def _dense_head(requests: list[Request], k: int) -> _Found | None:
     z, dz = head.args[0], head.kwargs["out"]
     j = _last(requests, k, z)
     i = None if j is None else _last(requests, j, z)
-    if i is None or j is None or not _is_map(requests[j], 2, z) or not _is_formula(requests[j], _plus):
+    if i is None or j is None or not _is_map(requests[j], 2, z) or _traced(requests[j]) != _PLUS:
         return None
     product, bias = requests[i], requests[j].args[2]
-    turned = {"tb": True}
-    if product.name != "matmul" or not product.same(product.result, z) or _turns(product) != turned:
+    if product.name != "matmul" or not product.same(product.result, z) or _turns(product) != {"tb": True}:
         return None
     x, weight = product.args
-    back = next(
-        (
-            q
-            for q in range(k + 1, len(requests))
-            if requests[q].name == "matmul" and head.same(requests[q].args[0], dz) and not _turns(requests[q])
-        ),
-        None,
-    )
+    back = _found(
+        requests, range(k + 1, len(requests)),
+        lambda r: r.name == "matmul" and head.same(r.args[0], dz) and not _turns(r),
+    )  # fmt: skip
     if back is None or not head.same(requests[back].args[1], weight):
         return None
     dx, parts = requests[back].result, [i, j, k, back]
@@ -336,10 +326,8 @@ def _dense_head(requests: list[Request], k: int) -> _Found | None:
         head, x, weight, bias, z, dx, saved
     ):
         return None
-    kwargs = {"saved": saved, "formula": formula, "bias": bias, "z": z, "dx": dx, **head.kwargs}
-    written = {**kwargs, "out": (dz, z, dx)}
-    del written["z"], written["dx"]
-    return parts, Request(joined.dense_head, (x, weight, *head.args[1:]), written, head.address)
+    kwargs = {**head.kwargs, "saved": saved, "formula": formula, "bias": bias, "out": (dz, z, dx)}
+    return parts, Request(joined.dense_head, (x, weight, *head.args[1:]), kwargs, head.address)
 
 
 def _turns(product: Request) -> dict[str, bool]:

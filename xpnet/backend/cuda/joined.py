@@ -16,7 +16,7 @@ from .. import Array
 from ..program import Program
 from . import formulas
 from .formulas import C_TYPES, strides_along
-from .kernels import COLUMN_ROWS, PRELUDE, WARP, WARPS, named
+from .kernels import COLUMN_ROWS, COLUMN_SUM, PRELUDE, WARP, WARPS, named
 
 if TYPE_CHECKING:
     from .backend import CudaBackend
@@ -33,12 +33,11 @@ COLUMN_PIECE, COLUMN_PIECES = 1024, 256
 # writes may be what it reads.
 MAP_COLUMNS = """
 extern "C" __global__ void __launch_bounds__(512, 2) map_columns(
-        POINTERS, SUM* sums, const int height, const int width, const int each, const int pieces STEPS) {
-    __shared__ SUM part[16][33];
+        POINTERS, T* sums, const int height, const int width, const int each, const int pieces STEPS) {
     const int column = blockIdx.x * 32 + threadIdx.x;
     const long long model = blockIdx.y / pieces;
     const int first = int(blockIdx.y % pieces) * each, last = first + each < height ? first + each : height;
-    SUM total = 0;
+    T total = 0;
     if (column < width)
 #pragma unroll 1
         for (int start = first + threadIdx.y; start < last; start += 16 * AT_ONCE) {
@@ -53,11 +52,8 @@ extern "C" __global__ void __launch_bounds__(512, 2) map_columns(
                 total += y0;
             }
         }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    if (threadIdx.y != 0 || column >= width) return;
-    for (int k = 1; k < 16; ++k) total += part[k][threadIdx.x];
-    sums[blockIdx.y * (long long)width + column] = total;
+    total = column_sum(total);
+    if (threadIdx.y == 0 && column < width) sums[blockIdx.y * (long long)width + column] = total;
 }
 """
 
@@ -203,15 +199,15 @@ def map_columns_kernel(
     formula = formulas.formula(program, args, outs, "formula")
     pieces = {
         "POINTERS": ", ".join(pointers), "STEPS": "".join(steps), "READS": "\n".join(reads),
-        "SUM": C_TYPES[outs[0]], "AT_ONCE": str(at_once), "GIVEN": ", ".join(given), "WRITES": " ".join(writes),
+        "AT_ONCE": str(at_once), "GIVEN": ", ".join(given), "WRITES": " ".join(writes),
         "RESULTS": " ".join(f"{C_TYPES[t]} y{k};" for k, t in enumerate(outs)),
     }  # fmt: skip
     text = MAP_COLUMNS
     for name, piece in pieces.items():
         text = text.replace(name, piece)
-    text = formula + text
+    text = formula + COLUMN_SUM + text
     name = f"map_columns_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return named("map_columns", name, text, {}, outs[0])
+    return named("map_columns", name, text, {"T": C_TYPES[outs[0]]}, outs[0])
 
 
 def dense_head_kernel(dtype: str, classes: int, weights: int, gate: Program | None) -> tuple[str, str]:

@@ -35,6 +35,18 @@ static __device__ __forceinline__ T warp_max(T x) {
 }
 """
 
+# The sum of what the 16 threads of a column have, for the first of them.
+COLUMN_SUM = """
+static __device__ __forceinline__ T column_sum(T total) {
+    __shared__ T part[16][33];
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    if (threadIdx.y == 0)
+        for (int k = 1; k < 16; ++k) total += part[k][threadIdx.x];
+    return total;
+}
+"""
+
 # ReferenceBackend.sum, axis -1: a thread for each row of a few numbers.
 SUM_NARROW_ROWS = """
 extern "C" __global__ void __launch_bounds__(256, 2) sum_narrow_rows(
@@ -81,16 +93,12 @@ extern "C" __global__ void __launch_bounds__(1024, 1) sum_long_rows(
 SUM_COLUMNS = """
 extern "C" __global__ void __launch_bounds__(512, 2) sum_columns(
         const T* x, T* out, const int height, const int width, const long long stack, const long long stride) {
-    __shared__ T part[16][33];
     const int column = blockIdx.x * 32 + threadIdx.x;
     T total = 0;
     if (column < width)
         for (int i = threadIdx.y; i < height; i += 16) total += x[blockIdx.y * stack + i * stride + column];
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    if (threadIdx.y != 0 || column >= width) return;
-    for (int k = 1; k < 16; ++k) total += part[k][threadIdx.x];
-    out[blockIdx.y * (long long)width + column] = total;
+    total = column_sum(total);
+    if (threadIdx.y == 0 && column < width) out[blockIdx.y * (long long)width + column] = total;
 }
 """
 
@@ -337,7 +345,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) permutation(
 
 _REDUCTIONS = {
     "sum_narrow_rows": SUM_NARROW_ROWS, "sum_rows": SUM_ROWS, "sum_long_rows": SUM_LONG_ROWS,
-    "sum_columns": SUM_COLUMNS, "softmax": SOFTMAX, "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
+    "sum_columns": COLUMN_SUM + SUM_COLUMNS, "softmax": SOFTMAX, "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
     "argmax": ARGMAX,
 }  # fmt: skip
 _OF_NO_TYPE = {"uniform": UNIFORM, "permutation": PERMUTATION}

@@ -120,14 +120,8 @@ class CupyRuntime:
         return self._workspaces[lane].data.ptr
 
     def multiply(
-        self,
-        product: Product,
-        a: Array,
-        b: Array,
-        out: Array,
-        precision: str | None,
-        bias: Array | None = None,
-    ) -> bool:
+        self, product: Product, a: Array, b: Array, out: Array, precision: str | None, bias: Array | None = None
+    ) -> bool:  # fmt: skip
         arrays = (b, a, out) if bias is None else (b, a, out, bias)
         addresses = tuple(self.address(x) for x in arrays)
         plan = self._plan(product, precision, addresses)
@@ -194,7 +188,7 @@ class CupyRuntime:
         """
         product = description.product
         m, n, leading = product.m, product.n, product.result.leading
-        size = max((product.batch - 1) * (product.bias or 0), 0) + m
+        size = (product.batch - 1) * (product.bias or 0) + m
         with self._device:
             bias = self._cupy.full(size, np.nan, product.dtype)
             given = (*addresses[:3], bias.data.ptr)
