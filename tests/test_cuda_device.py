@@ -9,7 +9,7 @@ import xpnet
 from tests.conftest import cuda
 from xpnet import get_backend, rng
 from xpnet.errors import OutOfMemoryError
-from xpnet.train import device_errors
+from xpnet.failures import device_errors
 
 pytestmark = pytest.mark.gpu
 

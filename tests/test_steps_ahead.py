@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import xpnet
-from xpnet import Callback, DivergedError, get_backend, rng, train
+from xpnet import Callback, DivergedError, divergence, get_backend, rng, train
 
 X = np.random.default_rng(1).integers(0, 256, (90, 12)).astype(np.uint8)
 Y = np.random.default_rng(2).integers(0, 3, 90)
@@ -126,7 +126,7 @@ def test_the_first_step_and_layer_that_go_wrong_are_named(monkeypatch, architect
 
 
 def test_where_a_step_cannot_be_done_again_the_parameters_are_named(monkeypatch):
-    monkeypatch.setattr(train.Trainer, "_retrace", lambda self, number: None)
+    monkeypatch.setattr(divergence.Divergence, "_retrace", lambda self, number, redo: None)
     said = _failure(4, monkeypatch)
     assert (
         "parameters are not finite" in said and "without capture, the first layer that fails is named" in said

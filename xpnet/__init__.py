@@ -13,9 +13,10 @@ from .errors import (
     OutOfMemoryError,
     XpnetError,
 )
+from .history import History
 from .mlp import MLP, load
 from .optim import SGD, AdaGrad, Adam, AdamW, RMSProp
-from .train import History, Trainer, evaluate, fit
+from .train import Trainer, evaluate, fit
 
 if _TYPE_CHECKING:
     from .estimators import (

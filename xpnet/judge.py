@@ -171,9 +171,13 @@ class Judge:
         A member has stopped when its value has not improved for so many epochs.
     min_delta : float, default 0
         The least change that counts as an improvement for `patience`.
+    restores : bool, default False
+        Whether the model is to end with its best weights.
 
     Attributes
     ----------
+    keeps_best : bool
+        The parameter `restores`; may be changed.
     best, last_good : (P,) array
         Flat weights of the best epoch, and of the last one whose weights were finite, on the model's device.
     standing : Standing
@@ -183,8 +187,9 @@ class Judge:
 
     def __init__(
         self, model: MLP, scratch: Array, monitor: str, *, schedule: Schedule, patience: int | None = None,
-        min_delta: float = 0.0,
+        min_delta: float = 0.0, restores: bool = False,
     ):  # fmt: skip
+        self.keeps_best = restores
         self.monitor, self.schedule = monitor, schedule
         self.patience, self.min_delta = patience, min_delta
         self._be, self._layout = model.be, model.layout
@@ -203,6 +208,11 @@ class Judge:
     def best_at(self) -> np.ndarray:
         """Epoch of the best value, int64; 0 before the first."""
         return self.standing.best_at
+
+    @property
+    def restores(self) -> bool:
+        """Whether there are best weights for the model to end with."""
+        return self.keeps_best and bool(self.best_at.any())
 
     @property
     def exhausted(self) -> bool:
@@ -227,6 +237,10 @@ class Judge:
     def rescue(self) -> None:
         """Give members that diverged their last good weights."""
         self._keeper.copy(self.last_good, self._weights, self.diverged)
+
+    def put_back(self) -> None:
+        """Give the model its best weights where it is to end with them, else the last good ones of all members."""
+        self._weights[...] = self.best if self.restores else self.last_good
 
     def judge(self, epoch: int, record: Record) -> None:
         """Take note of the record of an epoch and of the weights after it."""

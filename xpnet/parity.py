@@ -135,7 +135,7 @@ def compare(
     base = next(iter(trainers))
     pause = _Pause()
     for trainer in trainers.values():
-        trainer.restore_best = False
+        trainer.judge.keeps_best = False
         trainer.callbacks.append(pause)
     records: list[Record] = []
 

@@ -18,6 +18,7 @@ from .config import TrainConfig
 from .data import Dataset, Preprocessing
 from .environment import blas, environment
 from .errors import ConfigError, DeviceError, DivergedError, FileFormatError, OutOfMemoryError, XpnetError
+from .failures import device_errors
 from .logs import make_log
 from .mlp import MLP, load
 from .resume import fingerprint
@@ -26,7 +27,7 @@ from .run_folder import CONFIG, ENVIRONMENT, FIGURES, METRICS, MODEL, RESULT, ST
 from .scores import score
 from .tabular import TabularPreprocessing, columns_text
 from .targets import in_target_units
-from .train import Interrupted, Trainer, device_errors
+from .train import Interrupted, Trainer
 
 #: What may change when a run goes on: how long, where, and how products are rounded, never what is computed.
 RESUMABLE = (
@@ -348,13 +349,12 @@ def _chosen(be: Backend) -> dict[str, Any]:
 
 
 def _headline(config: TrainConfig, model: MLP, data: Dataset, trainer: Trainer, folder: RunFolder) -> str:
-    valid = 0 if trainer._validation is None else trainer._validation.examples.n
     net = "-".join(map(str, model.sizes))
     arithmetic = f"{model.dtype}, products in {model.be.precision}" if model.be.precision else model.dtype
     arithmetic += "" if model.be.captures else ", not captured"
     chosen = f" (chosen by --device auto: {model.be.device})" if config.device == "auto" else ""
     return (
-        f"xpnet {__version__}: {data.name}, {trainer.step.examples.n} training, {valid} validation, "
+        f"xpnet {__version__}: {data.name}, {trainer.step.examples.n} training, {trainer.n_validation} validation, "
         f"{0 if data.x_test is None else len(data.x_test)} test examples\n"
         f"{net} {config.activation}, {model.n_parameters:,} parameters, {arithmetic}, {model.be.name} on "
         f"{model.be.device}{chosen}, seed {config.seed} -> {folder.path}"

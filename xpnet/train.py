@@ -1,16 +1,18 @@
 """Training: `fit` for a model and its data, `Trainer` for the state behind it.
 
-The best weights and patience are the matter of `xpnet.judge`, signals that of `xpnet.signals`, saving and
-continuing that of `xpnet.resume`.
+The best weights and patience are the matter of `xpnet.judge`, losses that are not finite that of `xpnet.divergence`,
+the order of examples that of `xpnet.order`, signals that of `xpnet.signals`, saving and continuing that of
+`xpnet.resume`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,14 +20,17 @@ import numpy as np
 from . import resume, rng
 from .backend import Backend
 from .callbacks import Callback, EpochTable, LayerStatistics
-from .errors import ConfigError, DataError, DeviceError, DivergedError, OutOfMemoryError, XpnetError
+from .divergence import Divergence
+from .errors import ConfigError, DataError
 from .examples import TASKS, default_loss, infer_task, prepare
+from .failures import device_errors
+from .history import History, Record
 from .interchange import arrive
 from .judge import Judge
 from .losses import Loss, get_loss
-from .memory import free_memory, size
 from .mlp import MLP
 from .optim import Optimizer, get_optimizer
+from .order import Order
 from .schedules import ReduceOnPlateau, Schedule, get_schedule
 from .settings import check_combination, check_infogain, check_monitor, least_change, means, whole_number
 from .signals import Interrupted, Signals
@@ -35,55 +40,8 @@ from .update import Regularization
 __all__ = ["EVALUATION_BATCH", "History", "Interrupted", "Trainer", "evaluate", "fit"]
 
 EVALUATION_BATCH = 1000  # rows per forward pass of an evaluation
-
-Record = dict[str, Any]
-
 CHECK_EVERY = 256  # steps done ahead between two looks at whether the loss is still finite
 _NO_STEP = Callback.on_step_end  # what a callback has that does not watch steps
-
-
-class History(list[Record]):
-    """One record per epoch: epoch, step, train_loss, train_accuracy, valid_loss, valid_accuracy, lr, ...
-
-    Losses are means over examples without penalties. Those of training are taken while the weights change.
-
-    Attributes
-    ----------
-    best_epoch : int or None
-        The epoch whose weights the model has, where a validation set chose one; for a population, that of
-        the first member.
-    best_epochs : list of int or None
-        The same for each member of a population (0: no epoch was better than the initial weights).
-    diverged : list of int
-        Members of a population whose loss or weights stopped being finite; they have their last good weights.
-    stopped : str
-        Why training ended: "epochs" or the reason given to `Trainer.stop`.
-
-    Examples
-    --------
-    >>> history = History([{"epoch": 1, "train_loss": 0.7}, {"epoch": 2, "train_loss": 0.4}])
-    >>> history[-1]["epoch"], history.column("train_loss")
-    (2, [0.7, 0.4])
-    """
-
-    best_epoch: int | None = None
-    best_epochs: list[int] | None = None
-    stopped: str = "epochs"
-
-    def __init__(self, records: Iterable[Record] = ()):
-        super().__init__(records)
-        self.diverged: list[int] = []
-
-    def column(self, name: str) -> list[Any]:
-        """One quantity over the epochs, such as ``history.column("valid_loss")``."""
-        return [record.get(name) for record in self]
-
-    def _repr_html_(self) -> str:
-        """The epochs as a table, for notebooks."""
-        from .notebook import history_table
-
-        best = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
-        return history_table(self, f"{len(self)} epochs{best}, stopped by {self.stopped}")
 
 
 class Trainer:
@@ -149,7 +107,7 @@ class Trainer:
         patience = None if patience is None else whole_number("patience", patience, 1)
         min_delta = least_change(min_delta)
         self.threads = None if threads is None else whole_number("threads", threads, 1)
-        self.shuffle, self.restore_best = bool(shuffle), bool(restore_best)
+        self.shuffle = bool(shuffle)
         self.seed = rng.check_seed(model.seeds[0] if seed is None else seed)
         regularization = Regularization(
             l1=l1, l2=l2, max_norm=max_norm, clip_norm=clip_norm, clip_value=clip_value
@@ -184,23 +142,16 @@ class Trainer:
             self.callbacks.append(EpochTable())
         self.epoch = self.batch = 0
         self.history = History()
-        self._order: np.ndarray | None = np.arange(examples.n)
-        #: A seed, an epoch, and the orders of that epoch and those after it.
-        self._prepared = (self.seed, -1, self._order[None])
-        #: The same on a device that shuffles by itself, and the epoch it was drawn for.
-        self._on_device: Any = None
-        self._drawn = -1
-        if model.be.shuffles and self.step.can_go_ahead:
-            self._on_device = model.be.asarray(self._order)
+        shuffles = model.be.shuffles and self.step.can_go_ahead
+        self._order = Order(examples.n, self.seed, shuffle=self.shuffle, be=model.be if shuffles else None)
         self.elapsed = 0.0
         self.judge = Judge(
             model, self.step.grad_buffer, self.monitor, schedule=self.schedule, patience=patience,
-            min_delta=min_delta,
+            min_delta=min_delta, restores=bool(restore_best) and self._validation is not None,
         )  # fmt: skip
+        self._divergence = Divergence(self.step, self.judge)
         #: The weights to go on from, while the model has the best ones.
         self._latest: np.ndarray | None = None
-        #: Where steps are done ahead: the number of updates when all was well last, and weights and moments then.
-        self._well: tuple[int, list[Any]] | None = None
         self._signals = Signals()
         self._stop_reason: str | None = None
 
@@ -208,9 +159,7 @@ class Trainer:
     @property
     def order(self) -> np.ndarray:
         """The order of examples in the current epoch, (N,) int64."""
-        if self._order is None:
-            self._order = self._shuffled(self._drawn)
-        return self._order
+        return self._order.host()
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -226,6 +175,11 @@ class Trainer:
     def steps_per_epoch(self) -> int:
         """Batches per epoch; the last one may be smaller."""
         return math.ceil(self.step.examples.n / self.batch_size)
+
+    @property
+    def n_validation(self) -> int:
+        """Examples of the validation set; 0 without one."""
+        return 0 if self._validation is None else self._validation.examples.n
 
     @property
     def best_epoch(self) -> int | None:
@@ -298,48 +252,42 @@ class Trainer:
         Members of a population that diverged get their last good ones.
         """
         self.history.diverged = np.flatnonzero(self.diverged).tolist()
-        if self._restores:
+        if self.judge.restores:
             self._latest = np.array(self.latest_weights())
             self._set_weights(self.judge.best)
             self.history.best_epoch, self.history.best_epochs = self.best_epoch, self.best_epochs
         elif self.history.diverged:
             self.judge.rescue()
 
-    @property
-    def _restores(self) -> bool:
-        return bool(self.restore_best and self._validation is not None and self.judge.best_at.any())
-
     def _epoch(self) -> None:
         n, size = self.step.examples.n, self.batch_size
-        order = self._draw()
+        order = self._order.draw(self.epoch)
         if self.batch == 0:
             self.step.reset()
             self.elapsed = 0.0
         started, done_before = time.perf_counter(), self.elapsed
-        batches = self.steps_per_epoch
+        batches, begun = self.steps_per_epoch, self.step.n_updates - self.batch
         # a small network's step takes as long as a few empty calls, so those are not made
         watching = [c for c in self.callbacks if getattr(c.on_step_end, "__func__", None) is not _NO_STEP]
         ahead = self._steps_ahead(watching)
         if ahead > 1:
-            self._keep_well()
+            self._divergence.keep_well()
         while self.batch < batches:
             k = min(ahead, n // size - self.batch)
             if k > 1:
                 self._ahead(order, k)
             else:
-                rows = order[self.batch * size : (self.batch + 1) * size]
-                self.step.multiplier = self._multiplier(self.step.n_updates)
-                self.step(rows)
+                rows = self._update(order, begun, self.step.n_updates)
                 if ahead == 1:
-                    self._check_finite(rows)
+                    self._divergence.check_step(rows, self.epoch + 1)
                 self.batch += 1
             ended = self.batch == batches
             if ahead > 1 and (ended or self.batch // CHECK_EVERY > (self.batch - k) // CHECK_EVERY):
-                if ended and self.shuffle and self._on_device is None and self.epoch + 1 < self.epochs:
-                    self._shuffled(self.epoch + 1)  # while the device is still busy
-                self._check_ahead()
+                if ended and self.epoch + 1 < self.epochs:
+                    self._order.prepare(self.epoch + 1)  # while the device is still busy
+                self._divergence.check_ahead(self.epoch + 1, partial(self._update, order, begun))
                 if not ended:
-                    self._keep_well()
+                    self._divergence.keep_well()
             self.elapsed = done_before + time.perf_counter() - started
             for callback in watching:
                 callback.on_step_end(self)
@@ -348,33 +296,19 @@ class Trainer:
                 return
         self._end_epoch()
 
-    def _draw(self) -> Any:
-        """The order of the examples in this epoch, where the batches are taken from it."""
-        if not self.shuffle:
-            return self.order if self._on_device is None else self._on_device
-        if self._on_device is None:
-            self._order = self._shuffled(self.epoch)
-            return self._order
-        if self._drawn != self.epoch:
-            self._order, self._drawn = None, self.epoch
-            self.model.be.permutation(seed=self.seed, epoch=self.epoch, out=self._on_device)
-        return self._on_device
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        """The order of examples in an epoch; short ones are drawn for several epochs at once."""
-        seed, first, orders = self._prepared
-        if seed != self.seed or not first <= epoch < first + len(orders):
-            n, first = self.step.examples.n, epoch
-            k = 16 if n <= 1024 else 1
-            orders = rng.permutations(n, [self.seed] * k, range(epoch, epoch + k))
-            self._prepared = (self.seed, first, orders)
-        return orders[epoch - first]
-
     def _steps_ahead(self, watching: Sequence[Callback]) -> int:
         """How many steps the device may do before anybody here wants to know."""
         if any(c.each_step for c in watching):
             return 1
         return self.step.at_once(self.step.examples.n // self.batch_size)
+
+    def _update(self, order: Any, begun: int, number: int) -> Any:
+        """Do update `number` of an epoch that began after `begun` updates, and return the examples of its batch."""
+        at = (number - begun) * self.batch_size
+        rows = order[at : at + self.batch_size]
+        self.step.multiplier = self._multiplier(number)
+        self.step(rows)
+        return rows
 
     def _ahead(self, order: Any, k: int) -> None:
         """Ask for the next `k` steps at once, with examples in this order."""
@@ -404,7 +338,7 @@ class Trainer:
         record["lr"] = lr.tolist() if lr.ndim else float(lr)
         record["seconds"] = self.elapsed
         record["samples_per_second"] = self.step.examples.n / max(self.elapsed, 1e-9)
-        self._check_weights()
+        self._divergence.check_weights(self.epoch)
         self.judge.judge(self.epoch, record)
         self._check_patience()
         self.history.append(record)
@@ -415,94 +349,6 @@ class Trainer:
     def _check_patience(self) -> None:
         if self.judge.exhausted:
             self.stop("early_stopping")
-
-    # --- trouble --------------------------------------------------------------------------------
-    def _check_finite(self, rows: np.ndarray) -> None:
-        if self.step.is_finite():
-            return
-        loss = self.step.last_loss()
-        finite = np.isfinite(loss)
-        self.judge.exclude(~finite)
-        if self.diverged.all():
-            from .diagnostics import locate_nonfinite
-
-            why = f"the loss of the batch is {loss[~finite].flat[0]}"
-            self._raise_diverged(self.epoch + 1, locate_nonfinite(self.step, rows), why)
-
-    def _check_ahead(self) -> None:
-        """Look whether a loss was not finite in the steps done since the last look; waits for the device."""
-        bad = np.broadcast_to(self.step.first_bad(), self.model.lead)
-        last = self.step.last_loss()  # a smaller batch at the end of an epoch is a step of its own
-        failed = (bad >= 0) | ~np.isfinite(last)
-        if not failed.any():
-            return
-        before = self.diverged
-        self.judge.exclude(failed)
-        if self.diverged.all():
-            from .diagnostics import nonfinite_parameters
-
-            known = bad[failed & ~before & (bad >= 0)]
-            number = int(known.min()) if known.size else self.step.n_updates - 1
-            why = "the loss of that batch is not finite"
-            where = None if before.any() else self._retrace(number)
-            if where is None:
-                where = nonfinite_parameters(self.model) or "the weights are finite again"
-                why += "; without capture, the first layer that fails is named"
-            self._raise_diverged(self.epoch + 1, where, why, number + 1)
-
-    def _keep_well(self) -> None:
-        """Copy weights and moments on the device, to come back to where a later step goes wrong."""
-        flats = [self.model.weights, *self.step.update.moments.values()]
-        if self._well is None:
-            copies = [self.model.be.empty(flat.shape, self.model.dtype) for flat in flats]
-        else:
-            copies = self._well[1]
-        for copy, flat in zip(copies, flats, strict=True):
-            copy[...] = flat
-        self._well = (self.step.n_updates, copies)
-
-    def _retrace(self, number: int) -> str | None:
-        """Say where update `number` of this epoch failed: do those since all was well again, one by one.
-
-        Afterwards the buffers of the step are those of that update, which several at once have overwritten. The same
-        operations give the same bits, so it fails again; None where it does not.
-        """
-        from .diagnostics import locate_nonfinite
-
-        step, size = self.step, self.batch_size
-        if self._well is None or number < self._well[0]:
-            return None
-        started, copies = self._well
-        ended, multiplier = step.n_updates, step.multiplier
-        for copy, flat in zip(copies, [self.model.weights, *step.update.moments.values()], strict=True):
-            flat[...] = copy
-        order = self._draw()
-        step.n_updates = started
-        try:
-            for n in range(started, number + 1):
-                at = (self.batch - ended + n) * size
-                rows = order[at : at + size]
-                step.multiplier = self._multiplier(n)
-                step(rows)
-            return None if step.is_finite() else locate_nonfinite(step, rows)
-        finally:
-            step.n_updates, step.multiplier = ended, multiplier
-
-    def _check_weights(self) -> None:
-        self.judge.keep_good()
-        if self.diverged.all():
-            from .diagnostics import nonfinite_parameters
-
-            where = nonfinite_parameters(self.model) or "the weights are finite again"
-            self._raise_diverged(self.epoch, where, "the last update made them so")
-
-    def _raise_diverged(self, epoch: int, where: str, why: str, step: int | None = None) -> None:
-        self._set_weights(self.judge.best if self._restores else self.judge.last_good)
-        raise DivergedError(
-            f"training diverged at epoch {epoch}, step {step or self.step.n_updates}: {where}; {why}. "
-            "The model keeps its last good weights. "
-            "Try a smaller learning rate, clip_norm=1, or inputs scaled to about 0..1."
-        )
 
     def _set_weights(self, flat: Any) -> None:
         self.model.weights[...] = self.model.be.asarray(flat, self.model.dtype)
@@ -522,27 +368,6 @@ class Trainer:
         """
         resume.load_state(self, tensors, metadata)
         self._latest = None
-
-
-@contextmanager
-def device_errors(be: Backend) -> Iterator[None]:
-    """Raise what a device says when it fails or runs out of memory as errors of this package."""
-    try:
-        yield
-    except XpnetError:
-        raise
-    except MemoryError as error:
-        free = free_memory(be)
-        known = "" if free is None else f"; {size(free)} are free"
-        raise OutOfMemoryError(
-            f"out of memory on {be.device}: {error}{known}. Use smaller batches, narrower layers, fewer models at "
-            "the same time, or fewer samples."
-        ) from error
-    except Exception as error:
-        said = be.lost(error)
-        if said is None:
-            raise
-        raise DeviceError(f"the device {be.device} failed during training: {said}.") from error
 
 
 def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:

@@ -18,6 +18,7 @@ from ..backend import Backend, get_backend
 from ..callbacks import Callback
 from ..data.checks import check_weights
 from ..errors import ConfigError, DataError, DeviceError, unknown_name
+from ..history import History
 from ..interchange import (
     arrive,
     astype,
@@ -36,7 +37,7 @@ from ..losses import get_loss
 from ..mlp import DTYPES, MLP
 from ..optim import Optimizer, get_optimizer
 from ..schedules import ReduceOnPlateau, Schedule, get_schedule
-from ..train import History, Trainer
+from ..train import Trainer
 from .missing import check_present
 from .rows import check_numbers, hold_out, in_chunks, without_absent
 from .scaling import FeatureScaler

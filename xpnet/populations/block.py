@@ -15,13 +15,14 @@ import numpy as np
 
 from ..backend import Array, Backend
 from ..examples import RowSource
+from ..history import History
 from ..judge import Keeper, Standing
 from ..mlp import MLP
 from ..params import ParameterLayout
 from ..schedules import ReduceOnPlateau, Schedule
 from ..settings import means
 from ..step import Pass, TrainingStep, batches
-from ..train import EVALUATION_BATCH, History
+from ..train import EVALUATION_BATCH
 from ..update import Regularization
 from .group import Group, mixed_number, mixed_optimizer, mixed_rates
 from .members import Member

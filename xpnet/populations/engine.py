@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..backend import Backend, get_backend
+from ..failures import device_errors
+from ..history import History
 from ..signals import Signals
-from ..train import History, device_errors
 from .block import Block, finished
 from .group import Group
 from .members import Member

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError, check_options
+from ..history import History
 from ..layers import Dropout, InputNoise
 from ..mlp import MLP
 from ..optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp, get_optimizer
@@ -21,7 +22,7 @@ from ..rng import check_seed
 from ..schedules import Schedule, get_schedule
 from ..settings import least_change, whole_number
 from ..step import Targets
-from ..train import History, Trainer, fit
+from ..train import Trainer, fit
 from ..update import Regularization
 
 _NETWORK = (

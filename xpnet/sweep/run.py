@@ -13,10 +13,10 @@ from typing import Any
 from .. import atomic, runs
 from ..config import TrainConfig
 from ..errors import ConfigError, XpnetError
+from ..failures import device_errors
 from ..populations import MemberResult, fit_many
 from ..run_folder import RESULT, RunFolder
 from ..strictjson import loads_json
-from ..train import device_errors
 from . import results
 from .folder import FIGURE, SUMMARY, SweepFolder
 from .members import check, configurations, fingerprint, parts
