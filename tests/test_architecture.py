@@ -38,7 +38,8 @@ LEVELS = [
     },
     {"strictjson", "atomic", "lock", "checkpoint"},
     {"layers", "losses", "optim"},
-    {"mlp", "examples", "update"},
+    {"mlp", "examples", "update", "tally"},
+    {"passes"},
     {"step"},
     {
         "settings",

@@ -18,7 +18,8 @@ from xpnet.backend.reference import ReferenceBackend
 from xpnet.examples import prepare
 from xpnet.losses import get_loss
 from xpnet.optim import get_optimizer
-from xpnet.step import Pass, Targets, TrainingStep
+from xpnet.passes import Pass, Targets
+from xpnet.step import TrainingStep
 from xpnet.testing import check_backend
 from xpnet.update import Regularization
 
@@ -434,7 +435,7 @@ def _train(be, model, regularization, options, dtype):
         step(batch)
     evaluation = Pass(net, loss, examples, targets=targets).run(ROWS, 4)
     return {
-        **net.get_weights(), "totals": step.totals(), "last": step.last_loss(), "evaluation": evaluation,
+        **net.get_weights(), "totals": step.tally.totals(), "last": step.tally.last_loss(), "evaluation": evaluation,
         "outputs": net.outputs(X), "predicted": net.predict(X),
     }  # fmt: skip
 

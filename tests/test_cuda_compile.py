@@ -18,7 +18,8 @@ from xpnet.errors import DeviceError
 from xpnet.examples import prepare
 from xpnet.losses import get_loss
 from xpnet.optim import get_optimizer
-from xpnet.step import Targets, TrainingStep
+from xpnet.passes import Targets
+from xpnet.step import TrainingStep
 from xpnet.update import Regularization
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")

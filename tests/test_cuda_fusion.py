@@ -56,9 +56,9 @@ def _steps(be, fuses, architecture, loss="softmax_cross_entropy", own_rows=False
         step(random.integers(0, 60, (*lead, 11)))
     names = [op.what.partition("_float")[0] for op in step.plan(11).replay.record]
     held = {
-        "totals": step.totals(),
+        "totals": step.tally.totals(),
         "gradient": step.grad_buffer,
-        "loss": step.last_loss(),
+        "loss": step.tally.last_loss(),
         **model.get_weights(),
     }
     context = step.plan(11).contexts[-1]
@@ -115,7 +115,7 @@ def test_the_steps_of_the_measured_networks(tmp_path):
         model.task = "classification"
         step = TrainingStep(model, get_loss("softmax_cross_entropy"), examples, xpnet.Adam())
         step.several(np.arange(128)[None], [1.0])
-        return len(step.plan(128).ahead.one.record)
+        return len(step.ahead(128).record)
 
     assert nodes(784, 500, 10) == 15
     assert nodes(784, 1000, 1000, 10) == 20

@@ -92,7 +92,7 @@ def _nodes(tmp_path, loss, **options):
     examples = prepare(model, x, y, loss=get_loss(loss), task=model.task, **options)
     step = TrainingStep(model, get_loss(loss), examples, xpnet.Adam())
     step.several(np.arange(128)[None], [1.0])
-    return [op.what for op in step.plan(128).ahead.one.record]
+    return [op.what for op in step.ahead(128).record]
 
 
 def test_a_step_has_one_launch_for_all_that_comes_from_the_logits(tmp_path, monkeypatch):

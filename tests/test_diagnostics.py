@@ -112,11 +112,11 @@ def test_a_population_has_a_list_per_value():
 def test_looking_is_not_training():
     trainer = trainer_of(MLP([4, 8, 3]))
     trainer.step(ROWS)
-    weights, totals = np.array(trainer.model.weights), trainer.step.totals()
+    weights, totals = np.array(trainer.model.weights), trainer.step.tally.totals()
     layer_statistics(trainer.step, ROWS[:5])
     layer_statistics(trainer.step, ROWS)
     np.testing.assert_array_equal(trainer.model.weights, weights)
-    np.testing.assert_array_equal(trainer.step.totals(), totals)
+    np.testing.assert_array_equal(trainer.step.tally.totals(), totals)
     assert trainer.step.n_updates == 1
 
 

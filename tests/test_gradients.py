@@ -23,7 +23,7 @@ from xpnet.backend.reference import ReferenceBackend
 from xpnet.examples import infer_task
 from xpnet.layers import Layer
 from xpnet.losses import get_loss
-from xpnet.step import Targets
+from xpnet.passes import Targets
 from xpnet.testing import _CENTRAL_STEP, _Objective, check_gradients
 from xpnet.update import Regularization
 

@@ -15,7 +15,8 @@ from xpnet.examples import Examples
 from xpnet.losses import NAMES, get_loss
 from xpnet.mlp import MLP
 from xpnet.optim import SGD
-from xpnet.step import Pass, Targets, TrainingStep
+from xpnet.passes import Pass, Targets
+from xpnet.step import TrainingStep
 
 BACKENDS = {"cpu": get_backend("cpu"), "reference": ReferenceBackend(np)}
 B, C = 7, 5
@@ -201,7 +202,7 @@ def losses_of(h, labels, loss="softmax_cross_entropy", **targets) -> np.ndarray:
     result = []
     for b in range(len(h)):
         run(np.array([b]))
-        result.append(float(run.last_loss()))
+        result.append(float(run.tally.last_loss()))
     return np.array(result)
 
 
@@ -219,8 +220,8 @@ def test_one_hot_and_soft_targets():
     soft = np.random.default_rng(9).dirichlet(np.ones(C), B)
     run = Pass(model, get_loss("cross_entropy"), Examples(LOGITS, B, targets=soft))
     run(np.arange(B))
-    assert float(run.last_loss()) == pytest.approx(-(soft * LOG_P).sum() / B, rel=1e-13)
-    assert run.totals()[2] == (soft.argmax(axis=1) == LOGITS.argmax(axis=1)).sum()
+    assert float(run.tally.last_loss()) == pytest.approx(-(soft * LOG_P).sum() / B, rel=1e-13)
+    assert run.tally.totals()[2] == (soft.argmax(axis=1) == LOGITS.argmax(axis=1)).sum()
 
 
 @pytest.mark.parametrize("s", [0.1, 0.5, 0.99])
@@ -246,8 +247,8 @@ def test_example_weights():
     each = -LOG_P[np.arange(B), LABELS]
     run = Pass(classifier(LOGITS), get_loss("cross_entropy"), Examples(LOGITS, B, labels=LABELS, weights=w))
     run(np.arange(B))
-    assert float(run.last_loss()) == pytest.approx((w * each).sum() / w.sum(), rel=1e-13)
-    np.testing.assert_allclose(run.totals()[:2], [(w * each).sum(), w.sum()], rtol=1e-13)
+    assert float(run.tally.last_loss()) == pytest.approx((w * each).sum() / w.sum(), rel=1e-13)
+    np.testing.assert_allclose(run.tally.totals()[:2], [(w * each).sum(), w.sum()], rtol=1e-13)
 
 
 def test_a_batch_without_weight_has_no_gradient():
@@ -343,7 +344,7 @@ def test_label_smoothing_of_targets_that_are_rows_already(loss, width, floor):
     run = Pass(model, get_loss(loss), Examples(h, B, targets=t), targets=Targets(label_smoothing=0.1))
     run(np.arange(B))
     expected, _ = evaluate(BACKENDS["cpu"], loss, h, 0.9 * t + floor)
-    assert float(run.last_loss()) == pytest.approx(expected.mean(), rel=1e-13)
+    assert float(run.tally.last_loss()) == pytest.approx(expected.mean(), rel=1e-13)
 
 
 def test_information_gain_needs_class_indices():

@@ -11,8 +11,9 @@ from xpnet.examples import Examples
 from xpnet.losses import get_loss
 from xpnet.mlp import MLP
 from xpnet.optim import SGD, AdaGrad, Adam, AdamW, RMSProp
+from xpnet.passes import Pass, Targets
 from xpnet.rng import permutation
-from xpnet.step import Pass, Targets, TrainingStep
+from xpnet.step import TrainingStep
 from xpnet.update import Regularization
 
 M, N, BATCH, STEPS = 3, 45, 10, 25
@@ -52,7 +53,7 @@ def train(model, task, loss, optimizer, regularization, targets=None, weighted=F
             done += 1
         epoch += 1
     judge = Pass(model, get_loss(loss), data, targets=targets)
-    return np.concatenate([step.totals(), judge.run(np.arange(N), N)])
+    return np.concatenate([step.tally.totals(), judge.run(np.arange(N), N)])
 
 
 def one(value, m):

@@ -14,7 +14,8 @@ from xpnet.examples import Examples
 from xpnet.losses import get_loss
 from xpnet.mlp import MLP
 from xpnet.optim import SGD, AdaGrad, Adam, AdamW, RMSProp
-from xpnet.step import Pass, Targets, TrainingStep
+from xpnet.passes import Pass, Targets
+from xpnet.step import TrainingStep
 from xpnet.update import Regularization
 
 BACKENDS = [pytest.param(get_backend("cpu"), id="cpu"), pytest.param(ReferenceBackend(np), id="reference")]
@@ -37,7 +38,7 @@ def test_a_step_worked_out_by_hand(be):
     step(np.array([0]))
     # z = (0.5 - 1 + 0.5, 1 - 1) = (0, 0), so the hidden units give 0.5 each
     # h = 2 * 0.5 - 4 * 0.5 + 1 = 0; the loss is (0 - 1)^2 / 2 = 0.5 and its slope -1
-    assert float(step.last_loss()) == 0.5
+    assert float(step.tally.last_loss()) == 0.5
     # output layer: dW2 = -1 * (0.5, 0.5), db2 = -1
     assert step.grads["layers.1.weight"].tolist() == [[-0.5, -0.5]]
     assert step.grads["layers.1.bias"].tolist() == [-1.0]
@@ -61,7 +62,7 @@ def test_one_neuron_is_logistic_regression(be):
     step = TrainingStep(model, get_loss("bce"), Examples(x, 2, targets=y), SGD(lr=1.0))
     step(np.array([0, 1]))
     # p = 1/2 for both: dz = (-0.5, 0.5) / 2; dw = -0.25 (1, 2) + 0.25 (-1, 4) = (-0.5, 0.5), db = 0
-    assert float(step.last_loss()) == pytest.approx(np.log(2.0), rel=1e-15)
+    assert float(step.tally.last_loss()) == pytest.approx(np.log(2.0), rel=1e-15)
     assert model.get_weights()["layers.0.weight"].tolist() == [[0.5, -0.5]]
     assert model.get_weights()["layers.0.bias"].tolist() == [0.0]
 
@@ -77,7 +78,7 @@ def test_one_neuron_with_hinge_is_a_linear_support_vector_machine(be):
     )
     step(np.arange(3))
     # margins 0.5, 3 and -2: losses 0.5, 0 and 3; the first and the last pull with -y x / 3
-    assert float(step.last_loss()) == pytest.approx(3.5 / 3, rel=1e-15)  # the penalty is not in it
+    assert float(step.tally.last_loss()) == pytest.approx(3.5 / 3, rel=1e-15)  # the penalty is not in it
     pull = -(x[0] + x[2]) / 3.0
     np.testing.assert_allclose(
         model.get_weights()["layers.0.weight"][0], [1.0, 0.0] - 0.3 * (pull + 0.5 * np.array([1.0, 0.0]))
@@ -112,14 +113,14 @@ def test_a_ragged_last_batch_equals_the_same_rows_alone(dtype, n_models):
         fresh.update.moments[name][...] = moment
     fresh.n_updates = 1
     fresh(np.arange(32, 50))
-    np.testing.assert_array_equal(fresh.last_loss(), build_after(b, np.arange(32, 50)))
+    np.testing.assert_array_equal(fresh.tally.last_loss(), build_after(b, np.arange(32, 50)))
     fresh(np.arange(32))
     np.testing.assert_array_equal(fresh.model.weights, a.model.weights)
 
 
 def build_after(step, rows):
     step(rows)
-    return step.last_loss().copy()
+    return step.tally.last_loss().copy()
 
 
 @pytest.mark.parametrize("n_models", [None, 3])
@@ -131,7 +132,7 @@ def test_captured_steps_equal_the_reference_on_mixed_batches(n_models):
         rows = g.permutation(50)[:size]
         a(rows)
         b(rows)
-        np.testing.assert_allclose(a.last_loss(), b.last_loss(), rtol=1e-6)
+        np.testing.assert_allclose(a.tally.last_loss(), b.tally.last_loss(), rtol=1e-6)
     # noise is made from float32 numbers, so the two round it differently
     np.testing.assert_allclose(a.model.weights, b.model.weights, rtol=1e-5, atol=1e-6)
 
@@ -186,14 +187,14 @@ def test_right_answers_of_yes_or_no_outputs_are_shares_of_a_row(be, width):
 def test_totals_can_be_set():
     a, b = build(), build()
     a.run(np.arange(32), 16)
-    b.set_totals(a.totals())
+    b.tally.set_totals(a.tally.totals())
     b.model.weights[...] = a.model.weights
     for name in b.update.moments:
         b.update.moments[name][...] = a.update.moments[name]
     b.n_updates = a.n_updates
     a(np.arange(32, 48))
     b(np.arange(32, 48))
-    np.testing.assert_array_equal(a.totals(), b.totals())
+    np.testing.assert_array_equal(a.tally.totals(), b.tally.totals())
 
 
 @pytest.mark.parametrize("be", BACKENDS)

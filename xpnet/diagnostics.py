@@ -39,13 +39,13 @@ def layer_statistics(step: TrainingStep, rows: np.ndarray) -> list[dict[str, Any
     1.0
     """
     model, be = step.model, step.be
-    totals = step.totals()
+    totals = step.tally.totals()
     plan = step.plan(len(rows))
     step.feed(plan, rows)
     # the masks of the last update, also where a resumed run has made none yet
     step.counter[...] = max(step.n_updates - 1, 0)
     step.gradients(plan)
-    step.set_totals(totals)  # looking must not count as training
+    step.tally.set_totals(totals)  # looking must not count as training
     result = []
     for i, (layer, context) in enumerate(zip(model.layers, plan.contexts, strict=True)):
         if not context.p:

@@ -33,9 +33,9 @@ class Divergence:
 
     def check_step(self, rows: np.ndarray, epoch: int) -> None:
         """Look at the loss of the step just done on the examples `rows`."""
-        if self._step.is_finite():
+        if self._step.tally.is_finite():
             return
-        loss = self._step.last_loss()
+        loss = self._step.tally.last_loss()
         finite = np.isfinite(loss)
         self._judge.exclude(~finite)
         if self._judge.diverged.all():
@@ -73,7 +73,7 @@ class Divergence:
         """
         step, judge = self._step, self._judge
         bad = np.broadcast_to(step.first_bad(), self._model.lead)
-        last = step.last_loss()  # a smaller batch at the end of an epoch is a step of its own
+        last = step.tally.last_loss()  # a smaller batch at the end of an epoch is a step of its own
         failed = (bad >= 0) | ~np.isfinite(last)
         if not failed.any():
             return
@@ -108,7 +108,7 @@ class Divergence:
         try:
             for n in range(started, number + 1):
                 rows = redo(n)
-            return None if step.is_finite() else locate_nonfinite(step, rows)
+            return None if step.tally.is_finite() else locate_nonfinite(step, rows)
         finally:
             step.n_updates, step.multiplier = ended, multiplier
 

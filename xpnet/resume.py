@@ -93,7 +93,7 @@ def state(trainer: Trainer) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         for kind, values in flat.items()
         for k, v in host_views(layout, values).items()
     }
-    tensors["totals"] = step.totals()
+    tensors["totals"] = step.tally.totals()
     counters = {
         "epoch": trainer.epoch, "batch": trainer.batch, "n_updates": step.n_updates,
         "multiplier": np.asarray(step.multiplier).tolist(), "elapsed": trainer.elapsed,
@@ -118,7 +118,7 @@ def load_state(trainer: Trainer, tensors: dict[str, np.ndarray], metadata: dict[
         for name, view in host_views(model.layout, values).items():
             view[...] = tensors[f"{moment}.{name}"]
         flat[...] = be.asarray(values)
-    step.set_totals(tensors["totals"])
+    step.tally.set_totals(tensors["totals"])
     step.n_updates = metadata["n_updates"]
     multiplier: Any = metadata["multiplier"]
     multiplier = np.asarray(multiplier) if isinstance(multiplier, list) else multiplier

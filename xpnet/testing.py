@@ -28,7 +28,8 @@ from .layers import Dense
 from .losses import Loss, get_loss
 from .mlp import MLP
 from .optim import SGD
-from .step import Pass, Targets, TrainingStep
+from .passes import Pass, Targets
+from .step import TrainingStep
 from .update import Regularization
 
 _COMPLEX_STEP, _CENTRAL_STEP = 1e-30, 1e-5
@@ -64,11 +65,10 @@ class _Objective(Pass):
         return np.atleast_1d(j)
 
     # The totals of a step are real numbers that nothing here needs.
-    def _add_totals(self, each: Array, w: Array, raw: Array | None, b: int) -> None:
+    def _score(
+        self, each: Array, w: Array, raw: Array | None, h: Array, t: Array, labels: Array | None
+    ) -> None:
         self._each = each
-
-    def _count_hits(self, h: Array, t: Array, labels: Array | None) -> None:
-        pass
 
 
 def check_gradients(
@@ -104,7 +104,7 @@ def check_gradients(
     l1, l2 : float or one per member, default 0
     sample_weight : array_like (B,), optional
     label_smoothing, infogain
-        See `xpnet.step.Targets`.
+        See `xpnet.passes.Targets`.
     step : int, default 0
         Position of the random streams: which masks and noise.
     method : {"complex", "central"}

@@ -31,10 +31,11 @@ from .losses import Loss, get_loss
 from .mlp import MLP
 from .optim import Optimizer, get_optimizer
 from .order import Order
+from .passes import Pass, Targets
 from .schedules import ReduceOnPlateau, Schedule, get_schedule
 from .settings import check_combination, check_infogain, check_monitor, least_change, means, whole_number
 from .signals import Interrupted, Signals
-from .step import Pass, Targets, TrainingStep, batches
+from .step import TrainingStep, batches
 from .update import Regularization
 
 __all__ = ["EVALUATION_BATCH", "History", "Interrupted", "Trainer", "evaluate", "fit"]
@@ -329,7 +330,7 @@ class Trainer:
         self.epoch += 1
         self.batch = 0
         record: Record = {"epoch": self.epoch, "step": self.step.n_updates}
-        record |= means("train", self.step.totals(), self.task, self.step.examples.n)
+        record |= means("train", self.step.tally.totals(), self.task, self.step.examples.n)
         record["valid_loss"] = record["valid_accuracy"] = None
         if self._validation is not None:
             n = self._validation.examples.n

@@ -8,6 +8,13 @@ from math import prod
 from .backend import Array, Backend
 
 
+def filled(be: Backend, shape: tuple[int, ...], dtype: str, value: float) -> Array:
+    """Return a new array of `be` with this value everywhere."""
+    array = be.empty(shape, dtype)
+    array[...] = value
+    return array
+
+
 class Workspace:
     """Named buffers of one back end; a smaller batch gets views of what the larger one already has.
 

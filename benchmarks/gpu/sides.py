@@ -101,7 +101,7 @@ class Xpnet(Side):
 
     def nodes(self) -> int:
         """Launches of a captured step."""
-        return len(self.trainer.step.plan(self.case.batch).ahead.one.record)
+        return len(self.trainer.step.ahead(self.case.batch).record)
 
     def more(self) -> dict[str, Any]:
         """Microseconds per step of whole epochs: shuffling, the checks and the record of each epoch included."""

@@ -290,7 +290,7 @@ def get_backend(
         compute in the dtype of the operands.
     capture : bool, default True
         Whether steps are captured and repeated. Results of NumPy are the same to the bit; captured Numba
-        steps take their matrix products from SciPy's BLAS instead of NumPy's.
+        steps compute their matrix products themselves instead of calling NumPy's BLAS.
     autotune : bool, default False
         On CUDA, time several algorithms for each matrix product before its first use, and keep the quickest. The last
         bits of results then depend on the timing, so another process may differ in them; `Backend.algorithms` says

@@ -19,11 +19,13 @@ from ..history import History
 from ..judge import Keeper, Standing
 from ..mlp import MLP
 from ..params import ParameterLayout
+from ..passes import Pass
 from ..schedules import ReduceOnPlateau, Schedule
 from ..settings import means
-from ..step import Pass, TrainingStep, batches
+from ..step import TrainingStep, batches
 from ..train import EVALUATION_BATCH
 from ..update import Regularization
+from ..workspace import filled
 from .group import Group, mixed_number, mixed_optimizer, mixed_rates
 from .members import Member
 from .orders import Orders, alike, same
@@ -53,7 +55,7 @@ class _Step(TrainingStep):
         self.n_updates = np.array(updates)  # type: ignore[assignment]
         # neighbours at the same update draw their random numbers together
         self._first = [0, *(np.flatnonzero(np.diff(updates)) + 1).tolist()]
-        self._counters = self._filled((len(self._first),), "int64", 0)
+        self._counters = filled(self.be, (len(self._first),), "int64", 0)
         parts = zip(self._first, [*self._first[1:], len(updates)], strict=True)
         self.counter = [(slice(a, b), self._counters[i : i + 1]) for i, (a, b) in enumerate(parts)]
 
@@ -267,7 +269,7 @@ class Block:
             check()
         self.memory.epochs += 1
         self.memory.updates += group.steps_per_epoch
-        train = self._per_member(means("train", step.totals(), group.task, group.n_rows))
+        train = self._per_member(means("train", step.tally.totals(), group.task, group.n_rows))
         valid: dict[str, Any] = {"valid_loss": None, "valid_accuracy": None}
         if self.validation is not None:
             totals = self.validation.run(self.valid_rows, self.evaluation_batch())

@@ -14,8 +14,8 @@ from ..examples import TASKS, Examples, default_loss, example_weights, infer_tas
 from ..losses import Loss, get_loss
 from ..mlp import MLP
 from ..optim import Optimizer
+from ..passes import Targets
 from ..settings import check_combination, check_infogain, check_monitor
-from ..step import Targets
 from .members import Member
 
 

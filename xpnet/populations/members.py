@@ -18,10 +18,10 @@ from ..history import History
 from ..layers import Dropout, InputNoise
 from ..mlp import MLP
 from ..optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp, get_optimizer
+from ..passes import Targets
 from ..rng import check_seed
 from ..schedules import Schedule, get_schedule
 from ..settings import least_change, whole_number
-from ..step import Targets
 from ..train import Trainer, fit
 from ..update import Regularization
 
