@@ -38,6 +38,7 @@ LEVELS = [
     },
     {"strictjson", "atomic", "lock", "checkpoint"},
     {"layers", "losses", "optim"},
+    {"architecture", "answers", "inference"},
     {"mlp", "examples", "update", "tally"},
     {"passes"},
     {"step"},

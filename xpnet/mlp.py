@@ -9,20 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, rng
-from .activations import _sigmoid
+from . import answers, architecture, checkpoint
 from .backend import Array, Backend, get_backend
 from .data.dataset import Preprocessing
 from .errors import ConfigError, DataError, FileFormatError
+from .inference import Inference
 from .init import draw
 from .interchange import arrive, astype, follow, is_foreign, kind, namespace
-from .layers import Context, Dense, Dropout, InputNoise, Layer, hidden_layer
+from .layers import Context, Layer
 from .losses import Loss, get_loss
 from .params import ParameterLayout, ParamSpec
 from .workspace import Workspace
 
 DTYPES = ("float32", "float64")
-_CHUNK = 1024  # samples per forward pass when predicting
 
 
 class MLP:
@@ -87,26 +86,17 @@ class MLP:
         dtype: str = "float32",
         device: str | Backend | Any = "cpu",
     ):
-        self.sizes = _check_sizes(sizes)
-        hidden = len(self.sizes) - 2
-        activations = _one_each("activation", activation, hidden)
-        dropouts = _one_each("dropout", dropout, hidden)
-        whole = isinstance(n_models, (int, np.integer)) and not isinstance(n_models, bool)
-        if n_models is not None and (not whole or n_models < 1):
-            raise ConfigError(f"n_models must be a whole number >= 1, found {n_models!r}")
-        self.n_models = n_models if n_models is None else int(n_models)
-        self.seeds = _member_seeds(seed, self.n_models)
+        self.n_models = architecture.member_count(n_models)
+        self.architecture = architecture.checked(
+            sizes, self.n_models, activation=activation, output_activation=output_activation, dropout=dropout,
+            input_dropout=input_dropout, input_noise=input_noise, init=init, bias=bias,
+        )  # fmt: skip
+        self.sizes: tuple[int, ...] = tuple(self.architecture["sizes"])
+        self.seeds = architecture.member_seeds(seed, self.n_models)
         if dtype not in (*DTYPES, "complex128"):  # complex numbers serve the complex-step gradient check
             raise ConfigError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, found {dtype!r}")
         self.dtype = dtype
         self.be = get_backend(device)
-        self.architecture: dict[str, Any] = {
-            "sizes": list(self.sizes), "activation": list(activations), "output_activation": output_activation,
-            "dropout": [_rate("dropout", p, self.n_models) for p in dropouts],
-            "input_dropout": _rate("input_dropout", input_dropout, self.n_models),
-            "input_noise": _rate("input_noise", input_noise, self.n_models),
-            "init": init, "bias": _number("bias", bias),
-        }  # fmt: skip
         self.layers = self._build()
         specs = [
             ParamSpec(f"layers.{i}.{s.name}", s.shape, s.fan_in, s.fan_out, s.init, s.decayed)
@@ -127,28 +117,11 @@ class MLP:
         self.task: str | None = None
         #: Name of the loss it was trained with, which says how outputs become probabilities; set by `fit`.
         self.loss: str | None = None
-        self._inference: dict[int, _Inference] = {}
+        self._inference = Inference()
         self._known_loss: tuple[str | None, Loss] | None = None
 
     def _build(self) -> list[Layer]:
-        a = self.architecture
-        layers: list[Layer] = []
-        if a["input_noise"]:
-            layers.append(InputNoise(self.sizes[0], a["input_noise"]))
-        if a["input_dropout"]:
-            layers.append(Dropout(self.sizes[0], a["input_dropout"]))
-        for n_in, n_out, f, p in zip(
-            self.sizes[:-2], self.sizes[1:-1], a["activation"], a["dropout"], strict=True
-        ):
-            layers += hidden_layer(n_in, n_out, f, a["init"], a["bias"])
-            if p:
-                layers.append(Dropout(n_out, p))
-        if a["output_activation"].partition(":")[0] in ("prelu", "maxout"):
-            raise ConfigError(
-                f"output_activation cannot be {a['output_activation']!r}; use it for hidden layers"
-            )
-        n_in, n_out = self.sizes[-2:]
-        return layers + hidden_layer(n_in, n_out, a["output_activation"], a["init"], a["bias"])
+        return architecture.layers(self.architecture)
 
     # --- parameters -----------------------------------------------------------------------------
     @property
@@ -213,11 +186,9 @@ class MLP:
             raise ConfigError("this is a single model; only a population (n_models=M) has members")
         if not -self.n_models <= m < self.n_models:
             raise ConfigError(f"member must be from 0 to {self.n_models - 1}, found {m}")
-        own: dict[str, Any] = {
-            name: [_of_member(p, m) for p in value] if name == "dropout" else _of_member(value, m)
-            for name, value in self.architecture.items()
-        }
-        alone = MLP(**own, seed=self.seeds[m], dtype=self.dtype, device=self.be)
+        alone = MLP(
+            **architecture.member(self.architecture, m), seed=self.seeds[m], dtype=self.dtype, device=self.be
+        )
         alone.set_weights({name: self.be.to_numpy(view[m, ...]) for name, view in self.params.items()})
         alone.preprocessing, alone.classes, alone.tabular, alone.task, alone.loss = (
             self.preprocessing, self.classes, self.tabular, self.task, self.loss,
@@ -306,23 +277,7 @@ class MLP:
         An array of PyTorch, CuPy or another Array-API library is answered in that library, on its device; everything
         else by a NumPy array. So it is with `predict`, `predict_proba` and `activations` too.
         """
-        return follow(x, self._outputs(x))
-
-    def _outputs(self, x: Any) -> Any:
-        rows = self.rows(x)
-        there, n = is_foreign(rows), rows.shape[0]
-        empty = self.be.empty if there else np.empty
-        result = empty((*self.lead, n, self.sizes[-1]), self.dtype)
-        for start in range(0, n, _CHUNK):
-            chunk = rows[start : min(start + _CHUNK, n), :]
-            size = chunk.shape[0]
-            if size not in self._inference:
-                if len(self._inference) >= 4:  # full chunks, a rest, single samples
-                    self._inference.clear()
-                self._inference[size] = _Inference(self, size)
-            h = self._inference[size](chunk)
-            result[..., start : start + size, :] = h if there else self.be.to_numpy(h)
-        return result
+        return follow(x, self._inference(self, self.rows(x)))
 
     def activations(self, x: Any) -> list[Any]:
         """Return what every layer gives for samples x (B, ...): the hidden layers in order, then the outputs.
@@ -379,21 +334,7 @@ class MLP:
             raise ConfigError(
                 f"the {loss.name} loss gives scores, not probabilities; use outputs() or predict()"
             )
-        return follow(x, self._probabilities(self._outputs(x), loss))
-
-    def _probabilities(self, h: Any, loss: Loss) -> Any:
-        xp = namespace(h)
-        if loss.link == "softmax":
-            return (self.be if is_foreign(h) else get_backend("cpu")).softmax(h, out=h)
-        p = _sigmoid(xp, h) if loss.link == "sigmoid" else xp.clip(h, 0.0, 1.0)
-        if self.task == "multilabel":
-            return p
-        if p.shape[-1] == 1:
-            return xp.concat([1.0 - p, p], axis=-1)
-        total = xp.sum(p, axis=-1, keepdims=True)
-        some = total > 0.0
-        share = p / xp.where(some, total, xp.ones_like(total))
-        return xp.where(some, share, xp.full_like(share, 1.0 / p.shape[-1]))
+        return follow(x, answers.probabilities(self._inference(self, self.rows(x)), loss, self.task, self.be))
 
     def predict(self, x: Any) -> Any:
         """Return class indices (B,) int64, labels (B, O) for multi-label, or predicted values (B, O).
@@ -401,17 +342,7 @@ class MLP:
         A population adds its axis M in front.
         """
         self._need_task()
-        return follow(x, self._predictions(self._outputs(x), self._loss()))
-
-    def _predictions(self, h: Any, loss: Loss) -> Any:
-        xp = namespace(h)
-        if self.task == "regression":
-            return xp.exp(h) if loss.link == "exp" else h
-        if self.task == "multilabel":
-            return astype(h > loss.threshold, "int64")
-        if h.shape[-1] == 1:
-            return astype(h[..., 0] > loss.threshold, "int64")
-        return xp.argmax(h, axis=-1)
+        return follow(x, answers.predictions(self._inference(self, self.rows(x)), self._loss(), self.task))
 
     def _loss(self) -> Loss:
         if self._known_loss is None or self._known_loss[0] != self.loss:
@@ -461,31 +392,6 @@ class MLP:
         if self.tabular is not None:
             metadata["tabular"] = self.tabular
         checkpoint.save_tensors(path, self.get_weights(), metadata)
-
-
-class _Inference:
-    """The forward pass for one number of samples: its buffers, and the captured work on them."""
-
-    def __init__(self, model: MLP, batch: int):
-        make = Workspace(model.be, model.dtype).array
-        self._be, self._x = model.be, make("x", (batch, model.sizes[0]))
-        contexts = model.contexts(batch, make, train=False)
-        self._h: Array = None
-
-        def run() -> None:
-            self._h = model.forward(self._x, contexts)
-
-        self._run = run
-        self._replay: Callable[[], None] | None = None
-
-    def __call__(self, rows: Any) -> Array:
-        """The outputs of rows (B, I), in a buffer that the next call overwrites."""
-        self._x[...] = self._be.asarray(rows)
-        if self._replay is None:
-            self._replay = self._be.repeated(self._run)
-        else:
-            self._replay()
-        return self._h
 
 
 def load(path: str | PathLike[str], *, device: str | Backend | Any = "cpu") -> MLP:
@@ -545,61 +451,4 @@ def _drawn_dtype(dtype: str) -> str:
     return dtype if dtype in DTYPES else "float64"
 
 
-def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    try:
-        widths = tuple(sizes)
-    except TypeError:
-        raise ConfigError(f"sizes must be a list of widths such as [784, 500, 10], found {sizes!r}") from None
-    if len(widths) < 2:
-        raise ConfigError(f"sizes needs at least an input and an output width, found {list(widths)!r}")
-    for width in widths:
-        if isinstance(width, bool) or not isinstance(width, (int, np.integer)) or width < 1:
-            raise ConfigError(f"sizes must be whole numbers >= 1, found {width!r} in {list(widths)!r}")
-    return tuple(int(w) for w in widths)
-
-
-def _one_each(name: str, value: Any, hidden: int) -> tuple[Any, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return (value,) * hidden
-    if len(value) != hidden:
-        raise ConfigError(f"{name} has {len(value)} entries for {hidden} hidden layers")
-    return tuple(value)
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise ConfigError(f"{name} must be a number, found {value!r}")
-    return float(value)
-
-
-def _rate(name: str, value: Any, n_models: int | None) -> float | tuple[float, ...]:
-    """A number, or one per member of a population: then all above zero, as a layer is there for all or for none."""
-    if isinstance(value, str) or not (isinstance(value, Sequence) or np.ndim(value)):
-        return _number(name, value)
-    each = tuple(_number(name, v) for v in value)
-    if len(each) != n_models:
-        raise ConfigError(
-            f"{name} has {len(each)} numbers for {n_models or 'a single'} model{'s' * bool(n_models)}"
-        )
-    if any(each) and not all(each):
-        raise ConfigError(
-            f"{name} is 0 for some members and above 0 for others; a population has the layer for all or for none"
-        )
-    return each if any(each) else 0.0
-
-
-def _of_member(value: Any, m: int) -> Any:
-    """What a setting that may be one number per member is for member `m`."""
-    return value[m] if isinstance(value, tuple) else value
-
-
-def _member_seeds(seed: Any, n_models: int | None) -> tuple[int, ...]:
-    if isinstance(seed, Sequence) and not isinstance(seed, str):
-        if n_models is None or len(seed) != n_models:
-            raise ConfigError(f"{len(seed)} seeds for {'a single model' if n_models is None else n_models}")
-        return tuple(rng.check_seed(s) for s in seed)
-    first = rng.check_seed(seed)
-    return tuple(rng.check_seed(first + m) for m in range(n_models or 1))
-
-
-__all__ = ["DTYPES", "MLP", "Dense", "load"]
+__all__ = ["DTYPES", "MLP", "load"]
