@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 import xpnet
 from xpnet import atomic, runs
 from xpnet.cli import main
-from xpnet.data.columns import Table, from_columns, read_table
+from xpnet.data.columns import Table
+from xpnet.data.table_sources import from_columns, read_table
 from xpnet.errors import ConfigError, DataError, FileFormatError
 from xpnet.tabular import TabularPreprocessing
 from xpnet.targets import in_target_units, in_training_units

@@ -12,7 +12,8 @@ from . import metrics
 from .backend import get_backend
 from .data import Dataset
 from .data import load as load_data
-from .data.columns import Table, is_table
+from .data.columns import Table
+from .data.table_sources import is_table
 from .errors import ConfigError, DataError, XpnetError
 from .mlp import MLP
 from .run_data import load_run_data, table_name, transform_file

@@ -13,7 +13,8 @@ import numpy as np
 from .config import TABLE_SETTINGS, TrainConfig
 from .data import Dataset, stratified_split
 from .data import load as load_data
-from .data.columns import Table, is_table, read_table
+from .data.columns import Table
+from .data.table_sources import is_table, read_table
 from .errors import ConfigError, DataError
 from .losses import get_loss
 from .tabular import TabularPreprocessing

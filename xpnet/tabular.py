@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .data.columns import Table, from_columns, number_text, read_table
+from .data.columns import Table, number_text
+from .data.table_sources import from_columns, read_table
 from .errors import ConfigError, DataError, FileFormatError, unknown_name
 from .recipes import (
     UNKNOWN,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from array import array
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from xpnet.data.columns import ColumnBuilder, Table, Wanted, check_names, pieces, wanted
+from xpnet.data.columns import MISSING, Column, Table, Wanted, check_names, parse_numbers, typed, wanted
 from xpnet.data.idx import open_file
 from xpnet.errors import DataError
 
@@ -20,7 +20,7 @@ _SEPARATORS = ",;\t|"
 
 
 def read_csv_table(path: Path, *, text: Container[str], only: Wanted, skip: Container[str]) -> Table:
-    """Read a CSV file; see `xpnet.data.columns.read_table`."""
+    """Read a CSV file; see `xpnet.data.table_sources.read_table`."""
     mixed: set[str] = set()
     while True:
         table, again = _read(path, text, only, skip, mixed)
@@ -37,13 +37,13 @@ def _read(
         stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
         try:
             header, rows, reader_lines = _open(path, stream)
-            read = [(at, ColumnBuilder(name, name in text)) for at, name in enumerate(header)
+            read = [(at, _ColumnBuilder(name, name in text)) for at, name in enumerate(header)
                     if wanted(name, only, skip)]  # fmt: skip
             for _, builder in read:
                 if builder.name in mixed:
                     builder.keep_text()
             n = 0
-            for piece in pieces(rows, _ROWS):
+            for piece in _pieces(rows, _ROWS):
                 n += len(piece)
                 for at, builder in read:
                     builder.add([row[at] for row in piece])
@@ -99,3 +99,61 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+class _ColumnBuilder:
+    """Collects one column of a text file piece by piece: numbers as long as all are, else codes of texts."""
+
+    def __init__(self, name: str, as_text: bool):
+        self.name, self.forced = name, as_text
+        #: A text came after numbers, whose spelling is lost: the file must be read again, as text.
+        self.mixed = False
+        self._known: dict[str, int] | None = {} if as_text else None
+        self._pieces: list[np.ndarray] = []
+        self._any_number = False
+
+    def keep_text(self) -> None:
+        """Read texts from the start, and see at the end what they are."""
+        self._known = {}
+
+    def add(self, values: Sequence[str]) -> None:
+        """Take the next cells."""
+        if self.mixed:
+            return
+        if self._known is None:
+            numbers = parse_numbers(values)
+            if numbers is not None:
+                self._any_number |= not np.isnan(numbers).all()
+                self._pieces.append(numbers)
+                return
+            if self._any_number:
+                self.mixed, self._pieces = True, []
+                return
+            self._known = {}
+            self._pieces = [np.full(len(piece), -1, dtype=np.int64) for piece in self._pieces]
+        known = self._known
+        codes = [
+            -1 if (v := value.strip()).lower() in MISSING else known.setdefault(v, len(known))
+            for value in values
+        ]
+        self._pieces.append(np.array(codes, dtype=np.int64))
+
+    def finish(self) -> Column:
+        """Return the column."""
+        values = np.concatenate(self._pieces)
+        if self._known is None:
+            return Column(self.name, "number", values)
+        texts = tuple(self._known)
+        return Column(self.name, "text", values, texts) if self.forced else typed(self.name, values, texts)
+
+
+def _pieces(rows: Iterator[list[str]], size: int) -> Iterator[list[list[str]]]:
+    """Cut rows into lists of at most `size`."""
+    piece: list[list[str]] = []
+    for row in rows:
+        piece.append(row)
+        if len(piece) == size:
+            yield piece
+            piece = []
+    if piece:
+        yield piece

@@ -16,7 +16,7 @@ _ROWS = 1 << 16  # rows decoded at a time
 
 
 def read_parquet(path: Path, *, text: Container[str], only: Wanted, skip: Container[str]) -> Table:
-    """Read a Parquet file; see `xpnet.data.columns.read_table`."""
+    """Read a Parquet file; see `xpnet.data.table_sources.read_table`."""
     with open_file(path, unpack=False) as (stream, _):
         magic = stream.read(4)
     if magic != b"PAR1":
@@ -40,7 +40,7 @@ def read_parquet(path: Path, *, text: Container[str], only: Wanted, skip: Contai
 
 
 def from_arrow(data: Any, source: str, *, text: Container[str], only: Wanted, skip: Container[str]) -> Table:
-    """Return the table of a `pyarrow.Table`; see `xpnet.data.columns.from_columns`."""
+    """Return the table of a `pyarrow.Table`; see `xpnet.data.table_sources.from_columns`."""
     return _assemble(source, data.schema, data.to_batches(), data.num_rows, text, only, skip)
 
 

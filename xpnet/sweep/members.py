@@ -11,7 +11,7 @@ import numpy as np
 from .. import init, resume
 from ..config import TrainConfig
 from ..data import Dataset, stratified_split
-from ..data.columns import is_table
+from ..data.table_sources import is_table
 from ..errors import ConfigError, DataError
 from ..mlp import MLP
 from ..run_data import load_run_data

@@ -1,0 +1,165 @@
+"""Tables from CSV and Parquet files, data frames and dictionaries."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpnet.data import csvfile, parquet
+from xpnet.data.columns import Column, Table, Wanted, check_names, days, number_text, parse_date, wanted
+from xpnet.errors import DataError
+
+CSV_SUFFIXES = (".csv", ".tsv")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+_READABLE = "numbers, booleans, dates or texts; leave it out, or convert it"
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of a CSV or Parquet file.
+
+    Examples
+    --------
+    >>> is_table("a/housing.csv"), is_table("housing.parquet"), is_table("x.npz")
+    (True, True, False)
+    """
+    name = os.fspath(path).lower().removesuffix(".gz")
+    return name.endswith((*CSV_SUFFIXES, *PARQUET_SUFFIXES))
+
+
+def read_table(
+    path: str | os.PathLike[str], *, text: Container[str] = (), only: Wanted = None, skip: Container[str] = ()
+) -> Table:
+    """Read a CSV or Parquet file.
+
+    CSV files are UTF-8 with a header line, plain or .gz; the separator (comma, semicolon, tab or bar) is the one
+    that the header line has most of. A column whose every value is a number becomes a column of numbers; of true and
+    false, booleans; of dates such as ``2024-05-31`` or ``2024-05-31T12:00:00Z``, dates; else text. The file is read
+    in pieces: numbers take 8 bytes each, text 8 bytes each and every different text once.
+
+    Parameters
+    ----------
+    path : path
+    text : container of str
+        Columns to keep as text, whatever they look like.
+    only : container of str, optional
+        Read these columns and no others.
+    skip : container of str
+        Columns to leave out.
+
+    Raises
+    ------
+    DataError
+        Missing, damaged or empty file, columns without or with equal names, or rows of other lengths.
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() in PARQUET_SUFFIXES:
+        return parquet.read_parquet(path, text=text, only=only, skip=skip)
+    return csvfile.read_csv_table(path, text=text, only=only, skip=skip)
+
+
+def from_columns(
+    data: Any, *, text: Container[str] = (), only: Wanted = None, skip: Container[str] = (), source: str = "data"
+) -> Table:  # fmt: skip
+    """Return the table of a data frame (pandas, polars), pyarrow table, or dictionary of columns.
+
+    Parameters
+    ----------
+    data : Table, data frame or mapping of str to sequence
+        Missing values are None, NaN, NaT or pandas.NA.
+    text, only, skip
+        As for `read_table`.
+    source : str
+        What messages call it.
+
+    Raises
+    ------
+    DataError
+        Something else, names that are no texts, columns of different lengths, or values of other kinds.
+
+    Examples
+    --------
+    >>> table = from_columns({"age": [3, None], "tame": [True, False]})
+    >>> table["age"].values, table["tame"].kind
+    (array([ 3., nan]), 'boolean')
+    """
+    if isinstance(data, Table):
+        return data
+    if hasattr(data, "to_batches"):
+        return parquet.from_arrow(data, source, text=text, only=only, skip=skip)
+    names = data.columns if hasattr(data, "columns") else data.keys() if isinstance(data, Mapping) else None
+    if names is None:
+        raise DataError(
+            f"{source} is a {type(data).__name__}, expected a data frame or a dictionary of columns; arrays "
+            "without names need no table: use fit and MLP with them as they are"
+        )
+    names = check_names(source, list(names))
+    columns: dict[str, Column] = {}
+    for name in names:
+        if wanted(name, only, skip):
+            columns[name] = _of_values(source, name, np.asarray(data[name]), name in text)
+    lengths = {len(c) for c in columns.values()}
+    if len(lengths) > 1:
+        long = ", ".join(f"{c.name} {len(c)}" for c in columns.values())
+        raise DataError(f"{source}: the columns have different lengths: {long}")
+    return Table(source, columns, tuple(names), lengths.pop() if lengths else 0)
+
+
+def _of_values(source: str, name: str, values: np.ndarray, as_text: bool) -> Column:
+    """Return the column of an array of any type."""
+    if values.ndim != 1:
+        raise DataError(f"{source}: column {name!r} has shape {values.shape}, expected one value per row")
+    kind = values.dtype.kind
+    if kind in "biuf":
+        found = Column(name, "boolean" if kind == "b" else "number", values.astype(np.float64))
+    elif kind == "M":
+        found = Column(name, "date", days(values))
+    elif kind in "UOT":
+        found = _of_objects(source, name, values.tolist())
+    else:
+        raise DataError(f"{source}: column {name!r} holds {values.dtype}, expected {_READABLE}")
+    return Column(name, "text", *found.as_texts()) if as_text else found
+
+
+def _of_objects(source: str, name: str, values: list[Any]) -> Column:
+    at = next((i for i, v in enumerate(values) if _kind_of(v) is None), None)
+    if at is not None:
+        raise DataError(
+            f"{source}: row {at}, column {name!r} holds a {type(values[at]).__name__}, expected {_READABLE}"
+        )
+    kinds = {_kind_of(v) or "" for v in values} - {"missing"}
+    if kinds in ({"number"}, {"boolean"}, set()):
+        numbers = [np.nan if _kind_of(v) == "missing" else float(v) for v in values]
+        return Column(name, kinds.pop() if kinds else "number", np.array(numbers, dtype=np.float64))
+    if kinds == {"date"}:
+        dates = [np.nan if _kind_of(v) == "missing" else parse_date(v.isoformat()) for v in values]
+        return Column(name, "date", np.array(dates, dtype=np.float64))
+    known: dict[str, int] = {}
+    codes = [-1 if _kind_of(v) == "missing" else known.setdefault(_text_of(v), len(known)) for v in values]
+    return Column(name, "text", np.array(codes, dtype=np.int64), tuple(known))
+
+
+def _kind_of(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "text" if value.strip() else "missing"
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return "missing"
+    if isinstance(value, (bool, np.bool_)):
+        return "boolean"
+    if isinstance(value, (datetime.date, datetime.datetime)):
+        return "date"
+    if hasattr(value, "__float__") and not isinstance(value, (complex, np.ndarray)):
+        return "missing" if value != value else "number"
+    return None
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if _kind_of(value) == "number":
+        return number_text(float(value))
+    return str(value).lower() if _kind_of(value) == "boolean" else str(value)
