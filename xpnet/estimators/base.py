@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..backend import Backend, get_backend
 from ..callbacks import Callback
 from ..data.checks import check_weights
-from ..errors import ConfigError, DataError, DeviceError, unknown_name
+from ..errors import ConfigError, DataError
 from ..history import History
 from ..interchange import (
     arrive,
@@ -34,50 +33,21 @@ from ..interchange import (
     to_host,
 )
 from ..losses import get_loss
-from ..mlp import DTYPES, MLP
-from ..optim import Optimizer, get_optimizer
+from ..mlp import MLP
 from ..schedules import ReduceOnPlateau, Schedule, get_schedule
 from ..train import Trainer
+from . import choices, packing
 from .missing import check_present
 from .rows import check_numbers, hold_out, in_chunks, without_absent
 from .scaling import FeatureScaler
 from .session import Plan, Planned, current, fitted_scaler, scaled_examples
 
-SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad")
 INPUT_TYPES = (np.float64, np.float32, np.uint8)
-_SMALL = 1000  # up to so many samples float64 costs nothing worth saving
 _STREAM = 1000  # partial_fit has seen its first samples only: what "auto" becomes is not for so few
 
 Part = tuple[
     Any, Any, Any
 ]  # samples, targets, weights (or None): all on the host, or all on the network's device
-
-
-@dataclass(frozen=True, kw_only=True)
-class InverseScaling(Schedule):
-    """scikit-learn's "invscaling": 1 / (t + 1)^power with t the samples seen."""
-
-    power: float = 0.5
-    batch: int = 1
-
-    def __post_init__(self) -> None:
-        if not self.power >= 0.0:
-            raise ConfigError(f"power_t must be a number >= 0, found {self.power!r}")
-
-    @property
-    def name(self) -> str:
-        return "invscaling"
-
-    def __call__(self, step: int, total: int, per_epoch: int) -> float:
-        return (step * self.batch + 1.0) ** -self.power
-
-
-class _StopAtFloor(Callback):
-    """End training when an adaptive rate has reached the least one."""
-
-    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        if record["lr"] <= 1e-6:
-            trainer.stop("learning_rate")
 
 
 class BaseMLP(BaseEstimator):
@@ -128,6 +98,7 @@ class BaseMLP(BaseEstimator):
     n_features_in_: int
     model_: MLP
     scaler_: FeatureScaler | None
+    _moments: dict[str, Any] | None  # of the optimizer, between two calls of partial_fit
 
     # --- what subclasses say ----------------------------------------------------------------------
     _task: str
@@ -231,7 +202,7 @@ class BaseMLP(BaseEstimator):
             part, validation = hold_out(*part, self.validation_fraction, seed, self._task == "classification")
         x, t, w = part
         n = int(x.shape[0])
-        batch = self._batch(n)
+        batch = choices.batch_size(self.batch_size, n)
         network = None if goes_on else self._start(x, w, n, batch, seed, partial)
         data = (scaled_examples(x, self.scaler_, self.dtype_), self._scale_targets(t, w, fit=not goes_on))
         callbacks, held, scorer = list(self.callbacks or ()), None, None
@@ -241,16 +212,16 @@ class BaseMLP(BaseEstimator):
                 scaled_examples(xv, self.scaler_, self.dtype_), self._scale_targets(tv, wv, fit=False), wv
             )  # fmt: skip
             scorer = self._score_callback(validation)
-        schedule = get_schedule("constant") if partial else self._schedule(batch)
+        schedule = get_schedule("constant") if partial else choices.schedule(self, batch)
         planned = type(schedule) is not Schedule and not isinstance(
-            schedule, (InverseScaling, ReduceOnPlateau)
+            schedule, (choices.InverseScaling, ReduceOnPlateau)
         )
         if isinstance(schedule, ReduceOnPlateau):
-            callbacks.append(_StopAtFloor())
+            callbacks.append(choices.StopAtFloor())
         # under a schedule that is planned to the end, a loss that rests for a while is no reason to stop
         stops = self.early_stopping or not (planned or isinstance(schedule, ReduceOnPlateau))
         options = {
-            "loss": self._loss_name(), "task": self._task, "optimizer": self._optimizer(),
+            "loss": self._loss_name(), "task": self._task, "optimizer": choices.optimizer(self),
             "schedule": schedule, "l1": self.l1, "l2": self.alpha_, "max_norm": self.max_norm,
             "clip_norm": self.clip_norm, "clip_value": self.clip_value, "sample_weight": w,
             "epochs": 1 if partial else int(self.max_iter), "batch_size": batch, "shuffle": bool(self.shuffle),
@@ -274,11 +245,11 @@ class BaseMLP(BaseEstimator):
             self.model_, plan.data, validation=plan.validation, callbacks=callbacks,
             verbose=bool(self.verbose), **plan.options,
         )  # fmt: skip
-        if partial and plan.network is None:
-            self._restore_moments(trainer)
+        if partial and plan.network is None and self._moments is not None:
+            packing.restore_moments(trainer, self._moments)
         history = trainer.run()
         self._finish(plan, history, partial)
-        self._moments = self._kept_moments(trainer) if partial else None
+        self._moments = packing.moments(trainer) if partial else None
 
     def _finish(self, plan: Plan, history: History, partial: bool = False) -> None:
         """Record what training gave; the network is in `model_`."""
@@ -293,31 +264,23 @@ class BaseMLP(BaseEstimator):
 
     def _start(self, x: Any, w: Any, n: int, batch: int, seed: int, partial: bool) -> dict[str, Any]:
         """Decide all that a first fit decides, and return the arguments of the network."""
-        self.dtype_ = self._dtype(x, n)
+        self.dtype_ = choices.dtype(self.dtype, x, n)
         self.scaler_ = fitted_scaler(x, w) if self.standardize else None
         many = max(n, _STREAM) if partial else n
-        self.alpha_ = float(self._auto_alpha(many)) if isinstance(self.alpha, str) else self.alpha
-        if isinstance(self.alpha, str) and self.alpha != "auto":
-            raise ConfigError(f"alpha must be a number >= 0 or 'auto', found {self.alpha!r}")
-        noise = self.input_noise
-        if isinstance(noise, str):
-            if noise != "auto":
-                raise ConfigError(f"input_noise must be a number >= 0 or 'auto', found {noise!r}")
-            noise = self._auto_noise(many) if self.standardize and batch < n else 0.0
-        self.input_noise_ = noise
-        dropout = _plain(self.dropout)
-        if isinstance(dropout, str):
-            if dropout != "auto":
-                raise ConfigError(
-                    f"dropout must be in [0, 1), one such number per layer, or 'auto', found {dropout!r}"
-                )
-            dropout = self._auto_dropout(many)
-        self.dropout_ = dropout
-        hidden = self.hidden_layer_sizes
-        if isinstance(hidden, str):
-            if hidden != "auto":
-                raise ConfigError(f"hidden_layer_sizes must be whole numbers or 'auto', found {hidden!r}")
-            hidden = self._auto_hidden(many)
+        noisy = bool(self.standardize) and batch < n
+        self.alpha_ = choices.or_automatic(
+            "alpha", self.alpha, "a number >= 0", lambda: float(self._auto_alpha(many))
+        )
+        self.input_noise_ = choices.or_automatic(
+            "input_noise", self.input_noise, "a number >= 0", lambda: self._auto_noise(many) if noisy else 0.0
+        )
+        self.dropout_ = choices.or_automatic(
+            "dropout", choices.plain(self.dropout), "in [0, 1), one such number per layer,",
+            lambda: self._auto_dropout(many),
+        )  # fmt: skip
+        hidden = choices.or_automatic(
+            "hidden_layer_sizes", self.hidden_layer_sizes, "whole numbers", lambda: self._auto_hidden(many)
+        )
         hidden = list(hidden) if np.iterable(hidden) else [hidden]
         self.n_outputs_ = self._width()
         self.n_layers_ = len(hidden) + 2
@@ -329,9 +292,10 @@ class BaseMLP(BaseEstimator):
         self.t_ = self.n_iter_ = 0
         self._moments = None
         return {
-            "sizes": [self.n_features_in_, *hidden, self.n_outputs_], "activation": _plain(self.activation),
-            "dropout": dropout, "input_dropout": self.input_dropout, "input_noise": noise, "init": self.init,
-            "seed": seed, "dtype": self.dtype_, "device": self._place if self.device is None else self.device,
+            "sizes": [self.n_features_in_, *hidden, self.n_outputs_], "activation": choices.plain(self.activation),
+            "dropout": self.dropout_, "input_dropout": self.input_dropout, "input_noise": self.input_noise_,
+            "init": self.init, "seed": seed, "dtype": self.dtype_,
+            "device": self._place if self.device is None else self.device,
         }  # fmt: skip
 
     def _record(self, history: History, n: int, validated: bool, partial: bool) -> None:
@@ -353,52 +317,6 @@ class BaseMLP(BaseEstimator):
 
     def _scale_targets(self, t: Any, w: Any, *, fit: bool) -> Any:
         return t
-
-    # --- settings ---------------------------------------------------------------------------------
-    def _batch(self, n: int) -> int:
-        if isinstance(self.batch_size, str):
-            if self.batch_size != "auto":
-                raise ConfigError(
-                    f"batch_size must be a whole number >= 1 or 'auto', found {self.batch_size!r}"
-                )
-            return min(n, max(64, min(256, n // 128)))
-        if not isinstance(self.batch_size, (int, np.integer)) or self.batch_size < 1:
-            raise ConfigError(f"batch_size must be a whole number >= 1 or 'auto', found {self.batch_size!r}")
-        return min(int(self.batch_size), n)
-
-    def _dtype(self, x: Any, n: int) -> str:
-        if self.dtype == "auto":
-            return "float64" if dtype_name(x) == "float64" and n <= _SMALL else "float32"
-        name = str(np.dtype(self.dtype)) if self.dtype is not None else None
-        if name not in DTYPES:
-            raise ConfigError(f"dtype must be 'auto', 'float32' or 'float64', found {self.dtype!r}")
-        return name
-
-    def _optimizer(self) -> Optimizer:
-        if isinstance(self.solver, Optimizer):
-            return self.solver
-        name = str(self.solver).lower()
-        lr = self.learning_rate_init
-        if name in ("adam", "adamw"):
-            more = {"weight_decay": self.weight_decay} if name == "adamw" else {}
-            return get_optimizer(name, lr=lr, beta1=self.beta_1, beta2=self.beta_2, eps=self.epsilon, **more)
-        if name == "sgd":
-            nesterov = bool(self.nesterovs_momentum) and self.momentum > 0
-            return get_optimizer("sgd", lr=lr, momentum=self.momentum, nesterov=nesterov)
-        if name in ("rmsprop", "adagrad"):
-            return get_optimizer(name, lr=lr, eps=self.epsilon)
-        if name == "lbfgs":
-            raise ConfigError(f"solver 'lbfgs' is not part of xpnet; choose one of {', '.join(SOLVERS)}")
-        raise unknown_name("solver", self.solver, SOLVERS)
-
-    def _schedule(self, batch: int) -> Schedule:
-        if isinstance(self.learning_rate, Schedule):
-            return self.learning_rate
-        if self.learning_rate == "invscaling":
-            return InverseScaling(power=self.power_t, batch=batch)
-        if self.learning_rate == "adaptive":
-            return ReduceOnPlateau(factor=0.2, patience=self.n_iter_no_change, min_factor=1e-9)
-        return get_schedule(self.learning_rate)
 
     # --- predicting -------------------------------------------------------------------------------
     def _through(self, method: Callable[[Any], Any], x: Any) -> Any:
@@ -430,51 +348,18 @@ class BaseMLP(BaseEstimator):
         """Copies of the biases of each layer (out,)."""
         return self._tensors("bias")
 
-    # --- partial_fit and pickles ------------------------------------------------------------------
-    def _kept_moments(self, trainer: Trainer) -> dict[str, Any]:
-        be = trainer.model.be
-        tensors = {k: np.array(be.to_numpy(v)) for k, v in trainer.step.update.moments.items()}
-        return {"tensors": tensors, "n_updates": trainer.step.n_updates}
-
-    def _restore_moments(self, trainer: Trainer) -> None:
-        update = trainer.step.update
-        if self._moments is None or set(self._moments["tensors"]) != set(update.moments):
-            return  # the first call after fit, or another solver
-        for name, values in self._moments["tensors"].items():
-            update.moments[name][...] = trainer.model.be.asarray(values)
-        trainer.step.n_updates = self._moments["n_updates"]
-
+    # --- pickles ------------------------------------------------------------------
     def __getstate__(self) -> dict[str, Any]:
         state = dict(cast(Any, super()).__getstate__())
         state.pop("_place", None)  # only the running fit needs it
-        if "model_" in state:  # NumPy arrays and plain values only, so that any machine can read it
-            model: MLP = state["model_"]
-            state["model_"] = {
-                "architecture": model.architecture, "seed": model.seeds[0], "dtype": model.dtype,
-                "task": model.task, "loss": model.loss, "weights": model.get_weights(),
-                "device": self._device_kept(),
-            }  # fmt: skip
+        if "model_" in state:
+            state["model_"] = packing.packed(state["model_"], self.device)
         return state
-
-    def _device_kept(self) -> str:
-        if self.device is None:  # a device that no name stands for is not the next machine's
-            name = self.model_.be.device
-            return name if name.startswith("cuda:") else "cpu"
-        return self.device if isinstance(self.device, str) else "cpu"
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        packed = state.get("model_")
-        if packed is not None:
-            settings = {**packed["architecture"], "seed": packed["seed"], "dtype": packed["dtype"]}
-            try:
-                model = MLP(**settings, device=packed["device"])
-            except DeviceError as error:
-                warnings.warn(f"the estimator now computes on the CPU: {error}", stacklevel=2)
-                model = MLP(**settings)
-            model.set_weights(packed["weights"])
-            model.task, model.loss = packed["task"], packed["loss"]
-            state["model_"] = model
+        if state.get("model_") is not None:
+            state["model_"] = packing.unpacked(state["model_"])
         cast(Any, super()).__setstate__(state)
 
     def __sklearn_tags__(self) -> Any:
@@ -503,11 +388,6 @@ def _row_like(x: Any) -> np.ndarray:
     except TypeError:  # bfloat16
         dtype = np.dtype(np.float16)
     return np.zeros((min(x.shape[0], 1), *x.shape[1:]) if x.ndim else (), dtype)
-
-
-def _plain(value: Any) -> Any:
-    many = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
-    return list(value) if many else value
 
 
 def validation_pair(x: Any, y: Any, w: Any) -> bool:

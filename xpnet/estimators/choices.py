@@ -1,0 +1,110 @@
+"""What the settings of an estimator stand for, in terms of `fit`; "auto" among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..callbacks import Callback
+from ..errors import ConfigError, unknown_name
+from ..interchange import dtype_name
+from ..mlp import DTYPES
+from ..optim import Optimizer, get_optimizer
+from ..schedules import ReduceOnPlateau, Schedule, get_schedule
+from ..train import Trainer
+
+SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad")
+_SMALL = 1000  # up to so many samples float64 costs nothing worth saving
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverseScaling(Schedule):
+    """scikit-learn's "invscaling": 1 / (t + 1)^power with t the samples seen."""
+
+    power: float = 0.5
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.power >= 0.0:
+            raise ConfigError(f"power_t must be a number >= 0, found {self.power!r}")
+
+    @property
+    def name(self) -> str:
+        return "invscaling"
+
+    def __call__(self, step: int, total: int, per_epoch: int) -> float:
+        return (step * self.batch + 1.0) ** -self.power
+
+
+class StopAtFloor(Callback):
+    """End training when an adaptive rate has reached the least one."""
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        if record["lr"] <= 1e-6:
+            trainer.stop("learning_rate")
+
+
+def or_automatic(name: str, value: Any, expected: str, choose: Callable[[], Any]) -> Any:
+    """Return the value of a setting, or what `choose` says where it is "auto"; other texts are errors."""
+    if not isinstance(value, str):
+        return value
+    if value != "auto":
+        raise ConfigError(f"{name} must be {expected} or 'auto', found {value!r}")
+    return choose()
+
+
+def batch_size(value: Any, n: int) -> int:
+    """Return the batch size for n samples; "auto" is n / 128, within 64 and 256."""
+    size = or_automatic("batch_size", value, "a whole number >= 1", lambda: max(64, min(256, n // 128)))
+    if not isinstance(size, (int, np.integer)) or size < 1:
+        raise ConfigError(f"batch_size must be a whole number >= 1 or 'auto', found {value!r}")
+    return min(int(size), n)
+
+
+def dtype(value: Any, x: Any, n: int) -> str:
+    """Return the dtype of the network; "auto" keeps float64 samples where they are few."""
+    if isinstance(value, str) and value == "auto":
+        return "float64" if dtype_name(x) == "float64" and n <= _SMALL else "float32"
+    name = str(np.dtype(value)) if value is not None else None
+    if name not in DTYPES:
+        raise ConfigError(f"dtype must be 'auto', 'float32' or 'float64', found {value!r}")
+    return name
+
+
+def optimizer(e: Any) -> Optimizer:
+    """Return the optimizer that an estimator's solver and its numbers stand for."""
+    if isinstance(e.solver, Optimizer):
+        return e.solver
+    name = str(e.solver).lower()
+    lr = e.learning_rate_init
+    if name in ("adam", "adamw"):
+        more = {"weight_decay": e.weight_decay} if name == "adamw" else {}
+        return get_optimizer(name, lr=lr, beta1=e.beta_1, beta2=e.beta_2, eps=e.epsilon, **more)
+    if name == "sgd":
+        nesterov = bool(e.nesterovs_momentum) and e.momentum > 0
+        return get_optimizer("sgd", lr=lr, momentum=e.momentum, nesterov=nesterov)
+    if name in ("rmsprop", "adagrad"):
+        return get_optimizer(name, lr=lr, eps=e.epsilon)
+    if name == "lbfgs":
+        raise ConfigError(f"solver 'lbfgs' is not part of xpnet; choose one of {', '.join(SOLVERS)}")
+    raise unknown_name("solver", e.solver, SOLVERS)
+
+
+def schedule(e: Any, batch: int) -> Schedule:
+    """Return the schedule that an estimator's `learning_rate` stands for."""
+    if isinstance(e.learning_rate, Schedule):
+        return e.learning_rate
+    if e.learning_rate == "invscaling":
+        return InverseScaling(power=e.power_t, batch=batch)
+    if e.learning_rate == "adaptive":
+        return ReduceOnPlateau(factor=0.2, patience=e.n_iter_no_change, min_factor=1e-9)
+    return get_schedule(e.learning_rate)
+
+
+def plain(value: Any) -> Any:
+    """Return arrays and sequences as lists, everything else as it is."""
+    many = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
+    return list(value) if many else value
