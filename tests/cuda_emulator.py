@@ -208,6 +208,7 @@ class Kernels:
 _C_NAMES = {
     "float": "float32", "double": "float64", "long long": "int64", "unsigned char": "uint8", "bool": "bool",
     "int": "int32", "word": "uint64", "unsigned": "uint32", "unsigned short": "uint16",
+    "signed char": "int8", "short": "int16", "unsigned long long": "uint64",
 }  # fmt: skip
 
 

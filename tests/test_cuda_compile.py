@@ -95,7 +95,7 @@ def _all_kernels(dtype) -> dict[str, str]:
             if name != "step":
                 _step(rounding, dtype, {"activation": name})
                 _step(rounding, dtype, {"activation": name}, loss="squared_error")
-    for stored in ("uint8", "float32", "float64"):
+    for stored in kernels.STORED_TYPES:
         for scale in ("number", "array"):
             found.add(*kernels.gather(stored, dtype, scale, scale))
     return found.sources

@@ -7,7 +7,9 @@ import pytest
 
 import xpnet
 from tests.conftest import cuda
-from xpnet import get_backend, rng
+from tests.estimator_cases import CLASSES, QUICK, check_all
+from tests.estimator_cases import X as SAMPLES
+from xpnet import MLPClassifier, get_backend, rng
 from xpnet.errors import OutOfMemoryError
 from xpnet.failures import device_errors
 
@@ -131,3 +133,48 @@ def test_the_layer_that_failed_among_steps_done_ahead_is_named():
     model.params["layers.0.weight"][...] = 1e38
     with pytest.raises(xpnet.DivergedError, match=r"epoch 1, step 1: layer 0 .* outputs are not finite"):
         xpnet.fit(model, (X, Y), epochs=1, batch_size=32, verbose=False)
+
+
+def test_estimators_on_arrays_of_cupy(monkeypatch):
+    cuda()
+    import cupy
+
+    array_api_compat = pytest.importorskip("array_api_compat")
+    sizes = []
+
+    def counting(leave):
+        def method(x, *args):
+            sizes.append(x.size)
+            return leave(x, *args)
+
+        return method
+
+    for module, way in ((cupy, "asnumpy"), (array_api_compat, "to_device")):
+        monkeypatch.setattr(module, way, counting(getattr(module, way)))
+    clf = MLPClassifier(**QUICK).fit(cupy.asarray(SAMPLES, order="F"), cupy.asarray(CLASSES))
+    assert max(sizes) <= clf.model_.n_parameters and clf.model_.be.device == "cuda:0"
+    check_all(cupy.asarray, lambda answer, x: isinstance(answer, cupy.ndarray) and answer.device == x.device)
+
+
+@pytest.mark.parametrize("n_models", [None, 5])
+def test_biases_that_are_not_aligned(n_models):
+    """Widths of 37 and 23: a bias begins wherever the weights and biases before it end."""
+
+    def trained(be):
+        model = xpnet.MLP([64, 37, 23, 10], device=be, seed=4, n_models=n_models)
+        xpnet.fit(model, (X, Y), epochs=2, batch_size=32, verbose=False)
+        return model.be.to_numpy(model.weights)
+
+    np.testing.assert_allclose(trained(cuda()), trained(get_backend("cpu")), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16"]
+)
+def test_samples_of_every_type(dtype):
+    def trained(be):
+        model = xpnet.MLP([64, 20, 10], device=be, seed=4)
+        xpnet.fit(model, ((X // 2).astype(dtype), Y), epochs=1, batch_size=32, verbose=False)
+        return model.be.to_numpy(model.weights)
+
+    np.testing.assert_allclose(trained(cuda()), trained(get_backend("cpu")), rtol=2e-2, atol=2e-2)

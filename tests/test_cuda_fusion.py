@@ -372,7 +372,7 @@ def test_a_formula_and_its_sums(compiled, shape):
     want = dy * (1 - x * x) + row
     np.testing.assert_allclose(got, want, rtol=1e-14)
     np.testing.assert_allclose(sums, want.sum(axis=-2), rtol=1e-10, atol=1e-12)
-    pieces = shape[-2] > joined.COLUMN_PIECE
+    pieces = shape[-2] > backend.sums.COLUMN_PIECE
     assert [op.what.rpartition("_")[0] for op in replay.record] == ["map_columns"] + ["sum_columns"] * pieces
 
 

@@ -8,35 +8,16 @@ import pickle
 import subprocess
 import sys
 
-import array_api_compat
 import numpy as np
 import pytest
 
 from tests.device_data import DEVICE, counted, there
+from tests.estimator_cases import CLASSES, NUMBERS, QUICK, TARGETS, WEIGHTS, N, X, check_all
 from xpnet import DataError, MLPClassifier, MLPRegressor
-from xpnet.backend.cuda.probe import probe
 from xpnet.backend.reference import ReferenceBackend
 from xpnet.estimators import FeatureScaler
 from xpnet.estimators.scaling import _median_of_different
 from xpnet.interchange import namespace, to_host
-
-RNG = np.random.default_rng(0)
-N = 300
-X = RNG.normal(size=(N, 8))
-X[3, 2] = 1e9  # an outlier, which grows like a logarithm
-X[:, 5] = RNG.random(N) < 0.01  # mostly one value
-X[:, 6] = 7.0
-CLASSES = np.arange(N) % 3
-LABELS = (CLASSES[:, None] == np.arange(3)).astype(np.int64)
-NUMBERS = X[:, 0] + 0.1 * RNG.normal(size=N)
-WEIGHTS = RNG.integers(0, 3, N).astype(np.float64)
-QUICK = {"hidden_layer_sizes": (6,), "max_iter": 3, "random_state": 0}
-TARGETS = {
-    "classes": (MLPClassifier, CLASSES),
-    "labels": (MLPClassifier, LABELS),
-    "numbers": (MLPRegressor, NUMBERS),
-    "several numbers": (MLPRegressor, np.stack([NUMBERS, NUMBERS**2], axis=1)),
-}
 
 
 @pytest.fixture
@@ -228,7 +209,7 @@ import numpy as np
 import sklearn
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from tests.device_data import counted, there
-from tests.test_estimators_device import CLASSES, N, NUMBERS, QUICK, X
+from tests.estimator_cases import CLASSES, N, NUMBERS, QUICK, X
 from xpnet import MLPClassifier, MLPRegressor
 
 for estimator, y in ((MLPClassifier(**QUICK), CLASSES), (MLPRegressor(**QUICK), NUMBERS)):
@@ -258,21 +239,6 @@ def test_inside_a_search_with_dispatch():
     assert done.stdout.strip() == "fine", (sklearn.__version__, done.stderr[-3000:])
 
 
-def check_all(into, same_place):
-    """Every target, with and without weights, as on the host; `into` brings arrays to a device."""
-    for kind, y in TARGETS.values():
-        for w in (None, WEIGHTS):
-            options = {**QUICK, "early_stopping": True}
-            estimator = kind(**options).fit(into(X), into(y), None if w is None else into(w))
-            expected = kind(**options).fit(X, y, w)
-            assert np.allclose(estimator.loss_curve_, expected.loss_curve_, rtol=1e-6)
-            for method in ("predict", "predict_proba") if kind is MLPClassifier else ("predict",):
-                answer = getattr(estimator, method)(into(X))
-                assert same_place(answer, into(X))
-                assert np.allclose(to_host(answer), getattr(expected, method)(X), rtol=1e-6)
-            assert estimator.score(into(X), into(y)) == pytest.approx(expected.score(X, y))
-
-
 def test_on_devices_of_pytorch(monkeypatch):
     """Here the CPU passes for a device that NumPy cannot read."""
     torch = pytest.importorskip("torch", reason="PyTorch arrays are tested where it is installed")
@@ -280,25 +246,3 @@ def test_on_devices_of_pytorch(monkeypatch):
         monkeypatch.setattr(f"{module}.in_host_memory", lambda x: False)
     assert MLPRegressor(**QUICK).fit(torch.asarray(X), torch.asarray(NUMBERS)).model_.be.name == "torch"
     check_all(torch.asarray, lambda answer, x: isinstance(answer, torch.Tensor))
-
-
-@pytest.mark.gpu
-def test_cupy(monkeypatch):
-    cupy = pytest.importorskip("cupy", reason="CuPy arrays are tested where it is installed")
-    finding = probe()
-    if not finding.available:
-        pytest.skip(f"needs a CUDA device: {finding.message}")
-    sizes = []
-
-    def counting(leave):
-        def method(x, *args):
-            sizes.append(x.size)
-            return leave(x, *args)
-
-        return method
-
-    for module, way in ((cupy, "asnumpy"), (array_api_compat, "to_device")):
-        monkeypatch.setattr(module, way, counting(getattr(module, way)))
-    clf = MLPClassifier(**QUICK).fit(cupy.asarray(X, order="F"), cupy.asarray(CLASSES))
-    assert max(sizes) <= clf.model_.n_parameters and clf.model_.be.device == "cuda:0"
-    check_all(cupy.asarray, lambda answer, x: isinstance(answer, cupy.ndarray) and answer.device == x.device)

@@ -94,6 +94,7 @@ def tests() -> Iterator[Finding]:
     """pytest on everything marked gpu; the findings are its counts and what failed."""
     command = [
         sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", "-o", "addopts=",
+        "-W", "default::DeprecationWarning",  # of libraries that are newer than those of CI
         "--continue-on-collection-errors", *(f"tests/{name}" for name in test_files()),
     ]  # fmt: skip
     try:

@@ -51,11 +51,12 @@ PARTS: tuple[Part, ...] = (
     Part("capture", 30, "products and kernels in one captured graph, replayed", "primitives.capture"),
     Part("parity", 110, "training beside the CPU, and every operation beside the reference", "correctness.parity"),
     Part("tests", 100, "all tests marked gpu", "correctness.tests"),
-    Part("xpnet", 60, "training steps: xpnet", "cases.measure", "xpnet"),
+    Part("xpnet", 80, "training steps: xpnet", "cases.measure", "xpnet"),
     Part("torch.graph", 40, "training steps: PyTorch, K steps as one CUDA graph", "cases.measure", "torch.graph"),
     Part("jax.scan", 60, "training steps: JAX, lax.scan over K steps", "cases.measure", "jax.scan"),
+    Part("joined", 45, "steps with and without joined operations, on 1 to 3 streams", "cases.joined"),
     Part("torch", 35, "training steps: PyTorch, eager", "cases.measure", "torch"),
-    Part("peaks", 20, "rates of large products", "primitives.peaks"),
+    Part("peaks", 35, "rates of large products", "primitives.peaks"),
     Part("adam", 20, "bandwidth of the update", "primitives.adam"),
     Part("nodes", 25, "time of a node of a graph, and of its launch", "primitives.nodes"),
     Part("barrier", 15, "a barrier of the whole grid", "primitives.barrier"),
@@ -64,7 +65,6 @@ PARTS: tuple[Part, ...] = (
     Part("epilogues", 30, "products with what follows them fused in", "epilogues.measure"),
     Part("process", 60, "`xpnet train --device cuda` as a whole, twice", "correctness.process"),
     Part("accuracy", 40, "MNIST to 98 % (needs XPNET_DATA)", "correctness.accuracy"),
-    Part("joined", 45, "steps with and without joined operations, on 1 to 3 streams", "cases.joined"),
     Part("torch.compile", 75, "training steps: PyTorch, max-autotune", "cases.measure", "torch.compile"),
 )  # fmt: skip
 

@@ -23,6 +23,11 @@ def check_matmul(c: Conformance, dtype: str) -> None:
         b = c.numbers((100, 784) if tb else (784, 100), dtype)
         c.run("matmul", f"large, ta={ta} tb={tb}", _matmul(ta, tb), [a, b], [((128, 100), dtype)])
 
+    for la, k in ((), 70_000), ((3,), 2_000), ((2,), 40_001):  # norms of gradients: a row by itself
+        a, b = c.numbers((*la, 1, k), dtype), c.numbers((*la, k, 1), dtype)
+        c.run("matmul", "a row by a column", _matmul(False, False), [a, b], [((*la, 1, 1), dtype)])
+        c.run("matmul", "a row by a row", _matmul(False, True), [a, a], [((*la, 1, 1), dtype)])
+
 
 def _matmul(ta: bool, tb: bool) -> Call:
     if not (ta or tb):

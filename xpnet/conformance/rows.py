@@ -151,6 +151,18 @@ def check_gather(c: Conformance, dtype: str) -> None:
         c.run("gather", "one column", _gather({}, []), [labels, index], [(index_shape, dtype)])
         if stored in ("uint8", "int64"):
             c.run("gather", "labels", _gather({}, []), [labels, index], [(index_shape, "int64")])
+    index = c.random.integers(0, n, 12)
+    for stored in (
+        "bool",
+        "int8",
+        "int16",
+        "uint16",
+        "int32",
+        "uint32",
+        "uint64",
+    ):  # samples come in all of them
+        x = c.random.integers(0, 100, (n, width)).astype(stored)
+        c.run("gather", f"of {stored}", _gather({}, []), [x, index], [((12, width), dtype)])
 
 
 def _gather(fixed: dict[str, Any], names: list[str]) -> Call:

@@ -18,7 +18,7 @@ from ... import rng
 from .. import Array
 from ..program import Program, trace
 from ..reference import ReferenceBackend
-from . import formulas, kernels
+from . import formulas, kernels, sums
 from .fusion import Request, fuse
 from .products import Product, describe, with_bias
 from .schedule import Operation, region
@@ -166,7 +166,7 @@ class CudaBackend(ReferenceBackend):
                     if source.start < written.stop and written.start < source.stop:
                         del self._rounded[key]
 
-    def _dense(self, x: Array) -> Array:
+    def dense(self, x: Array) -> Array:
         """`x` itself where it is C-contiguous, else a copy that is."""
         if x.flags.c_contiguous:
             return x
@@ -190,8 +190,12 @@ class CudaBackend(ReferenceBackend):
             return out
         if a.size == 0:  # a sum of nothing
             return self.map(_zero, out, out=out)
+        if out.shape[-2:] == (1, 1) and a.shape[-2 if ta else -1] > kernels.LONG_ROW:
+            a, b = (a.swapaxes(-1, -2) if ta else a), (b.swapaxes(-1, -2) if tb else b)
+            sums.dots(self, a, b, out)
+            return out
         if not self.multiply(a, b, ta, tb, out):  # memory that no leading dimension describes
-            a, b = self._dense(a), self._dense(b)
+            a, b = self.dense(a), self.dense(b)
             self._into(out, lambda dense: self.multiply(a, b, ta, tb, dense))
         return out
 
@@ -269,45 +273,12 @@ class CudaBackend(ReferenceBackend):
     def sum(self, x: Array, *, axis: int, out: Array) -> Array:
         if out.size == 0:
             return out
-        return self._into(out, lambda dense: (self._sum_rows if axis == -1 else self._sum_columns)(x, dense))
-
-    def _sum_rows(self, x: Array, out: Array) -> None:
-        dtype, width = str(x.dtype), x.shape[-1]
-        if x.ndim != 2 or (width > 1 and x.strides[-1] != x.dtype.itemsize):
-            x = self._dense(x)
-        rows = out.size
-        stride = np.int64(x.strides[-2] // x.dtype.itemsize if x.ndim == 2 else width)
-        numbers: tuple[Any, ...] = (np.int64(rows), np.int32(width), stride)
-        if width > kernels.LONG_ROW and rows < 2**31:
-            name, grid, block = "sum_long_rows", (rows, 1), (1024, 1)
-            numbers = (np.int64(rows), np.int64(width), stride)
-        elif width <= kernels.NARROW_ROW:
-            name, grid, block = "sum_narrow_rows", (-(-rows // 256), 1), (256, 1)
-        else:
-            name, (grid, block) = "sum_rows", _warps_grid(rows)
-        self.launch(kernels.source(name, dtype), grid, block, (x, out, *numbers), (out,))
-
-    def _sum_columns(self, x: Array, out: Array) -> None:
-        if x.ndim > 3 or (x.shape[-1] > 1 and x.strides[-1] != x.dtype.itemsize):
-            x = self._dense(x)
-        height, width = x.shape[-2:]
-        size = x.dtype.itemsize
-        stack = x.strides[-3] // size if x.ndim == 3 else height * width
-        lead = out.size // max(width, 1)
-        # one launch takes 65,535 members; a population is seldom larger
-        for start in range(0, lead, 65535):
-            part = x if lead <= 65535 else x.reshape(lead, height, width)[start : start + 65535]
-            to = out if lead <= 65535 else out.reshape(lead, width)[start : start + 65535]
-            members = min(65535, lead - start)
-            numbers = (np.int32(height), np.int32(width), np.int64(stack), np.int64(x.strides[-2] // size))
-            grid = (-(-width // 32), members)
-            kernel = kernels.source("sum_columns", str(x.dtype))
-            self.launch(kernel, grid, (32, kernels.COLUMN_ROWS), (part, to, *numbers), (out,))
+        return self._into(out, lambda dense: (sums.rows if axis == -1 else sums.columns)(self, x, dense))
 
     def _walk(self, x: Array) -> tuple[Array, tuple[Any, ...]]:
         """`x`, or a dense copy, and how a kernel walks along its rows: inner, outer, step."""
         if x.ndim > 3 or (x.shape[-1] > 1 and x.strides[-1] != x.dtype.itemsize):
-            x = self._dense(x)
+            x = self.dense(x)
         steps = [s // x.dtype.itemsize for s in x.strides[:-1]]
         if x.ndim == 3:
             inner, outer, step = x.shape[1], *steps
@@ -322,7 +293,7 @@ class CudaBackend(ReferenceBackend):
         z, walk = self._walk(z)
 
         def fill(dense: Array) -> None:
-            grid, block = _warps_grid(z.size // z.shape[-1])
+            grid, block = kernels.warp_for_each(z.size // z.shape[-1])
             numbers = (np.int64(z.size // z.shape[-1]), np.int32(z.shape[-1]), *walk)
             self.launch(kernels.source("softmax", str(z.dtype)), grid, block, (z, dense, *numbers), (dense,))
 
@@ -333,12 +304,12 @@ class CudaBackend(ReferenceBackend):
         if out.size == 0:
             return out
         z, walk = self._walk(z)
-        t, w = self._dense(t), self._dense(w)
+        t, w = self.dense(t), self.dense(w)
         width = z.shape[-1]
         rows = z.size // width
 
         def fill(dense_loss: Array, dense: Array) -> None:
-            grid, block = _warps_grid(rows)
+            grid, block = kernels.warp_for_each(rows)
             numbers = (np.int64(rows), np.int32(width), np.int64(t.size // width), np.int64(w.size), *walk)
             kernel = kernels.source("softmax_cross_entropy", str(z.dtype))
             self.launch(kernel, grid, block, (z, t, w, dense_loss, dense, *numbers), (dense_loss, dense))
@@ -360,7 +331,7 @@ class CudaBackend(ReferenceBackend):
         loss: Array, out: Array, batch_loss: Array, total: Array, hits: Array,
     ) -> Array:  # fmt: skip
         z, (_, outer, step) = self._walk(z)
-        t, w, labels = self._dense(t), self._dense(w), self._dense(labels)
+        t, w, labels = self.dense(t), self.dense(w), self.dense(labels)
         rows, width = z.shape[-2:]
         models = z.size // (rows * width)
         if z.ndim != 3:  # `_walk` has made members of more axes dense
@@ -384,7 +355,7 @@ class CudaBackend(ReferenceBackend):
         x, walk = self._walk(x)
 
         def fill(dense: Array) -> None:
-            grid, block = _warps_grid(dense.size)
+            grid, block = kernels.warp_for_each(dense.size)
             numbers = (np.int64(dense.size), np.int32(x.shape[-1]), *walk)
             self.launch(kernels.source("argmax", str(x.dtype)), grid, block, (x, dense, *numbers), (dense,))
 
@@ -396,7 +367,7 @@ class CudaBackend(ReferenceBackend):
     ) -> Array:
         if out.size == 0:
             return out
-        x, index = self._dense(x), self._dense(index)
+        x, index = self.dense(x), self.dense(index)
         width = prod(x.shape[1:])
         dtype = str(out.dtype)
         extra: list[Any] = []
@@ -404,7 +375,7 @@ class CudaBackend(ReferenceBackend):
         for value, neutral in ((scale, 1.0), (shift, 0.0)):
             if not isinstance(value, (int, float, np.number)):
                 kinds.append("array")
-                extra.append(self._dense(value))
+                extra.append(self.dense(value))
             elif value == neutral:
                 kinds.append("none")
             else:
@@ -428,8 +399,8 @@ class CudaBackend(ReferenceBackend):
 
         def fill(dense: Array) -> None:
             each = dense.size // len(key)
-            grid = (min(max(1, -(-each // (8 * 256))), _MOST_BLOCKS), len(key))
-            numbers = (np.uint64(stream), np.int64(each))
+            grid = (min(max(1, -(-each // (8 * 256))), _MOST_BLOCKS), min(len(key), sums.MOST_BESIDE))
+            numbers = (np.uint64(stream), np.int64(each), np.int32(len(key)))
             self.launch(
                 kernels.source("uniform"),
                 grid,
@@ -445,7 +416,7 @@ class CudaBackend(ReferenceBackend):
         n, single = out.shape[-1], out.ndim == 1
         pairs = [(seed, epoch)] if single else list(zip(seed, epoch, strict=True))
         keys = self.asarray(np.stack([rng.permutation_keys(*pair) for pair in pairs]))
-        grid = (min(-(-n // 256), _MOST_BLOCKS), min(len(pairs), 65535))
+        grid = (min(-(-n // 256), _MOST_BLOCKS), min(len(pairs), sums.MOST_BESIDE))
         numbers = (np.int64(n), np.int32(rng.permutation_bits(n)), np.int32(len(pairs)))
         self.launch(kernels.source("permutation"), grid, (256, 1), (out, keys, *numbers), (out,))
         return out
@@ -501,11 +472,6 @@ def on_device(number: int, precision: str | None, autotune: bool = False) -> Cud
     from .runtime import CupyRuntime
 
     return CudaBackend(CupyRuntime(number, autotune), precision)
-
-
-def _warps_grid(rows: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Grid and block of kernels that give each row a warp."""
-    return (-(-rows // kernels.WARPS), 1), (kernels.WARP, kernels.WARPS)
 
 
 def _head_threads(rows: int, width: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import Array
 from ..program import trace
-from . import joined
+from . import joined, sums
 from .schedule import meet, region
 
 if TYPE_CHECKING:
@@ -194,13 +194,13 @@ def _map_summed(requests: list[Request], i: int) -> _Match | None:
     k = _found(requests, places, lambda r: r.name == "sum" and formula.same(r.args[0], dz))
     if k is None or requests[k].kwargs["axis"] != -2 or not _free(requests, k, i, ()):
         return None
-    sums = requests[k].result
-    lies = all(_lies_along(a, dz.shape) for a in formula.args[1:]) and sums.flags.c_contiguous
-    pieces = -(-dz.shape[-2] // joined.COLUMN_PIECES)
-    fits = dz.ndim == 2 or len(dz) * pieces <= 65535
+    totals = requests[k].result
+    lies = all(_lies_along(a, dz.shape) for a in formula.args[1:]) and totals.flags.c_contiguous
+    models = len(dz) if dz.ndim == 3 else 1
+    fits = models * sums.column_pieces(dz.shape[-2], models)[1] <= sums.MOST_BESIDE
     if not (lies and fits and str(dz.dtype) in ("float32", "float64")):
         return None
-    return [i, k], Request(joined.map_columns, formula.args, {"out": (dz, sums)}, formula.address)
+    return [i, k], Request(joined.map_columns, formula.args, {"out": (dz, totals)}, formula.address)
 
 
 def _lies_along(a: Any, shape: tuple[int, ...]) -> bool:

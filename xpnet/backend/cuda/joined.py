@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import Array
 from ..program import Program
-from . import formulas
+from . import formulas, sums
 from .formulas import C_TYPES, strides_along
 from .kernels import COLUMN_ROWS, COLUMN_SUM, PRELUDE, WARP, WARPS, named
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 #: Bytes of logits that a thread of `dense_head` keeps in registers, and of weights in shared memory.
 LOGITS = 128
 SHARED_WEIGHTS = 48 * 1024
-#: Rows up to which a block of `map_columns` takes whole columns, and rows of a piece beyond.
-COLUMN_PIECE, COLUMN_PIECES = 1024, 256
 
 
 # ReferenceBackend.map, then ReferenceBackend.sum of its result along axis -2: the gradient of an activation with that
@@ -253,19 +251,18 @@ def map_columns(
 
     With `rounded` the formula has a second result, which is kept as the first in bfloat16.
     """
-    dz, sums = out
+    dz, totals = out
     results = [dz, be.rounded(dz)] if rounded else [dz]
     height, width = dz.shape[-2:]
     models = 1 if dz.ndim == 2 else len(dz)
-    pieces = 1 if height <= COLUMN_PIECE else -(-height // COLUMN_PIECES)
-    each = height if pieces == 1 else COLUMN_PIECES
+    each, pieces = sums.column_pieces(height, models * -(-width // 32))
     strides = [strides_along(a, tuple(dz.shape)) for a in (*args, *results)]
     program = be.program(formula, len(args), len(results))
     types, of_results = ([str(a.dtype) for a in arrays] for arrays in (args, results))
     kernel = map_columns_kernel(program, types, of_results, [s[-1] != 0 for s in strides[: len(args)]])
-    of_piece = sums
+    of_piece = totals
     if pieces > 1:
-        of_piece = be.memory("pieces", (models, pieces, width), str(dz.dtype), be.runtime.address(sums))
+        of_piece = be.memory("pieces", (models, pieces, width), str(dz.dtype), be.runtime.address(totals))
     steps = [np.int64(n) for s in strides for n in ((0, *s[:-1]) if len(s) == 2 else s[:-1])]
     numbers = (np.int32(height), np.int32(width), np.int32(each), np.int32(pieces), *steps)
     grid, block = (-(-width // 32), models * pieces), (32, COLUMN_ROWS)
@@ -273,7 +270,7 @@ def map_columns(
     if rounded:
         be.keep_rounded(dz, results[1])
     if pieces > 1:
-        be.sum(of_piece, axis=-2, out=sums.reshape(models, width))
+        be.sum(of_piece, axis=-2, out=totals.reshape(models, width))
 
 
 def map_rounded(be: CudaBackend, formula: Callable[..., Any], *args: Array, out: Array) -> None:
@@ -304,8 +301,8 @@ def dense_head(
     arrays = (x, weight, bias, t, w, labels, saved, z, loss, right, dz, dx)
     grid = (-(-rows // WARPS), models)
     be.launch((name, source), grid, (WARP, WARPS), (*arrays, *numbers), (z, loss, dz, dx))
-    sums = (loss, right, batch_loss, total, hits, np.int32(rows))
-    be.launch(head_totals_kernel(dtype), (models, 1), (256, 1), sums, (batch_loss, total, hits))
+    given = (loss, right, batch_loss, total, hits, np.int32(rows))
+    be.launch(head_totals_kernel(dtype), (models, 1), (256, 1), given, (batch_loss, total, hits))
 
 
 def _steps(x: Array) -> tuple[np.int64, np.int64]:

@@ -10,6 +10,11 @@ from __future__ import annotations
 
 from .formulas import C_TYPES
 
+#: What samples may be stored in.
+STORED_TYPES = C_TYPES | {
+    "int8": "signed char", "int16": "short", "int32": "int", "uint32": "unsigned", "uint64": "unsigned long long",
+}  # fmt: skip
+
 #: Threads of a warp, and warps of a block in kernels that give each row a warp.
 WARP, WARPS = 32, 8
 #: Rows up to this length get a thread instead of a warp, and rows longer than the second a block.
@@ -72,31 +77,35 @@ extern "C" __global__ void __launch_bounds__(256, 2) sum_rows(
 }
 """
 
-# ReferenceBackend.sum, axis -1: a block of 1024 threads for each long row.
+# ReferenceBackend.sum, axis -1: a block of 1024 threads for each piece of a long row.
 SUM_LONG_ROWS = """
 extern "C" __global__ void __launch_bounds__(1024, 1) sum_long_rows(
-        const T* x, T* out, const long long rows, const long long width, const long long stride) {
+        const T* x, T* out, const long long width, const long long stride, const long long each) {
     __shared__ T of_warp[32];
     const T* row = x + blockIdx.x * stride;
+    const long long first = blockIdx.y * each, last = first + each < width ? first + each : width;
     T total = 0;
-    for (long long j = threadIdx.x; j < width; j += 1024) total += row[j];
+    for (long long j = first + threadIdx.x; j < last; j += 1024) total += row[j];
     total = warp_sum(total);
     if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = total;
     __syncthreads();
     if (threadIdx.x >= 32) return;
     total = warp_sum(of_warp[threadIdx.x]);
-    if (threadIdx.x == 0) out[blockIdx.x] = total;
+    if (threadIdx.x == 0) out[blockIdx.x * (long long)gridDim.y + blockIdx.y] = total;
 }
 """
 
-# ReferenceBackend.sum, axis -2: 32 columns for each block, so that a warp reads neighbours.
+# ReferenceBackend.sum, axis -2: 32 columns of one piece of the rows for each block, so that a warp reads neighbours.
 SUM_COLUMNS = """
 extern "C" __global__ void __launch_bounds__(512, 2) sum_columns(
-        const T* x, T* out, const int height, const int width, const long long stack, const long long stride) {
+        const T* x, T* out, const int height, const int width, const int each, const int pieces,
+        const long long stack, const long long stride) {
     const int column = blockIdx.x * 32 + threadIdx.x;
+    const int first = int(blockIdx.y % pieces) * each, last = first + each < height ? first + each : height;
+    x += blockIdx.y / pieces * stack;
     T total = 0;
     if (column < width)
-        for (int i = threadIdx.y; i < height; i += 16) total += x[blockIdx.y * stack + i * stride + column];
+        for (int i = first + threadIdx.y; i < last; i += 16) total += x[i * stride + column];
     total = column_sum(total);
     if (threadIdx.y == 0 && column < width) out[blockIdx.y * (long long)width + column] = total;
 }
@@ -295,16 +304,19 @@ static __device__ __forceinline__ void philox4x64(word c[4], word k0, word k1) {
     }
 }
 extern "C" __global__ void __launch_bounds__(256, 2) uniform(
-        float* out, const word* seeds, const long long* counter, const word stream, const long long each) {
-    out += blockIdx.y * each;
-    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; 8 * i < each;
-         i += gridDim.x * (long long)blockDim.x) {
-        word c[4] = {word(i) + 1, 0, word(counter[0]), 0};
-        philox4x64(c, seeds[blockIdx.y], stream);
+        float* out, const word* seeds, const long long* counter, const word stream, const long long each,
+        const int members) {
+    for (int member = blockIdx.y; member < members; member += gridDim.y) {
+        float* to = out + member * each;
+        for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; 8 * i < each;
+             i += gridDim.x * (long long)blockDim.x) {
+            word c[4] = {word(i) + 1, 0, word(counter[0]), 0};
+            philox4x64(c, seeds[member], stream);
 #pragma unroll
-        for (int j = 0; j < 8; ++j) {
-            const unsigned half = unsigned(c[j / 2] >> (j % 2 * 32));
-            if (8 * i + j < each) out[8 * i + j] = float(half >> 8) * 5.9604644775390625e-8f;  // 2^-24
+            for (int j = 0; j < 8; ++j) {
+                const unsigned half = unsigned(c[j / 2] >> (j % 2 * 32));
+                if (8 * i + j < each) to[8 * i + j] = float(half >> 8) * 5.9604644775390625e-8f;  // 2^-24
+            }
         }
     }
 }
@@ -354,6 +366,15 @@ _OF_NO_TYPE = {"uniform": UNIFORM, "permutation": PERMUTATION}
 NAMES = (*_REDUCTIONS, *_OF_NO_TYPE)
 
 
+def warp_for_each(rows: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Grid and block of kernels that give each row a warp.
+
+    >>> warp_for_each(9)
+    ((2, 1), (32, 8))
+    """
+    return (-(-rows // WARPS), 1), (WARP, WARPS)
+
+
 def source(name: str, dtype: str = "float32") -> tuple[str, str]:
     """Return the kernel's name and its source for numbers of `dtype`.
 
@@ -384,7 +405,7 @@ def gather(stored: str, dtype: str, scale: str, shift: str) -> tuple[str, str]:
         element = {"none": "", "number": lower, "array": f"{lower}[j]"}[kind]
         text = text.replace(f"{upper}_PARAMETER", parameter)
         text = text.replace(f"{macro}(", "(" if kind == "none" else f"{rounded}({element}, ")
-    types = {"T": C_TYPES[dtype], "S": C_TYPES[stored]}
+    types = {"T": C_TYPES[dtype], "S": STORED_TYPES[stored]}
     return named("gather", f"gather_{stored}_{dtype}_{scale}_{shift}", text, types, dtype)
 
 

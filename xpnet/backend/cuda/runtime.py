@@ -21,6 +21,8 @@ from .schedule import LANES, Operation, cost, dependencies, lanes, launch, point
 
 #: Candidates that are timed where autotuning was asked for, and how often each runs.
 _CANDIDATES, _REPEATS = 16, 20
+#: Bytes that the address of a bias has to be a multiple of for a product that adds it: kernels read vectors of them.
+_BIAS_ALIGNMENT = 16
 
 
 class CupyRuntime:
@@ -101,7 +103,8 @@ class CupyRuntime:
             self._pointers[name] = pointers(name, source)
         function = self._functions[name]
         if self._record is None:
-            function(grid, block, tuple(args))
+            with self._device:
+                function(grid, block, tuple(args))
             return
         given = tuple(args)
         self._record.append(
@@ -134,7 +137,8 @@ class CupyRuntime:
             self._handle.multiply(description, algorithm, addresses, self._workspace(lane), stream)
 
         if self._record is None:
-            run(0)
+            with self._device:
+                run(0)
             return True
         reads = tuple(region(self.address(x), x) for x in arrays if x is not out)
         self._record.append(Operation("multiply", run, reads, (region(self.address(out), out),)))
@@ -148,18 +152,34 @@ class CupyRuntime:
         key = (product, precision, alignments)
         if key not in self._plans:
             description = cublaslt.Description(self._handle.library, product, precision)
-            try:
-                if product.bias is not None:
-                    description.add(addresses[3])
-                found = self._handle.algorithms(description, alignments, _CANDIDATES if self.autotune else 1)
-            except DeviceError:
-                if product.bias is None:
-                    raise
-                found = []
-            if product.relu:
-                found = [a for a in found if self._hands_on_nan(description, a, addresses)]
+            n = _CANDIDATES if self.autotune else 1
+            if product.bias is None:
+                found, why = self._handle.algorithms(description, alignments, n), ""
+            else:
+                found, why = self._with_bias(description, alignments, addresses, n)
             self._plans[key] = self._chosen(description, precision, found, addresses) if found else None
+            if not found:
+                self.algorithms.append(
+                    {**_of(description, precision, alignments), "algorithm": None, "why": why}
+                )
         return self._plans[key]
+
+    def _with_bias(
+        self, description: cublaslt.Description, alignments: Sequence[int], addresses: Sequence[int], n: int
+    ) -> tuple[list[cublaslt.Algorithm], str]:
+        """Algorithms that add a bias, each tried once, as the library may propose what it cannot do; or why none is."""
+        product = description.product
+        each = (product.bias or 0) * np.dtype(product.dtype).itemsize if product.batch > 1 else 0
+        if alignments[3] < _BIAS_ALIGNMENT or each % _BIAS_ALIGNMENT:
+            # nothing tells the library how a bias is aligned, and its kernels may read several numbers at a time
+            return [], f"the bias is not aligned to {_BIAS_ALIGNMENT} bytes"
+        try:
+            description.add(addresses[3])
+            proposed = self._handle.algorithms(description, alignments, n)
+        except DeviceError as error:
+            return [], str(error)
+        found = [a for a in proposed if self._hands_on_nan(description, a, addresses)]
+        return found, "" if found else "no algorithm works and hands on a NaN that is in the bias"
 
     def _chosen(
         self, description: cublaslt.Description, precision: str | None, found: list[cublaslt.Algorithm],
@@ -169,12 +189,11 @@ class CupyRuntime:
         if self.autotune and len(found) > 1:
             times = [self._time(description, algorithm, addresses) for algorithm in found]
         best = found[int(np.argmin(times))] if times else found[0]  # of none that works, the library's
+        alignments = tuple(cublaslt.alignment(x) for x in addresses)
         self.algorithms.append(
             {
-                "product": repr(description.product), "precision": precision or description.product.dtype,
-                "alignments": tuple(cublaslt.alignment(x) for x in addresses),
-                "library": self._handle.library.version, "algorithm": best.data.hex(),
-                "microseconds": [1e3 * t for t in times],
+                **_of(description, precision, alignments), "library": self._handle.library.version,
+                "algorithm": best.data.hex(), "microseconds": [1e3 * t for t in times],
             }
         )  # fmt: skip
         return description, best
@@ -182,15 +201,14 @@ class CupyRuntime:
     def _hands_on_nan(
         self, description: cublaslt.Description, algorithm: cublaslt.Algorithm, addresses: Sequence[int]
     ) -> bool:
-        """Whether a bias of NaN shows in the rectified result: else a network that diverges would seem healthy.
+        """Whether a bias of NaN shows in the result: else a network that diverges would seem healthy.
 
         Overwrites the result, which the product that is about to be computed does anyway.
         """
         product = description.product
         m, n, leading = product.m, product.n, product.result.leading
-        size = (product.batch - 1) * (product.bias or 0) + m
         with self._device:
-            bias = self._cupy.full(size, np.nan, product.dtype)
+            bias = self._cupy.full((product.batch - 1) * (product.bias or 0) + m, np.nan, product.dtype)
             given = (*addresses[:3], bias.data.ptr)
             stream = self._cupy.cuda.get_current_stream()
             try:
@@ -256,7 +274,8 @@ class CupyRuntime:
             return None
 
         def replay() -> None:
-            graph.launch()
+            with self._device:
+                graph.launch()
 
         replay.record = record  # type: ignore[attr-defined]  # holds every array that the graph refers to
         return replay
@@ -295,6 +314,18 @@ class CupyRuntime:
         graph.upload(origin)
         origin.synchronize()
         return graph
+
+
+def _of(
+    description: cublaslt.Description, precision: str | None, alignments: Sequence[int]
+) -> dict[str, Any]:
+    """Which product it is, for the record of a run."""
+    product = description.product
+    return {
+        "product": repr(product),
+        "precision": precision or product.dtype,
+        "alignments": tuple(alignments),
+    }
 
 
 @contextmanager
