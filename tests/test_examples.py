@@ -94,7 +94,13 @@ def test_validation_is_named_and_may_have_one_class():
 @pytest.mark.parametrize(
     ("y", "task", "loss", "width", "fragments"),
     [
-        (Y * 1.0, "regression", "mse", 3, ["y has shape (4, 1), expected (4, 3): one column per output"]),
+        (
+            Y * 1.0,
+            "regression",
+            "mse",
+            3,
+            ["y has shape (4,)", "3 outputs", "y.astype(int)", "encode_labels"],
+        ),
         (np.ones((4, 2)), "regression", "mse", 3, ["y has shape (4, 2), expected (4, 3)"]),
         (np.ones((3, 1)), "regression", "mse", 1, ["y has 3 rows"]),
         (np.full((4, 1), np.inf), "regression", "mse", 1, ["y has 0 NaN and 4 infinite"]),

@@ -28,6 +28,9 @@ EXPECTED = {
         (r"gradient: (\S+)", (0.0, 1e-12)), (r"squared_error .* ([\d.]+)", (0.4, 2.0)),
         (r"log_cosh .* ([\d.]+)", (0.0, 0.3)),
     ],
+    "own_parts": [
+        (r"gradient: (\S+)", (0.0, 1e-12)), (r"test accuracy ([\d.]+)", (0.9, 1.0)), (r"from the file: True", None),
+    ],
     "own_array_library": [(r"(\d+) results compared", (1000, 1e6)), (r"array_api_strict", None)],
     "save_and_resume": [
         (r"bit for bit: True", None), (r"predicts the same: True", None), (r"one wrong bit: .*checksum", None),

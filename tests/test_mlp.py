@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
+import array_api_strict
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
 
 import xpnet
-from xpnet.backend import get_backend
+from xpnet.activations import Activation, get_activation
+from xpnet.backend import Origin, get_backend
 from xpnet.backend.reference import ReferenceBackend
 from xpnet.checkpoint import save_tensors
 from xpnet.data.dataset import Preprocessing
 from xpnet.errors import ConfigError, DataError, DeviceError, FileFormatError
+from xpnet.layers import Dense
+from xpnet.losses import Loss
 from xpnet.mlp import MLP, load
+from xpnet.testing import check_gradients
 
 X = np.random.default_rng(0).normal(size=(9, 4))
 
@@ -55,7 +63,7 @@ X = np.random.default_rng(0).normal(size=(9, 4))
         ([4, 3, 2], {"seed": [1], "n_models": 2}, "1 seeds for 2"),
         ([4, 3, 2], {"seed": 2**64 - 1, "n_models": 2}, "from 0 to 2**64 - 1"),
         ([4, 3, 2], {"dtype": "float16"}, "dtype must be one of 'float32', 'float64', found 'float16'"),
-        ([4, 3, 2], {"dtype": np.float32}, "dtype must be one of"),
+        ([4, 3, 2], {"dtype": np.int8}, "dtype must be one of 'float32', 'float64', found 'int8'"),
         ([4, 3, 2], {"device": "gpu"}, "expected one of cpu, numba, cuda"),
         ([4, 3, 2], {"device": 3}, "unknown device 3"),
     ],
@@ -386,3 +394,123 @@ def test_activations_by_hand():
     hidden, out = model.activations(x)
     np.testing.assert_allclose(hidden, np.maximum(x @ first.T, 0.0), rtol=1e-6)
     np.testing.assert_allclose(out, hidden @ second.T, rtol=1e-6)
+
+
+# --- copies, pickles, and what is one's own ---------------------------------------------------------
+def _trained(**options):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3))
+    y = (x[:, 0] > 0).astype(int)
+    model = MLP([3, 5, 2], dropout=0.1, seed=3, **options)
+    xpnet.fit(model, (x, y), epochs=2, batch_size=8)
+    return model, x
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"]
+)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"n_models": 3}, {"dtype": "float64", "device": get_backend("cpu", capture=False)}],
+    ids=str,
+)
+def test_a_copy_answers_the_same_and_goes_its_own_way(again, options):
+    model, x = _trained(**options)
+    model.classes = ("no", "yes")
+    twin = again(model)
+    np.testing.assert_array_equal(twin.predict_proba(x), model.predict_proba(x))
+    assert (
+        twin.classes == model.classes and twin.be.captures == model.be.captures and twin.dtype == model.dtype
+    )
+    before = model.get_weights()
+    xpnet.fit(twin, (x, (x[:, 1] > 0).astype(int)), epochs=1)
+    for name, values in model.get_weights().items():
+        np.testing.assert_array_equal(values, before[name])
+
+
+def test_a_pickle_names_the_library(monkeypatch):
+    model, x = _trained(device=array_api_strict)
+    twin = pickle.loads(pickle.dumps(model))
+    assert twin.be.xp is array_api_strict
+    np.testing.assert_array_equal(twin.predict(x), model.predict(x))
+
+
+def test_where_the_device_is_missing_a_pickle_opens_on_the_cpu():
+    model, x = _trained()
+    state = model.__getstate__() | {"device": Origin("cuda:77", False, None, True, False)}
+    twin = MLP.__new__(MLP)
+    with pytest.warns(UserWarning, match="computes on the CPU"):
+        twin.__setstate__(state)
+    np.testing.assert_array_equal(twin.predict(x), model.predict(x))
+
+
+SQUARE = Activation("square", lambda ns, z: z * z, lambda ns, z: 2.0 * z, from_output=False)
+PLAIN = Loss("plain", lambda ns, h, t: ns.square(h - t), lambda ns, h, t: 2.0 * (h - t), regress=True)
+
+
+def test_an_activation_and_a_loss_of_ones_own(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (60, 2))
+    y = x[:, :1] * x[:, 1:]
+    model = MLP([2, 6, 1], activation=SQUARE, seed=1, dtype="float64")
+    assert check_gradients(model, x[:20], y[:20], loss=PLAIN) < 1e-12
+    xpnet.fit(model, (x, y), loss=PLAIN, optimizer=xpnet.Adam(lr=0.02), epochs=150, batch_size=20)
+    assert np.abs(model.predict(x) - y).max() < 0.05  # squares make products
+    assert "square" in model.layers[0].label and xpnet.evaluate(model, (x, y))["loss"] < 1e-3
+    for twin in (model.to("cpu"), copy.deepcopy(model)):
+        np.testing.assert_array_equal(twin.predict(x), model.predict(x))
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    np.testing.assert_array_equal(xpnet.load(path, own=[SQUARE, PLAIN]).predict(x), model.predict(x))
+    with pytest.raises(FileFormatError, match=r"unknown activation 'square'.*own=\[...\]"):
+        xpnet.load(path)
+    without = xpnet.load(path, own=[SQUARE])
+    np.testing.assert_array_equal(without.outputs(x), model.outputs(x))
+    with pytest.raises(ConfigError, match=r"unknown loss 'plain'.*own=\[...\]"):
+        without.predict(x)
+
+
+def test_members_have_the_activation_of_ones_own():
+    population = MLP([2, 4, 1], activation=[SQUARE], n_models=3)
+    x = np.ones((2, 2))
+    np.testing.assert_allclose(population.member(1).outputs(x), population.outputs(x)[1], rtol=1e-6)
+
+
+def test_an_activation_with_a_name_that_is_taken():
+    other = Activation("relu", lambda ns, z: z, lambda ns, z: z)
+    for given in (other, [SQUARE, Activation("square", lambda ns, z: z, None)]):
+        with pytest.raises(ConfigError, match="another activation called"):
+            MLP([2, 4, 4, 1], activation=given)
+    assert MLP([2, 4, 1], activation=get_activation("relu")).own_activations == {}
+
+
+class _TwoLayers(MLP):
+    def make_layers(self):
+        *hidden, last = super().make_layers()
+        return [*hidden, Dense(last.n_in, last.n_in, get_activation("tanh"), "glorot_uniform"), last]
+
+
+def test_a_subclass_with_layers_of_its_own(tmp_path):
+    model = _TwoLayers([2, 3, 1], n_models=2)
+    x = np.ones((4, 2))
+    model.save(tmp_path / "m.safetensors")
+    again = xpnet.load(tmp_path / "m.safetensors", kind=_TwoLayers)
+    for twin in (again, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(twin.outputs(x), model.outputs(x))
+    np.testing.assert_allclose(model.member(1).outputs(x), model.outputs(x)[1], rtol=1e-6)
+    with pytest.raises(FileFormatError, match="another architecture"):
+        xpnet.load(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("method", ["outputs", "predict", "predict_proba"])
+def test_samples_that_are_not_finite_have_no_answer(bad, method):
+    model, x = _trained()
+    x[7, 1] = bad
+    with pytest.raises(DataError, match=r"X has .* at row 7, column 1"):
+        getattr(model, method)(x)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.dtype("float64"), float])
+def test_types_of_numpy(dtype):
+    assert MLP([2, 1], dtype=dtype).dtype == "float64"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -212,7 +214,13 @@ def test_infogain_identity_is_cross_entropy_and_its_rows_are_targets():
         (np.array([0, 1, 2]), None, 3, "classification"),
         (np.array([True, False]), None, 1, "classification"),
         (np.array([0.0, 1.0]), None, 1, "regression"),
-        (np.array([[0, 1], [1, 0]]), None, 2, "regression"),
+        (np.array([[0, 1], [1, 0]]), None, 2, "classification"),
+        (np.eye(3, dtype=bool), None, 3, "classification"),
+        (np.array([[0, 1], [1, 1]]), None, 2, "multilabel"),
+        (np.zeros((4, 2), dtype=bool), None, 2, "multilabel"),
+        (np.array([[0, 2], [1, 1]]), None, 2, "regression"),
+        (np.array([[0.0, 1.0], [1.0, 0.0]]), None, 2, "regression"),
+        (np.array([[0], [1]]), None, 1, "regression"),
         (np.array([0.0, 1.0]), "softmax_cross_entropy", 2, "classification"),
         (np.array([[0.2, 0.8]]), "softmax_cross_entropy", 2, "classification"),
         (np.array([0, 1]), "bce", 1, "classification"),
@@ -1100,3 +1108,80 @@ def test_the_strict_array_api_trains_the_same(n_models):
     (a, one), (b, two) = models
     same_weights(a, b, 1e-12)
     np.testing.assert_allclose(one.column("valid_loss"), two.column("valid_loss"), rtol=1e-12)
+
+
+# --- what fit says about its arguments ------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epoch": 3}, "unknown option of fit 'epoch'; did you mean 'epochs'"),
+        ({"callbacks": Callback()}, r"list of Callback objects, found .*; write \[...\] around it"),
+        ({"callbacks": [Callback]}, r"Callback\(\) makes one"),
+        ({"callbacks": [print]}, "derive a class from xpnet.Callback"),
+        ({"optimizer": Adam}, r"the optimizer is a class; make one of it: Adam\(\)"),
+        ({"optimizer": Adam(), "lr": 0.1}, "adam is built already; give it lr itself"),
+    ],
+)
+def test_arguments_that_are_refused(options, said):
+    with pytest.raises(ConfigError, match=said):
+        fit(MLP([2, 2]), (np.ones((4, 2)), [0, 1, 0, 1]), **options)
+
+
+def test_a_learning_rate_beside_the_name_of_the_optimizer():
+    data = (np.eye(4), [0, 1, 0, 1])
+    models = [MLP([4, 3, 2]), MLP([4, 3, 2])]
+    fit(models[0], data, optimizer="sgd", lr=0.25, epochs=2)
+    fit(models[1], data, optimizer=SGD(lr=0.25), epochs=2)
+    np.testing.assert_array_equal(models[0].weights, models[1].weights)
+
+
+def test_rows_of_ones_and_zeros_are_classes_or_labels():
+    y = np.arange(30) % 3
+    x = np.eye(3)[y] + 0.1 * np.random.default_rng(0).normal(size=(30, 3))
+    one_hot, indices = MLP([3, 3]), MLP([3, 3])
+    fit(one_hot, (x, np.eye(3, dtype=int)[y]), epochs=5)
+    fit(indices, (x, y), epochs=5)
+    np.testing.assert_allclose(one_hot.weights, indices.weights, rtol=1e-6)
+    several = MLP([3, 2])
+    fit(several, (x, np.stack([y > 0, y < 2], axis=1)), epochs=1)
+    assert several.task == "multilabel" and several.predict(x).shape == (30, 2)
+
+
+@pytest.mark.parametrize(
+    ("y", "width", "said"),
+    [
+        (np.array(["a", "b"] * 3), 2, "xpnet.data.encode_labels"),
+        (np.arange(6), 1, "say task='regression'"),
+        (np.arange(6.0) % 2, 2, r"y.astype\(int\)"),
+    ],
+)
+def test_targets_that_are_something_else(y, width, said):
+    with pytest.raises(DataError, match=said):
+        fit(MLP([2, width]), (np.ones((6, 2)), y))
+
+
+def test_modules_are_found_by_name():
+    done = subprocess.run(
+        [sys.executable, "-c", "import xpnet; print(xpnet.plots.__name__, hasattr(xpnet, 'nothing'))"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["xpnet.plots", "False"], done.stderr
+
+
+def test_a_model_file_that_is_missing():
+    with pytest.raises(FileNotFoundError, match="no such file") as caught:
+        xpnet.load("nowhere.safetensors")
+    assert isinstance(caught.value, FileFormatError)
+
+
+def test_frames_with_missing_values_of_their_own_kind():
+    pd = pytest.importorskip("pandas", reason="pandas: its nullable types")
+    frame = pd.DataFrame({"a": [1, 2, 3, 4], "b": [0.5, 0.1, 0.2, 0.9]}).convert_dtypes()
+    assert str(frame.dtypes["a"]) == "Int64"
+    models = [MLP([2, 2]), MLP([2, 2])]
+    for model, x in zip(models, (frame, frame.to_numpy(dtype=float)), strict=True):
+        fit(model, (x, pd.Series([0, 1, 0, 1], dtype="Int64")), epochs=2)
+    np.testing.assert_array_equal(models[0].predict(frame), models[1].predict(frame.to_numpy(dtype=float)))
+    frame.loc[2, "a"] = pd.NA
+    with pytest.raises(DataError, match=r"X has 1 NaN .* at row 2, column 0"):
+        fit(models[0], (frame, [0, 1, 0, 1]))

@@ -1,5 +1,7 @@
 """xpnet: multilayer perceptrons with one set of layer code on NumPy (CPU) and CuPy (CUDA)."""
 
+from importlib import import_module as _import_module
+from importlib.util import find_spec as _find_spec
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from .backend import Backend, get_backend
@@ -10,6 +12,7 @@ from .errors import (
     DeviceError,
     DivergedError,
     FileFormatError,
+    MissingFileError,
     OutOfMemoryError,
     XpnetError,
 )
@@ -48,6 +51,7 @@ __all__ = [
     "History",
     "MLPClassifier",
     "MLPRegressor",
+    "MissingFileError",
     "OutOfMemoryError",
     "PopulationSearchCV",
     "RMSProp",
@@ -81,6 +85,8 @@ def __getattr__(name: str) -> object:
         from .populations import fit_many
 
         return fit_many
+    if not name.startswith("_") and _find_spec(f"{__name__}.{name}") is not None:
+        return _import_module(f"{__name__}.{name}")  # as xpnet.plots or xpnet.exchange
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

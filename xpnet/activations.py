@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from math import isfinite
 from typing import Any
 
@@ -36,10 +36,12 @@ class Activation:
 
     Examples
     --------
-    >>> import math
+    One of your own goes where names do, written with the functions of `Backend.map`:
+
+    >>> import xpnet
     >>> square = Activation("square", lambda ns, z: z * z, lambda ns, z: 2.0 * z, from_output=False)
-    >>> square.with_bias(math, 2.0, 1.0)
-    9.0
+    >>> xpnet.MLP([2, 3, 1], activation=square).architecture["activation"]
+    ['square']
     """
 
     name: str
@@ -262,6 +264,7 @@ def parse(spec: str) -> tuple[str, float | None]:
     return name, value
 
 
+@cache
 def get_activation(spec: str) -> Activation:
     """Return the activation called `spec`, such as ``"relu"`` or ``"leaky_relu:0.2"``.
 

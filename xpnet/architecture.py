@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import rng
+from .activations import NAMES, Activation, get_activation, parse
 from .errors import ConfigError
 from .layers import Dropout, InputNoise, Layer, hidden_layer
 
@@ -15,7 +16,7 @@ Architecture = dict[str, Any]
 
 
 def checked(
-    sizes: Sequence[int], n_models: int | None, *, activation: Any, output_activation: str, dropout: Any,
+    sizes: Sequence[int], n_models: int | None, *, activation: Any, output_activation: Any, dropout: Any,
     input_dropout: Any, input_noise: Any, init: str, bias: float,
 ) -> Architecture:  # fmt: skip
     """Return the settings by name, with an activation and a dropout for each hidden layer.
@@ -28,8 +29,8 @@ def checked(
     widths = _check_sizes(sizes)
     hidden = len(widths) - 2
     return {
-        "sizes": list(widths), "activation": list(_one_each("activation", activation, hidden)),
-        "output_activation": output_activation,
+        "sizes": list(widths), "activation": [_name(f) for f in _one_each("activation", activation, hidden)],
+        "output_activation": _name(output_activation),
         "dropout": [_rate("dropout", p, n_models) for p in _one_each("dropout", dropout, hidden)],
         "input_dropout": _rate("input_dropout", input_dropout, n_models),
         "input_noise": _rate("input_noise", input_noise, n_models),
@@ -37,8 +38,37 @@ def checked(
     }  # fmt: skip
 
 
-def layers(a: Architecture) -> list[Layer]:
-    """Return the layers in order.
+def own_activations(*given: Any) -> dict[str, Activation]:
+    """The activations among settings that are objects and no names, by their names; settings have these.
+
+    Raises
+    ------
+    ConfigError
+        Two of one name, or one with the name of an activation that xpnet has.
+
+    Examples
+    --------
+    >>> list(own_activations(Activation("square", lambda ns, z: z * z, None), ["relu", "tanh"]))
+    ['square']
+    """
+    found: dict[str, Activation] = {}
+    for setting in given:
+        for activation in setting if isinstance(setting, (list, tuple)) else [setting]:
+            if not isinstance(activation, Activation):
+                continue
+            name = activation.name
+            taken = parse(name)[0] in (*NAMES, "prelu", "maxout")
+            if taken and get_activation(name) is activation:
+                continue
+            if taken or found.setdefault(name, activation) is not activation:
+                raise ConfigError(
+                    f"there is another activation called {name!r}; give this one a name of its own"
+                )
+    return found
+
+
+def layers(a: Architecture, own: Mapping[str, Activation] | None = None) -> list[Layer]:
+    """Return the layers in order; `own` has the activations that xpnet does not know, by name.
 
     Raises
     ------
@@ -58,14 +88,17 @@ def layers(a: Architecture) -> list[Layer]:
         result.append(InputNoise(sizes[0], a["input_noise"]))
     if a["input_dropout"]:
         result.append(Dropout(sizes[0], a["input_dropout"]))
-    for n_in, n_out, f, p in zip(sizes[:-2], sizes[1:-1], a["activation"], a["dropout"], strict=True):
+    own = own or {}
+    for n_in, n_out, name, p in zip(sizes[:-2], sizes[1:-1], a["activation"], a["dropout"], strict=True):
+        f = own.get(name, name)
         result += hidden_layer(n_in, n_out, f, a["init"], a["bias"])
         if p:
             result.append(Dropout(n_out, p))
     if a["output_activation"].partition(":")[0] in ("prelu", "maxout"):
         raise ConfigError(f"output_activation cannot be {a['output_activation']!r}; use it for hidden layers")
     n_in, n_out = sizes[-2:]
-    return result + hidden_layer(n_in, n_out, a["output_activation"], a["init"], a["bias"])
+    last = a["output_activation"]
+    return result + hidden_layer(n_in, n_out, own.get(last, last), a["init"], a["bias"])
 
 
 def member(a: Architecture, m: int) -> Architecture:
@@ -94,6 +127,16 @@ def member_seeds(seed: Any, n_models: int | None) -> tuple[int, ...]:
         return tuple(rng.check_seed(s) for s in seed)
     first = rng.check_seed(seed)
     return tuple(rng.check_seed(first + m) for m in range(n_models or 1))
+
+
+def with_objects(a: Architecture, own: Mapping[str, Activation]) -> Architecture:
+    """The settings with the activations themselves where they are in `own`."""
+    given = {"activation": [own.get(name, name) for name in a["activation"]]}
+    return a | given | {"output_activation": own.get(a["output_activation"], a["output_activation"])}
+
+
+def _name(activation: Any) -> Any:
+    return activation.name if isinstance(activation, Activation) else activation
 
 
 def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from xpnet.atomic import StrPath, write_parts_atomic
-from xpnet.errors import DataError, FileFormatError, OutOfMemoryError
+from xpnet.errors import DataError, FileFormatError, MissingFileError, OutOfMemoryError
 from xpnet.strictjson import dumps_json, loads_json, parse_json
 
 __all__ = ["load_tensors", "save_tensors", "weights_sha256"]
@@ -119,7 +119,7 @@ def load_tensors(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     --------
     >>> load_tensors("no/such.safetensors")
     Traceback (most recent call last):
-    xpnet.errors.FileFormatError: no/such.safetensors: no such file. Check the name...
+    xpnet.errors.MissingFileError: no/such.safetensors: no such file. Check the name...
     """
     where = os.fsdecode(path)
     try:
@@ -130,7 +130,7 @@ def load_tensors(path: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with open(where, "rb") as stream:
             return _deserialise(stream, os.fstat(stream.fileno()).st_size, where)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileFormatError(f"{where}: no such file. Check the name and the folder.") from None
+        raise MissingFileError(f"{where}: no such file. Check the name and the folder.") from None
     except OSError as error:
         raise FileFormatError(
             f"{where}: could not be read: {error.strerror or error}. Check its permissions."

@@ -68,6 +68,10 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> ConfigError:
     return ConfigError(f"unknown {what} {name!r}{hint} Known: {', '.join(known)}")
 
 
+class MissingFileError(FileFormatError, FileNotFoundError):
+    """There is no such file; `except FileNotFoundError` catches it, too."""
+
+
 def check_options(what: str, options: Iterable[str], known: Iterable[str]) -> None:
     """Raise `unknown_name` for the first of `options` that is not in `known`.
 

@@ -73,16 +73,23 @@ def infer_task(y: Any, loss: Loss | None, width: int) -> str:
 
     Whole numbers in one dimension are class labels where the loss takes them (for a single output, where it
     is not the squared error); two dimensions are one target per output, and with the binary cross-entropy one
-    label per output. `fit(task=...)` overrules.
+    label per output. Without a loss, rows of several whole numbers that are all 0 or 1 are classes where every row
+    has a single 1, else labels of several kinds. `fit(task=...)` overrules.
 
     Examples
     --------
     >>> infer_task(np.array([0, 2, 1]), None, 3), infer_task(np.array([0.5, 2.0]), None, 1)
     ('classification', 'regression')
+    >>> infer_task(np.eye(3, dtype=int), None, 3), infer_task(np.ones((2, 3), dtype=bool), None, 3)
+    ('classification', 'multilabel')
     """
     y = y if is_foreign(y) else np.asarray(y)
     whole = kind(y) in "iub"
     if loss is None:
+        if whole and y.ndim == 2 and y.shape[1] > 1 and _are_marks(y):
+            xp = namespace(y)
+            single = bool(xp.all(xp.sum(astype(y, "int64"), axis=1) == 1))
+            return "classification" if single else "multilabel"
         return "classification" if whole and y.ndim == 1 else "regression"
     if not loss.classify:
         return "regression"
@@ -93,6 +100,11 @@ def infer_task(y: Any, loss: Loss | None, width: int) -> str:
     if loss.regress:
         return "classification" if whole and y.ndim == 1 and width > 1 else "regression"
     return "classification"
+
+
+def _are_marks(y: Any) -> bool:
+    """Whether all whole numbers are 0 or 1."""
+    return kind(y) == "b" or bool(namespace(y).all((y == 0) | (y == 1)))
 
 
 def default_loss(task: str, width: int) -> Loss:
@@ -144,11 +156,22 @@ def prepare(
         shift=_factor(model, recipe.shift),
     )  # fmt: skip
     if task == "classification":
-        y = check_labels(y, n, n_classes=max(width, 2), name=f"{name}y")
+        try:
+            y = check_labels(y, n, n_classes=max(width, 2), name=f"{name}y")
+        except DataError as error:
+            if width > 1:
+                raise
+            raise DataError(f"{error}; to predict numbers instead, say task='regression'") from None
         if training:
             check_trainable_labels(y)
         examples = _with_classes(model, examples, y, loss, width)
     else:
+        if task == "regression" and width > 1 and np.ndim(y) == 1 and not is_foreign(y):
+            raise DataError(
+                f"{name}y has shape {np.shape(y)}, but the network has {width} outputs: for class labels give whole "
+                f"numbers, such as y.astype(int), or names as xpnet.data.encode_labels makes them; to predict numbers, "
+                f"one column for each output"
+            )
         y = check_targets(y, n, width, unit_interval=task == "multilabel", name=f"{name}y")
         if loss.link == "exp" and bool(namespace(y).any(y < 0)):
             raise DataError(

@@ -452,7 +452,7 @@ def _span(rate: Rate) -> str:
     return f"{each[0]:g}" if len(each) == 1 else f"{each[0]:g} to {each[-1]:g}"
 
 
-def hidden_layer(n_in: int, n_out: int, activation: str, init: str, bias: float) -> list[Layer]:
+def hidden_layer(n_in: int, n_out: int, activation: str | Activation, init: str, bias: float) -> list[Layer]:
     """Return the layers that make one hidden or output layer with the given activation.
 
     ``"prelu"`` is a linear Dense and a `PReLU`, ``"maxout"`` or ``"maxout:k"`` a `Maxout` (k = 2 by default).
@@ -462,8 +462,10 @@ def hidden_layer(n_in: int, n_out: int, activation: str, init: str, bias: float)
     from .init import parse as parse_init
 
     parse_init(init)  # reject an unknown initialiser here, where the message is clear
-    name, parameter = parse(activation)
+    name, parameter = (activation.name, None) if isinstance(activation, Activation) else parse(activation)
     init = automatic(name) if init == "auto" else init
+    if isinstance(activation, Activation):
+        return [Dense(n_in, n_out, activation, init, bias)]
     if name == "maxout":
         if parameter is not None and not parameter.is_integer():
             raise ConfigError(f"maxout takes a whole number of pieces, found {activation!r}")

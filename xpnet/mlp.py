@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from . import answers, architecture, checkpoint
-from .backend import Array, Backend, get_backend
+from .activations import Activation
+from .backend import Array, Backend, Origin, get_backend
+from .data.arrays import check_finite, rectangular
 from .data.dataset import Preprocessing
-from .errors import ConfigError, DataError, FileFormatError
+from .errors import ConfigError, DataError, DeviceError, FileFormatError
 from .inference import Inference
 from .init import draw
 from .interchange import arrive, astype, follow, is_foreign, kind, namespace
 from .layers import Context, Layer
-from .losses import Loss, get_loss
+from .losses import NAMES, Loss, get_loss
 from .params import ParameterLayout, ParamSpec
 from .workspace import Workspace
 
@@ -31,10 +34,10 @@ class MLP:
     ----------
     sizes : sequence of int
         Widths from input to output: ``[784, 500, 10]``. ``[784, 10]`` is a linear model.
-    activation : str or sequence of str, default "relu"
+    activation : str, Activation or a sequence of them, default "relu"
         Of the hidden layers, one for all or one each: a name of `xpnet.activations.NAMES`, "prelu",
-        "maxout" or "maxout:k".
-    output_activation : str, default "identity"
+        "maxout" or "maxout:k", or an `xpnet.activations.Activation` of your own.
+    output_activation : str or Activation, default "identity"
         Of the last layer. Losses with softmax or sigmoid inside want "identity" (they take logits).
     dropout : float or sequence of float, default 0.0
         Share of units dropped after each hidden layer while training; one for all or one each. In a population
@@ -74,8 +77,8 @@ class MLP:
         self,
         sizes: Sequence[int],
         *,
-        activation: str | Sequence[str] = "relu",
-        output_activation: str = "identity",
+        activation: str | Activation | Sequence[str | Activation] = "relu",
+        output_activation: str | Activation = "identity",
         dropout: float | Sequence[float] | Sequence[Sequence[float]] = 0.0,
         input_dropout: float | Sequence[float] = 0.0,
         input_noise: float | Sequence[float] = 0.0,
@@ -91,13 +94,16 @@ class MLP:
             sizes, self.n_models, activation=activation, output_activation=output_activation, dropout=dropout,
             input_dropout=input_dropout, input_noise=input_noise, init=init, bias=bias,
         )  # fmt: skip
+        #: Activations that are none of xpnet's, by the names that `architecture` has for them.
+        self.own_activations = architecture.own_activations(activation, output_activation)
         self.sizes: tuple[int, ...] = tuple(self.architecture["sizes"])
         self.seeds = architecture.member_seeds(seed, self.n_models)
+        dtype = dtype if isinstance(dtype, str) else _type_name(dtype)
         if dtype not in (*DTYPES, "complex128"):  # complex numbers serve the complex-step gradient check
             raise ConfigError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, found {dtype!r}")
         self.dtype = dtype
         self.be = get_backend(device)
-        self.layers = self._build()
+        self.layers = self.make_layers()
         specs = [
             ParamSpec(f"layers.{i}.{s.name}", s.shape, s.fan_in, s.fan_out, s.init, s.decayed)
             for i, layer in enumerate(self.layers)
@@ -120,8 +126,13 @@ class MLP:
         self._inference = Inference()
         self._known_loss: tuple[str | None, Loss] | None = None
 
-    def _build(self) -> list[Layer]:
-        return architecture.layers(self.architecture)
+    def make_layers(self) -> list[Layer]:
+        """Return the layers in order; a subclass may have others, see `xpnet.layers.Layer`."""
+        return architecture.layers(self.architecture, self.own_activations)
+
+    def _settings(self) -> dict[str, Any]:
+        """The architecture as the constructor takes it."""
+        return architecture.with_objects(self.architecture, self.own_activations)
 
     # --- parameters -----------------------------------------------------------------------------
     @property
@@ -172,12 +183,11 @@ class MLP:
     def to(self, device: str | Backend | Any, *, dtype: str | None = None) -> MLP:
         """Return a copy of the model on another device, or in another dtype."""
         other = type(self)(
-            **self.architecture, n_models=self.n_models, seed=self.seeds if self.n_models else self.seeds[0],
+            **self._settings(), n_models=self.n_models, seed=self.seeds if self.n_models else self.seeds[0],
             dtype=dtype or self.dtype, device=device,
         )  # fmt: skip
         other.weights[...] = other.be.asarray(self.be.to_numpy(self.weights), other.dtype)
-        other.preprocessing, other.classes, other.tabular = self.preprocessing, self.classes, self.tabular
-        other.task, other.loss = self.task, self.loss
+        other._take_over(self)
         return other
 
     def member(self, m: int) -> MLP:
@@ -186,14 +196,16 @@ class MLP:
             raise ConfigError("this is a single model; only a population (n_models=M) has members")
         if not -self.n_models <= m < self.n_models:
             raise ConfigError(f"member must be from 0 to {self.n_models - 1}, found {m}")
-        alone = MLP(
-            **architecture.member(self.architecture, m), seed=self.seeds[m], dtype=self.dtype, device=self.be
-        )
+        own = architecture.member(self._settings(), m)
+        alone = type(self)(**own, seed=self.seeds[m], dtype=self.dtype, device=self.be)
         alone.set_weights({name: self.be.to_numpy(view[m, ...]) for name, view in self.params.items()})
-        alone.preprocessing, alone.classes, alone.tabular, alone.task, alone.loss = (
-            self.preprocessing, self.classes, self.tabular, self.task, self.loss,
-        )  # fmt: skip
+        alone._take_over(self)
         return alone
+
+    def _take_over(self, other: MLP) -> None:
+        """Mean by inputs and outputs what another model means."""
+        self.preprocessing, self.classes, self.tabular = other.preprocessing, other.classes, other.tabular
+        self.task, self.loss, self._known_loss = other.task, other.loss, other._known_loss
 
     # --- running --------------------------------------------------------------------------------
     def contexts(
@@ -259,7 +271,8 @@ class MLP:
         Samples on the model's device stay there (`xpnet.interchange.arrive`); all others become NumPy arrays.
         """
         x = arrive(x, self.be)
-        x = x if is_foreign(x) else np.asarray(x)
+        x = x if is_foreign(x) else rectangular(x, "X")
+        check_finite(x, "X")  # a NaN would come out as some class or other
         if self.preprocessing is not None:
             x = self.preprocessing(x, self.dtype)
         shape = tuple(x.shape)
@@ -328,8 +341,7 @@ class MLP:
         ConfigError
             The model has not been trained, or its loss (hinge, a regression) knows no probabilities.
         """
-        self._need_task()
-        loss = self._loss()
+        loss = self.loss_function()
         if self.task == "regression" or loss.link is None:
             raise ConfigError(
                 f"the {loss.name} loss gives scores, not probabilities; use outputs() or predict()"
@@ -341,17 +353,63 @@ class MLP:
 
         A population adds its axis M in front.
         """
-        self._need_task()
-        return follow(x, answers.predictions(self._inference(self, self.rows(x)), self._loss(), self.task))
+        loss = self.loss_function()
+        return follow(x, answers.predictions(self._inference(self, self.rows(x)), loss, self.task))
 
-    def _loss(self) -> Loss:
+    def learns(self, task: str, loss: Loss) -> None:
+        """Take note of the task and the loss that it is trained with: they say what its outputs mean."""
+        self.task, self.loss, self._known_loss = task, loss.name, (loss.name, loss)
+
+    def loss_function(self) -> Loss:
+        """Return the loss that it was trained with.
+
+        Raises
+        ------
+        ConfigError
+            It has not been trained, or with a loss of somebody's own that `load` was not given.
+        """
+        self._need_task()
         if self._known_loss is None or self._known_loss[0] != self.loss:
-            self._known_loss = (self.loss, get_loss(self.loss or ""))
+            self._known_loss = (self.loss, _known(self.loss or ""))
         return self._known_loss[1]
 
     def _need_task(self) -> None:
         if self.task is None:
             raise ConfigError("the model has not been trained: call xpnet.fit(model, (X, y)) or load a file")
+
+    # --- copies and pickles ---------------------------------------------------------------------
+    def __deepcopy__(self, memo: dict[int, Any]) -> MLP:
+        return self.to(self.be)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """NumPy arrays and plain values, and how the back end was made: buffers and captured work are made anew."""
+        kept = ("preprocessing", "classes", "tabular", "task", "loss")
+        own_loss = None if self._known_loss is None or _is_known(self.loss) else self._known_loss
+        return {
+            "settings": self._settings(), "n_models": self.n_models, "seeds": self.seeds, "dtype": self.dtype,
+            "device": self.be.origin or self.be, "weights": self.get_weights(),
+            "meaning": {name: getattr(self, name) for name in kept} | {"_known_loss": own_loss},
+        }  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        def make(device: Any) -> None:
+            seed = state["seeds"] if state["n_models"] else state["seeds"][0]
+            self.__init__(  # type: ignore[misc]
+                **state["settings"],
+                n_models=state["n_models"],
+                seed=seed,
+                dtype=state["dtype"],
+                device=device,
+            )
+
+        origin = state["device"]
+        try:
+            make(origin.again() if isinstance(origin, Origin) else origin)
+        except DeviceError as error:
+            warnings.warn(f"the model now computes on the CPU: {error}", stacklevel=2)
+            make("cpu")
+        self.set_weights(state["weights"])
+        vars(self).update(state["meaning"])
 
     # --- how it shows itself ----------------------------------------------------------------------
     def __repr__(self) -> str:
@@ -394,7 +452,10 @@ class MLP:
         checkpoint.save_tensors(path, self.get_weights(), metadata)
 
 
-def load(path: str | PathLike[str], *, device: str | Backend | Any = "cpu") -> MLP:
+def load(
+    path: str | PathLike[str], *, device: str | Backend | Any = "cpu", own: Sequence[Activation | Loss] = (),
+    kind: type[MLP] = MLP,
+) -> MLP:  # fmt: skip
     """Open a model file written by `MLP.save` or a run, on any device.
 
     Parameters
@@ -402,6 +463,10 @@ def load(path: str | PathLike[str], *, device: str | Backend | Any = "cpu") -> M
     path : path
     device : str, Backend or Array-API namespace, default "cpu"
         See `xpnet.backend.get_backend`.
+    own : sequence of Activation and Loss, optional
+        Those of your own that the model was made and trained with; a file has no code, only their names.
+    kind : type, default MLP
+        The subclass of `MLP` that the model is of, where that is one of your own.
 
     Returns
     -------
@@ -432,19 +497,45 @@ def load(path: str | PathLike[str], *, device: str | Backend | Any = "cpu") -> M
     try:
         n_models = metadata["n_models"]
         seeds = metadata["seeds"]
-        model = MLP(
-            **metadata["architecture"], n_models=n_models, seed=seeds if n_models else seeds[0],
-            dtype=metadata["dtype"], device=device,
+        activations = {a.name: a for a in own if isinstance(a, Activation)}
+        model = kind(
+            **architecture.with_objects(metadata["architecture"], activations), n_models=n_models,
+            seed=seeds if n_models else seeds[0], dtype=metadata["dtype"], device=device,
         )  # fmt: skip
         model.task, model.loss = metadata["task"], metadata["loss"]
+        for loss in own:
+            if isinstance(loss, Loss) and loss.name == model.loss:
+                model.learns(model.task or "", loss)
         model.classes = metadata["classes"] and tuple(metadata["classes"])
         if metadata["preprocessing"] is not None:
             model.preprocessing = Preprocessing.from_metadata(metadata["preprocessing"])
         model.tabular = metadata.get("tabular")
     except (KeyError, TypeError, IndexError, ConfigError) as error:
-        raise FileFormatError(f"{path} does not describe a model that this version knows: {error}") from error
+        raise FileFormatError(
+            f"{path} does not describe a model that this version knows: {error}. An activation of your own has to be "
+            "given: load(path, own=[...])"
+        ) from error
     model.set_weights(tensors)
     return model
+
+
+def _known(name: str) -> Loss:
+    try:
+        return get_loss(name)
+    except ConfigError as error:
+        raise ConfigError(f"{error}. A loss of your own has to be given: load(path, own=[...])") from error
+
+
+def _is_known(loss: str | None) -> bool:
+    return str(loss).partition(":")[0] in NAMES
+
+
+def _type_name(dtype: Any) -> Any:
+    """The name of a type such as `numpy.float64`; anything else as it is, for the message."""
+    try:
+        return np.dtype(dtype).name
+    except TypeError:
+        return dtype
 
 
 def _drawn_dtype(dtype: str) -> str:

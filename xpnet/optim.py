@@ -331,6 +331,8 @@ def get_optimizer(spec: str | Optimizer, **options: Any) -> Optimizer:
     >>> get_optimizer("adam", lr=0.002).lr
     0.002
     """
+    if isinstance(spec, type) and issubclass(spec, Optimizer):
+        raise ConfigError(f"the optimizer is a class; make one of it: {spec.__name__}()")
     if isinstance(spec, Optimizer):
         if options:
             raise ConfigError(f"{spec.name} is built already; give it {', '.join(options)} itself")

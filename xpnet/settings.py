@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from .callbacks import Callback
 from .errors import ConfigError
 from .losses import Loss
 from .mlp import MLP
@@ -33,6 +35,23 @@ def least_change(value: Any) -> float:
     if not number or not 0.0 <= value < np.inf:
         raise ConfigError(f"min_delta must be a finite number >= 0, found {value!r}")
     return float(value)
+
+
+def check_callbacks(callbacks: Any) -> list[Callback]:
+    """Callbacks as a list, checked."""
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+        raise ConfigError(
+            f"callbacks must be a list of Callback objects, found {callbacks!r}; write [...] around it"
+        )
+    for given in (found := list(callbacks)):
+        if not isinstance(given, Callback):
+            made = (
+                f"{given.__name__}() makes one"
+                if isinstance(given, type)
+                else "derive a class from xpnet.Callback"
+            )
+            raise ConfigError(f"callbacks must be a list of Callback objects, found {given!r} in it; {made}")
+    return found
 
 
 def check_infogain(matrix: Any, model: MLP) -> np.ndarray | None:

@@ -11,7 +11,6 @@ import numpy as np
 from .data.columns import Table
 from .data.labels import encode_labels
 from .errors import DataError
-from .losses import get_loss
 from .mlp import MLP
 
 #: More different values than this are taken for a mistake.
@@ -155,7 +154,7 @@ def in_training_units(model: MLP) -> MLP:
 
 
 def _log_link(model: MLP) -> bool:
-    return model.loss is not None and get_loss(model.loss).link == "exp"
+    return model.loss is not None and model.loss_function().link == "exp"
 
 
 def _rescaled(model: MLP, factor: float, shift: float) -> MLP:

@@ -7,6 +7,7 @@ the order of examples that of `xpnet.order`, signals that of `xpnet.signals`, sa
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from . import resume, rng
 from .backend import Backend
 from .callbacks import Callback, EpochTable, LayerStatistics
 from .divergence import Divergence
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, check_options
 from .examples import TASKS, default_loss, infer_task, prepare
 from .failures import device_errors
 from .history import History, Record
@@ -33,7 +34,15 @@ from .optim import Optimizer, get_optimizer
 from .order import Order
 from .passes import Pass, Targets
 from .schedules import ReduceOnPlateau, Schedule, get_schedule
-from .settings import check_combination, check_infogain, check_monitor, least_change, means, whole_number
+from .settings import (
+    check_callbacks,
+    check_combination,
+    check_infogain,
+    check_monitor,
+    least_change,
+    means,
+    whole_number,
+)
 from .signals import Interrupted, Signals
 from .step import TrainingStep, batches
 from .update import Regularization
@@ -73,7 +82,7 @@ class Trainer:
 
     def __init__(
         self, model: MLP, data: tuple[Any, Any], *, validation: tuple[Any, ...] | None = None,
-        loss: str | Loss | None = None, task: str | None = None, optimizer: str | Optimizer = "adam",
+        loss: str | Loss | None = None, task: str | None = None, optimizer: str | Optimizer = "adam", lr: Any = None,
         schedule: str | Schedule | None = None, l1: Any = 0.0, l2: Any = 0.0, max_norm: float | None = None,
         clip_norm: float | None = None, clip_value: float | None = None, label_smoothing: float = 0.0,
         infogain: Any = None, sample_weight: Any = None,
@@ -96,7 +105,7 @@ class Trainer:
         self.task = task or infer_task(y, chosen, model.sizes[-1])
         self.loss = chosen or default_loss(self.task, model.sizes[-1])
         check_combination(self.loss, self.task, model)
-        self.optimizer = get_optimizer(optimizer)
+        self.optimizer = get_optimizer(optimizer, **({} if lr is None else {"lr": lr}))
         self.schedule = get_schedule(schedule)
         self._constant = type(self.schedule) is Schedule and not self.schedule.warmup
         if isinstance(self.schedule, ReduceOnPlateau) and model.n_models is not None:
@@ -119,7 +128,7 @@ class Trainer:
             class_weight=class_weight,
         )  # fmt: skip
         self._of_data = resume.Fingerprint(x, y)
-        model.task, model.loss = self.task, self.loss.name
+        model.learns(self.task, self.loss)
         self.step = TrainingStep(model, self.loss, examples, self.optimizer, regularization, targets)
         self._validation: Pass | None = None
         if validation is not None:
@@ -136,7 +145,7 @@ class Trainer:
             self._validation = Pass(model, self.loss, held_out)
         self._of_validation = None if validation is None else resume.Fingerprint(*validation)
         self.monitor = check_monitor(monitor, self.task, validated=self._validation is not None)
-        self.callbacks: list[Callback] = [*callbacks]
+        self.callbacks: list[Callback] = check_callbacks(callbacks)
         if statistics:
             self.callbacks.insert(0, LayerStatistics())
         if verbose:
@@ -371,6 +380,10 @@ class Trainer:
         self._latest = None
 
 
+#: Options of `fit`.
+_OPTIONS = tuple(inspect.signature(Trainer.__init__).parameters)[3:]
+
+
 def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
     """Train a model.
 
@@ -389,6 +402,8 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
     task : {"classification", "multilabel", "regression"}, optional
         Inferred from y and the loss.
     optimizer : str or Optimizer, default "adam"
+    lr : float or one per member, optional
+        Learning rate of an optimizer that is given by its name; one that is built already has its own.
     schedule : str or Schedule, optional
         Constant by default.
     l1, l2 : float or one per member, default 0
@@ -449,6 +464,7 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
     >>> model.predict(X).tolist()
     [0, 1, 1, 0]
     """
+    check_options("option of fit", options, _OPTIONS)
     return Trainer(model, data, **options).run()
 
 
@@ -485,7 +501,7 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
     """
     if model.task is None or model.loss is None:
         raise ConfigError("the model has not been trained: call xpnet.fit(model, (X, y)) or load a file")
-    loss = get_loss(model.loss)
+    loss = model.loss_function()
     examples = prepare(
         model,
         *_pair("data", data, model.be),

@@ -36,9 +36,7 @@ print(f"largest error of a gradient: {check_gradients(small, x[:20], noisy[:20],
 for loss in ("squared_error", log_cosh):
     model = xpnet.MLP([1, 32, 1], activation="tanh", seed=0)
     xpnet.fit(model, (x, noisy), loss=loss, optimizer=xpnet.Adam(lr=0.01), epochs=40, batch_size=20)
-    error = np.abs(
-        model.outputs(x) - y
-    ).mean()  # outputs: predict only knows losses that have a name in xpnet
+    error = np.abs(model.predict(x) - y).mean()
     print(
         f"{loss if isinstance(loss, str) else loss.name:<15} mean distance from the clean curve {error:.2f}"
     )

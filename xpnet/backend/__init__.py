@@ -21,6 +21,7 @@ To plug in another array library, pass its Array-API namespace to `get_backend`,
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -28,6 +29,7 @@ import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,28 @@ from ..errors import ConfigError, DeviceError, unknown_name
 
 Array = Any  # an array of whichever library the back end speaks
 DEVICES = "cpu, numba, cuda, cuda:N, auto"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How `get_backend` made a back end, in words that another process understands."""
+
+    device: str
+    module: bool  # whether `device` is the name of an array namespace
+    precision: str | None
+    capture: bool
+    autotune: bool
+
+    def again(self) -> Backend:
+        """Make such a back end.
+
+        Raises
+        ------
+        DeviceError
+            It cannot be used here.
+        """
+        device = importlib.import_module(self.device) if self.module else self.device
+        return get_backend(device, precision=self.precision, capture=self.capture, autotune=self.autotune)
 
 
 class Backend(ABC):
@@ -69,6 +93,8 @@ class Backend(ABC):
     members_beside : bool
         Whether buffers of a population had better lie sample after sample with its members side by side: then a batch
         that all members share is one matrix product. Shapes are (M, B, N) either way.
+    origin : Origin or None
+        How to make it again elsewhere; None for one that `get_backend` has not made.
     threads : int, or None
         Its own, which share a step in `tuned`, for records; None where it has none beside those of its matrix library.
 
@@ -93,6 +119,7 @@ class Backend(ABC):
     shuffles: bool = False
     members_beside: bool = False
     threads: int | None = None
+    origin: Origin | None = None
 
     # --- memory ---------------------------------------------------------------------------------
     @abstractmethod
@@ -338,6 +365,11 @@ def get_backend(
             "use --device cuda, or --precision float32"
         )
     backend.captures = capture
+    if isinstance(device, types.ModuleType):
+        backend.origin = Origin(device.__name__, True, rounded, capture, autotune)
+    else:
+        chosen = backend.device if backend.device != "cpu" else "numba" if "numba" in backend.name else "cpu"
+        backend.origin = Origin(chosen, False, rounded, capture, autotune)
     return backend
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from xpnet.interchange import astype, dtype_name, is_foreign, kind, namespace
 def is_finite(x: Any) -> bool:
     """Say whether every number of an array is finite."""
     xp = namespace(x)
-    # One sum is several times cheaper than a mask, and every NaN or infinity makes it non-finite.
+    # One sum is cheaper than a mask, and every NaN or infinity makes it non-finite; so do large numbers, seldom.
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(xp.isfinite(xp.sum(x, dtype=xp.float64))) or bool(xp.all(xp.isfinite(x)))
+        return bool(xp.isfinite(xp.sum(x))) or bool(xp.all(xp.isfinite(x)))
 
 
 def check_finite(x: Any, name: str) -> None:
@@ -66,9 +67,13 @@ def as_real(x: Any, name: str) -> Any:
     """Return `x` as an array of a real type, or raise a DataError; one of another library stays where it is."""
     x = x if is_foreign(x) else rectangular(x, name)
     if kind(x) not in "buif":
+        text = kind(x) in "SUT" or (kind(x) == "O" and x.size and isinstance(np.ravel(x)[0], str))
+        advice = (
+            "names of classes become numbers by xpnet.data.encode_labels, columns of a table by xpnet.tabular"
+        )
+        advice = advice if text else "convert it first, for example with .astype('float32')"
         raise DataError(
-            f"{name} has type {x.dtype}, expected real numbers (bool, integer or floating); "
-            f"convert it first, for example with .astype('float32')"
+            f"{name} has type {x.dtype}, expected real numbers (bool, integer or floating); {advice}"
         )
     return x
 
@@ -78,7 +83,13 @@ def rectangular(x: Any, name: str) -> np.ndarray:
     if hasattr(x, "toarray"):  # a SciPy sparse matrix, which NumPy would wrap as one object
         raise DataError(f"{name} is a sparse matrix, expected a dense array; use .toarray()")
     try:
-        return np.asarray(x)
+        array = np.asarray(x)
+        if array.dtype.kind == "O" and hasattr(
+            x, "to_numpy"
+        ):  # pandas' types that have a missing value of their own
+            with suppress(TypeError, ValueError):
+                return np.asarray(x.to_numpy(dtype=np.float64, na_value=np.nan))
+        return array
     except (ValueError, TypeError) as error:  # rows of different lengths; an array on a GPU
         raise DataError(f"{name} is not a rectangular host array: {error}") from error
 

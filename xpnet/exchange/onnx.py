@@ -13,7 +13,6 @@ import numpy as np
 from ..atomic import write_bytes_atomic
 from ..errors import ConfigError, DeviceError
 from ..layers import Dense, Dropout, InputNoise, Maxout, PReLU
-from ..losses import get_loss
 from ..mlp import DTYPES, MLP
 from .onnx_graph import Graph
 from .weights import bare_model, class_names, is_estimator
@@ -177,7 +176,7 @@ def _answers(graph: Graph, source: Any, model: MLP, h: str) -> None:
 
 def _prediction(graph: Graph, source: Any, model: MLP, h: str) -> None:
     shape: tuple[Any, ...] = ("B", model.sizes[-1])
-    if get_loss(model.loss or "").link == "exp":
+    if model.loss_function().link == "exp":
         h = graph.op("Exp", h)
     if is_estimator(source):
         wide = graph.op("Mul", graph.cast(h, "float64"), graph.constant(source.target_scale_, "float64"))
@@ -189,7 +188,7 @@ def _prediction(graph: Graph, source: Any, model: MLP, h: str) -> None:
 
 
 def _label(graph: Graph, source: Any, model: MLP, h: str) -> None:
-    width, limit = model.sizes[-1], graph.constant(get_loss(model.loss or "").threshold)
+    width, limit = model.sizes[-1], graph.constant(model.loss_function().threshold)
     if model.task == "multilabel":
         chosen = graph.cast(graph.op("Greater", h, limit), "int64")
         graph.output("label", chosen, "int64", ("B", width))
@@ -213,7 +212,7 @@ def _label(graph: Graph, source: Any, model: MLP, h: str) -> None:
 
 
 def _probabilities(graph: Graph, model: MLP, h: str) -> None:
-    link, width, one = get_loss(model.loss or "").link, model.sizes[-1], graph.constant(1.0)
+    link, width, one = model.loss_function().link, model.sizes[-1], graph.constant(1.0)
     if link is None:
         graph.output("scores", h, model.dtype, ("B", width))
         return

@@ -12,7 +12,6 @@ from ..errors import ConfigError
 from ..estimators import MLPClassifier, MLPRegressor
 from ..estimators.base import BaseMLP
 from ..layers import Dense, PReLU
-from ..losses import get_loss
 from ..mlp import MLP
 from .weights import class_names, fill, raw_layers, trained
 
@@ -47,7 +46,7 @@ def to_sklearn(source: MLP | MLPClassifier | MLPRegressor) -> Any:
     """
     model, layers = trained(source), raw_layers(source)
     activation = _common_activation(model)
-    loss = get_loss(model.loss or "")
+    loss = model.loss_function()
     if model.task is None or loss.link is None:
         raise ConfigError(
             f"scikit-learn's networks have no {loss.name} loss, and so no way to predict from its outputs"

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..activations import parse
 from ..errors import ConfigError, DeviceError, FileFormatError
-from ..losses import get_loss
 from ..mlp import MLP
 from .weights import Layers, bare_model, fill, raw_layers, slopes
 
@@ -210,7 +209,7 @@ def to_torch(source: MLP | MLPClassifier | MLPRegressor, *, probabilities: bool 
 
 
 def _link(nn: Any, model: MLP) -> Any:
-    link = None if model.task is None else get_loss(model.loss or "").link
+    link = None if model.task is None else model.loss_function().link
     if link == "softmax":
         return nn.Softmax(dim=-1)
     if link == "sigmoid":

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..layers import Dense, Maxout, PReLU
-from ..losses import get_loss
 from ..mlp import MLP
 
 #: Weights (O, I) and biases (O,) in float64, from input to output.
@@ -81,7 +80,7 @@ def raw_layers(source: Any) -> Layers:
         layers[0] = (w * scale, b + (w * shift).sum(axis=1))
     if is_estimator(source) and model.task == "regression":
         w, b = layers[-1]
-        if get_loss(model.loss or "").link == "exp":
+        if model.loss_function().link == "exp":
             layers[-1] = (w, b + np.log(source.target_scale_))
         else:
             layers[-1] = (w * source.target_scale_[:, None], b * source.target_scale_ + source.target_mean_)

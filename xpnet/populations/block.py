@@ -138,7 +138,7 @@ class Block:
             **mixed_rates(members), n_models=k if k > 1 else None, dtype=group.dtype, device=be,
             seed=[m.seed for m in members] if k > 1 else members[0].seed,
         )  # fmt: skip
-        self.population.task, self.population.loss = group.task, group.loss.name
+        self.population.learns(group.task, group.loss)
         layout = ParameterLayout(self.population.layout.specs, k)
         self.memory = _Memory(members, models, layout)
         if old is not None:
@@ -359,7 +359,7 @@ class Block:
         source = memory.layout.views(self.be, memory.flat[kind])
         for name, view in model.params.items():
             view[...] = model.be.asarray(self.be.to_numpy(source[name][m, ...]))
-        model.task, model.loss = self.group.task, self.group.loss.name
+        model.learns(self.group.task, self.group.loss)
         if kind == "best":
             history.best_epoch, history.best_epochs = best, [best]
         error = None

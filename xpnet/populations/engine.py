@@ -77,7 +77,7 @@ def run(
     for member in group.members:
         if member.training["epochs"] == 0:
             model = made(member)
-            model.task, model.loss = group.task, group.loss.name
+            model.learns(group.task, group.loss)
             yield finished(member, model, History(), group.monitor)
         else:
             members.append(member)
