@@ -317,14 +317,14 @@ def test_get_backend_makes_the_device_that_was_asked_for(cupy, monkeypatch):
 
 
 def test_the_check_for_gpus_measures_steps_with_and_without_joined_operations(cupy, kernels, monkeypatch):
-    from benchmarks.gpu import cases
+    from benchmarks.gpu import cases, steps
     from xpnet.backend.cuda import probe
 
     monkeypatch.setattr(probe, "probe", lambda device=None: probe.Finding(True, "ok", "fine"))
     small = cases.Case("small", (12, 8, 5), 8, "tf32", steps=2)
-    monkeypatch.setattr(cases, "CASES", (small, cases.Case("left out", (12, 8, 5), 8, "float32")))
-    monkeypatch.setattr(cases, "blocks", lambda run, multiple, budget: {"us": run(multiple) or 1.0})
-    found = list(cases.joined())
+    monkeypatch.setattr(steps, "CASES", (small, cases.Case("left out", (12, 8, 5), 8, "float32")))
+    monkeypatch.setattr(steps, "blocks", lambda run, multiple, budget: {"us": run(multiple) or 1.0})
+    found = list(steps.joined())
     assert [(f["joined"], f["streams"]) for f in found] == [
         (True, 3), (True, 2), (True, 1), (False, 3), (False, 1)
     ]  # fmt: skip

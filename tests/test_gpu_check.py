@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.gpu import cases, correctness, kernels, primitives, report, sides
+from benchmarks.gpu import cases, correctness, kernels, primitives, report, sides, steps
 from benchmarks.gpu.__main__ import main as run_one
 from benchmarks.gpu.parts import PARTS, Part, find
 from xpnet.backend import get_backend
@@ -215,7 +215,7 @@ def test_sides_train_the_same(case):
 
 
 def test_many_models_are_timed_with_one_order_and_with_their_own():
-    shared, own = cases.many("cpu", n=300, models=2)
+    shared, own = steps.many("cpu", n=300, models=2)
     assert (shared["orders"], own["orders"]) == ("shared", "own")
     assert all(f["us_per_model_and_step"] > 0 and np.isfinite(f["loss"]) for f in (shared, own))
 
