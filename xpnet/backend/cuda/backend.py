@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from functools import wraps
 from math import prod
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from .. import Array
 from ..program import Program, trace
 from ..reference import ReferenceBackend
 from . import formulas, kernels, sums
+from .device import Runtime
 from .fusion import Request, fuse
-from .products import Product, describe, with_bias
-from .schedule import Operation, region
+from .products import describe, with_bias
+from .rounding import RoundedCopies, same
 
 Numbers = Sequence[Any]
 #: Blocks of a loop over elements: more than any device runs at a time; each thread then takes several elements.
@@ -30,49 +31,6 @@ _MOST_BLOCKS = 1 << 16
 _MOST_BUFFERS = 64
 
 _Operation = TypeVar("_Operation", bound=Callable[..., Any])
-
-
-class Runtime(Protocol):
-    """A device as the back end sees it. All work runs in the order it is asked for."""
-
-    xp: Any
-    name: str
-    device: str
-    autotune: bool
-    algorithms: list[dict[str, Any]]
-
-    def asarray(self, values: Any, dtype: str | None) -> Array: ...
-    def to_numpy(self, x: Array) -> np.ndarray: ...
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Array: ...
-    def synchronize(self) -> None: ...
-
-    def address(self, x: Array) -> int:
-        """Where the first element of `x` is, in bytes."""
-
-    def launch(
-        self, name: str, source: str, grid: tuple[int, int], block: tuple[int, int], args: Sequence[Any]
-    ) -> None:
-        """Run a kernel. `args` are arrays and NumPy scalars of the types that the source says."""
-
-    def multiply(
-        self, product: Product, a: Array, b: Array, out: Array, precision: str | None, bias: Array | None = None
-    ) -> bool:  # fmt: skip
-        """out = op(a) @ op(b), as described; bfloat16 operands are arrays of 16-bit integers.
-
-        Where the description has a bias, False says that nothing was done, because the library cannot.
-        """
-
-    def capture(self, fn: Callable[[], None]) -> Callable[[], None] | None:
-        """Record what `fn` asks for, without doing it, and return what does it; None where that is impossible.
-
-        What is returned has the `record`, a list of `schedule.Operation`.
-        """
-
-    def replay(self, record: Sequence[Operation]) -> Callable[[], None] | None:
-        """Return what does a record, in one launch; None where that is impossible."""
-
-    def free_memory(self) -> int | None: ...
-    def lost(self, error: BaseException) -> str | None: ...
 
 
 def _deferrable(operation: _Operation) -> _Operation:
@@ -118,8 +76,7 @@ class CudaBackend(ReferenceBackend):
         self._recording = False
         # What a step asks for, while it is written down instead of done
         self._requests: list[Request] | None = None
-        # While a step is recorded: operands that are rounded already, by the memory they were read from
-        self._rounded: dict[tuple[int, ...], tuple[range, Array]] | None = None
+        self.bfloat16 = RoundedCopies(self)
 
     # --- memory ---------------------------------------------------------------------------------
     def asarray(self, values: Any, dtype: str | None = None) -> Array:
@@ -155,23 +112,14 @@ class CudaBackend(ReferenceBackend):
         outs: Sequence[Array],
     ) -> None:  # fmt: skip
         self.runtime.launch(*kernel, grid, block, args)
-        self._written(*outs)
-
-    def _written(self, *outs: Array) -> None:
-        """Forget rounded copies of what has just been written."""
-        if self._rounded:
-            for out in outs:
-                written = region(self.runtime.address(out), out)
-                for key, (source, _) in list(self._rounded.items()):
-                    if source.start < written.stop and written.start < source.stop:
-                        del self._rounded[key]
+        self.bfloat16.written(*outs)
 
     def dense(self, x: Array) -> Array:
         """`x` itself where it is C-contiguous, else a copy that is."""
         if x.flags.c_contiguous:
             return x
         copy = self.memory("dense", tuple(x.shape), str(x.dtype), self.runtime.address(x))
-        return self.map(_same, x, out=copy)
+        return self.map(same, x, out=copy)
 
     def _into(self, out: Array, fill: Callable[[Array], Any]) -> Array:
         """Let `fill` write a C-contiguous array, and bring that to `out`."""
@@ -180,7 +128,7 @@ class CudaBackend(ReferenceBackend):
         else:
             dense = self.memory("result", tuple(out.shape), str(out.dtype), self.runtime.address(out))
             fill(dense)
-            self.map(_same, dense, out=out)
+            self.map(same, dense, out=out)
         return out
 
     # --- compute --------------------------------------------------------------------------------
@@ -211,41 +159,13 @@ class CudaBackend(ReferenceBackend):
         if product is None:
             return False
         if precision == "bf16":
-            a, b = self._round(a), self._round(b)
+            a, b = self.bfloat16.of(a), self.bfloat16.of(b)
             product = describe(a, b, ta, tb, out)
         if product is not None and bias is not None:
             product = with_bias(product, bias, out, relu)
         done = product is not None and self.runtime.multiply(product, a, b, out, precision, bias)
-        self._written(out)
+        self.bfloat16.written(out)
         return done
-
-    def _round(self, x: Array) -> Array:
-        """`x` in bfloat16, rows padded to a multiple of 8 numbers, which the fast products want."""
-        key = self._place(x)
-        if self._rounded is not None and key in self._rounded:
-            return self._rounded[key][1]
-        copy = self.rounded(x)
-        if copy.ndim == 3 and copy.strides[0] < copy.strides[1]:  # rows in the order of memory
-            self.map(_same, x.transpose(1, 0, 2), out=copy.transpose(1, 0, 2))
-        else:
-            self.map(_same, x, out=copy)
-        self.keep_rounded(x, copy)
-        return copy
-
-    def _place(self, x: Array) -> tuple[int, ...]:
-        return (self.runtime.address(x), *x.shape, *x.strides)
-
-    def rounded(self, x: Array) -> Array:
-        """The array for `x` in bfloat16, not filled; members of a population that lie side by side stay so."""
-        beside = x.ndim == 3 and x.strides[0] < x.strides[1]
-        *lead, width = x.transpose(1, 0, 2).shape if beside else x.shape
-        copy = self.memory("bfloat16", (*lead, -(-width // 8) * 8), formulas.BFLOAT16, *self._place(x))
-        return copy[..., :width].transpose(1, 0, 2) if beside else copy[..., :width]
-
-    def keep_rounded(self, x: Array, copy: Array) -> None:
-        """`copy` is `x` in bfloat16, as long as nothing is written to `x`."""
-        if self._rounded is not None:
-            self._rounded[self._place(x)] = (region(self.runtime.address(x), x), copy)
 
     @_deferrable
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
@@ -436,12 +356,12 @@ class CudaBackend(ReferenceBackend):
         others, self._scratch, self._recording = self._scratch, {}, True
         try:
             work()
-            self._rounded = {}
+            self.bfloat16.start()
             replay = self.runtime.capture(work)
         finally:
             # buffers of the record must never be handed out again: later operations use others
             keep, self._scratch, self._recording = self._scratch, others, False
-            self._rounded = None
+            self.bfloat16.stop()
         if replay is None:
             return work
         replay.keeps = keep  # type: ignore[attr-defined]
@@ -487,10 +407,6 @@ def _rows_grid(rows: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]
         across *= 2
     down = 256 // across
     return (-(-width // across), min(-(-rows // down), 65535)), (across, down)
-
-
-def _same(ns: Any, x: Any) -> Any:
-    return x
 
 
 def _zero(ns: Any, x: Any) -> Any:

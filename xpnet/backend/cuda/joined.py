@@ -252,7 +252,7 @@ def map_columns(
     With `rounded` the formula has a second result, which is kept as the first in bfloat16.
     """
     dz, totals = out
-    results = [dz, be.rounded(dz)] if rounded else [dz]
+    results = [dz, be.bfloat16.empty(dz)] if rounded else [dz]
     height, width = dz.shape[-2:]
     models = 1 if dz.ndim == 2 else len(dz)
     each, pieces = sums.column_pieces(height, models * -(-width // 32))
@@ -268,16 +268,16 @@ def map_columns(
     grid, block = (-(-width // 32), models * pieces), (32, COLUMN_ROWS)
     be.launch(kernel, grid, block, (*args, *results, of_piece, *numbers), (dz, of_piece))
     if rounded:
-        be.keep_rounded(dz, results[1])
+        be.bfloat16.keep(dz, results[1])
     if pieces > 1:
         be.sum(of_piece, axis=-2, out=totals.reshape(models, width))
 
 
 def map_rounded(be: CudaBackend, formula: Callable[..., Any], *args: Array, out: Array) -> None:
     """``out = formula(*args)[0]``, and the second result, the same again, kept as that in bfloat16."""
-    copy = be.rounded(out)
+    copy = be.bfloat16.empty(out)
     be.map(formula, *args, out=(out, copy))
-    be.keep_rounded(out, copy)
+    be.bfloat16.keep(out, copy)
 
 
 def dense_head(
