@@ -47,7 +47,11 @@ def test_contract(estimator, check):
 
 
 class TestMembers:
-    @pytest.mark.parametrize("settings", [{}, {"early_stopping": True}, {"class_weight": "balanced"}])
+    @pytest.mark.parametrize(
+        "settings",
+        [{}, {"early_stopping": True}, {"class_weight": "balanced"},
+         {"learning_rate": "constant", "max_iter": 80, "tol": 0.01, "n_iter_no_change": 3}],
+    )  # fmt: skip
     def test_equal_classifiers_fitted_alone(self, settings):
         ensemble = DeepEnsembleClassifier(classifier(**settings), 3, random_state=1).fit(X, NAMES)
         assert len(set(ensemble.seeds_)) == 3

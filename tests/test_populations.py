@@ -115,6 +115,14 @@ CASES = {
         [{"seed": s, "lr": lr, "patience": s + 1, "dropout": 0.3} for s in range(3) for lr in (0.01, 0.3)],
         {"epochs": 12, "schedule": "cosine", **VALIDATED},
     ),
+    "least change": (
+        [
+            {"seed": s, "patience": 2, "min_delta": 0.02, "min_delta_from": start}
+            for s in range(2)
+            for start in ("improvement", "best")
+        ],
+        {"monitor": "train_loss", "epochs": 30, "lr": 0.01},
+    ),
     "monitor": ([{"seed": s, "patience": 1} for s in range(3)], {"monitor": "train_loss", "epochs": 9, "lr": 0.1}),
     "restore_best off": ([{"seed": s} for s in range(2)], {"restore_best": False, **VALIDATED}),
     "not shuffled": ([{"shuffle": s, "seed": k} for k, s in enumerate((True, False, False))], {}),
@@ -369,6 +377,7 @@ BAD = [
     ),
     ([{"epochs": 1.5}], {}, ConfigError, "epochs must be a whole number"),
     ([{"patience": 0}], {}, ConfigError, "patience must be a whole number >= 1"),
+    ([{"min_delta_from": "last"}], {}, ConfigError, "min_delta_from must be 'improvement' or 'best'"),
     ([{"dropout": 1.5}], {}, ConfigError, "configuration 0: dropout must be"),
     ([{"dropout": 0.5}, {"dropout": 1.5}], {}, ConfigError, "configuration 1: dropout must be"),
     ([{"input_noise": 0.5}, {"input_noise": -1.0}], {}, ConfigError, "configuration 1: input_noise must be"),

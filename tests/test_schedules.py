@@ -89,6 +89,18 @@ def test_plateau_waits_reduces_and_stops_at_its_floor():
     assert state["best"] == 0.7
 
 
+def test_plateau_asks_for_a_least_change():
+    s = ReduceOnPlateau(factor=0.5, patience=2, min_delta=0.15)
+    state: dict[str, float] = {}
+    seen = []
+    for loss in [1.0, 0.9, 0.8, 0.6, 0.5, math.nan]:
+        state = s.observe(state, loss)
+        seen.append(state["multiplier"])
+    # each is compared with the best so far: 0.8 gains only 0.1 on 0.9
+    assert seen == [1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
+    assert state["best"] == 0.5
+
+
 def test_plateau_counts_nan_as_no_improvement():
     s = ReduceOnPlateau(factor=0.5, patience=1)
     assert s.observe({}, math.nan)["multiplier"] == 0.5
@@ -122,6 +134,7 @@ def test_by_name():
         ("constant", {"warmup": "long"}, "found 'long'"),
         ("constant", {"warmup": True}, "found True"),
         ("plateau", {"patience": 0}, "patience must be"),
+        ("plateau", {"min_delta": -1.0}, "min_delta must be"),
         ("one_cycle", {"rise": math.nan}, "rise must be"),
         ("linear", {"floor": 1.5}, "floor must be"),
     ],

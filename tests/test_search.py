@@ -72,8 +72,9 @@ class TestEqualsFittingAlone:
         [{}, {"early_stopping": True, "n_iter_no_change": 2}, {"class_weight": "balanced"},
          {"early_stopping": True, "class_weight": {0: 1.0, 1: 2.0, 2: 0.5}}, {"standardize": False},
          {"dropout": 0.2, "input_noise": 0.1}, {"learning_rate": "constant", "solver": "sgd"},
+         {"learning_rate": "constant", "max_iter": 80, "tol": 0.01, "n_iter_no_change": 3},
          {"learning_rate": "adaptive"}],
-        ids=["plain", "early", "balanced", "early-weighted", "unscaled", "noise", "sgd", "adaptive"],
+        ids=["plain", "early", "balanced", "early-weighted", "unscaled", "noise", "sgd", "constant", "adaptive"],
     )  # fmt: skip
     @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
     def test_classifier(self, settings):

@@ -270,6 +270,7 @@ def test_default_losses(task, width, name):
         ({"patience": 0}, "patience must be a whole number >= 1"),
         ({"min_delta": -0.1}, "min_delta must be a finite number >= 0"),
         ({"min_delta": float("nan")}, "min_delta must be a finite number >= 0"),
+        ({"min_delta_from": "last"}, "min_delta_from must be 'improvement' or 'best', found 'last'"),
         ({"monitor": "valid_loss"}, "monitor must be one of train_loss, train_accuracy here"),
         ({"seed": -1}, "seed must be an integer"),
         ({"infogain": np.eye(2)}, "infogain must be a finite (3, 3) matrix"),
@@ -487,7 +488,7 @@ def test_without_restoring_the_last_weights_are_left():
     np.testing.assert_array_equal(weights_of(model), keep.weights[12])
 
 
-def by_hand(values, patience, min_delta, sign):
+def by_hand(values, patience, min_delta, sign, start="improvement"):
     """Epochs done under the rule of patience."""
     reference, bad = -np.inf, 0
     for epoch, value in enumerate(values, 1):
@@ -495,6 +496,8 @@ def by_hand(values, patience, min_delta, sign):
             reference, bad = sign * value, 0
         else:
             bad += 1
+        if start == "best":
+            reference = max(reference, sign * value)
         if bad >= patience:
             return epoch
     return len(values)
@@ -503,13 +506,15 @@ def by_hand(values, patience, min_delta, sign):
 @pytest.mark.parametrize("monitor", ["valid_loss", "valid_accuracy", "train_loss"])
 @pytest.mark.parametrize("patience", [1, 2, 4])
 @pytest.mark.parametrize("min_delta", [0.0, 0.02])
-def test_early_stopping(monitor, patience, min_delta):
+@pytest.mark.parametrize("start", ["improvement", "best"])
+def test_early_stopping(monitor, patience, min_delta, start):
     full = overfit(MLP([6, 16, 2], seed=1), monitor=monitor, epochs=30)
     history = overfit(
-        MLP([6, 16, 2], seed=1), monitor=monitor, epochs=30, patience=patience, min_delta=min_delta
-    )
+        MLP([6, 16, 2], seed=1), monitor=monitor, epochs=30, patience=patience, min_delta=min_delta,
+        min_delta_from=start,
+    )  # fmt: skip
     sign = 1 if monitor.endswith("accuracy") else -1
-    expected = by_hand(full.column(monitor), patience, min_delta, sign)
+    expected = by_hand(full.column(monitor), patience, min_delta, sign, start)
     assert len(history) == expected
     assert history.stopped == ("epochs" if expected == 30 else "early_stopping")
     assert history.column(monitor) == full.column(monitor)[:expected]

@@ -105,6 +105,7 @@ class Standing:
         epoch: Any,
         patience: Any,
         min_delta: Any,
+        from_best: Any,
         out_of_race: np.ndarray,
     ) -> np.ndarray:
         """Take note of an epoch and return which models are better than ever.
@@ -120,6 +121,8 @@ class Standing:
             inf where there is no limit. A model whose patience is over has stopped.
         min_delta : float, or one per model
             The least change that counts as an improvement.
+        from_best : bool, or one per model
+            Whether that change is measured from the best epoch, else from the last that counted as an improvement.
         out_of_race : bool
             Models that diverged.
         """
@@ -138,7 +141,8 @@ class Standing:
         self.best_score = np.where(better, score, self.best_score)
         self.best_at = np.where(better, epoch, self.best_at)
         improved = running & (value > self.reference + min_delta)
-        self.reference = np.where(improved, value, self.reference)
+        moves = improved | (running & np.asarray(from_best) & (value > self.reference))
+        self.reference = np.where(moves, value, self.reference)
         self.bad_epochs = np.where(improved, 0, self.bad_epochs + 1)
         return better
 
@@ -171,6 +175,8 @@ class Judge:
         A member has stopped when its value has not improved for so many epochs.
     min_delta : float, default 0
         The least change that counts as an improvement for `patience`.
+    from_best : bool, default False
+        Whether that change is measured from the best epoch, else from the last that counted as an improvement.
     restores : bool, default False
         Whether the model is to end with its best weights.
 
@@ -187,11 +193,11 @@ class Judge:
 
     def __init__(
         self, model: MLP, scratch: Array, monitor: str, *, schedule: Schedule, patience: int | None = None,
-        min_delta: float = 0.0, restores: bool = False,
+        min_delta: float = 0.0, from_best: bool = False, restores: bool = False,
     ):  # fmt: skip
         self.keeps_best = restores
         self.monitor, self.schedule = monitor, schedule
-        self.patience, self.min_delta = patience, min_delta
+        self.patience, self.min_delta, self.from_best = patience, min_delta, from_best
         self._be, self._layout = model.be, model.layout
         self._weights, self._scratch = model.weights, scratch
         self._keeper = Keeper(model.be, model.layout, model.dtype)
@@ -246,7 +252,7 @@ class Judge:
         """Take note of the record of an epoch and of the weights after it."""
         better = self.standing.judge(
             self.monitor, record, epoch=epoch, patience=np.inf if self.patience is None else self.patience,
-            min_delta=self.min_delta, out_of_race=self.diverged,
+            min_delta=self.min_delta, from_best=self.from_best, out_of_race=self.diverged,
         )  # fmt: skip
         self._keeper.copy(self._weights, self.best, better)
         if isinstance(self.schedule, ReduceOnPlateau):

@@ -194,6 +194,8 @@ class ReduceOnPlateau(Schedule):
         Epochs without improvement.
     min_factor : float, default 0.001
         The multiplier never falls below it.
+    min_delta : float, default 0
+        The least fall below the best loss so far that counts as an improvement.
     warmup : float, default 0
         See `Schedule`.
 
@@ -209,13 +211,15 @@ class ReduceOnPlateau(Schedule):
     factor: float = 0.5
     patience: int = 3
     min_factor: float = 1e-3
+    min_delta: float = 0.0
 
     def observe(self, state: dict[str, float], value: float) -> dict[str, float]:
         """Return the new state {"best", "bad_epochs", "multiplier"} after an epoch with loss `value`."""
         best, bad = state.get("best", math.inf), state.get("bad_epochs", 0.0)
         multiplier = state.get("multiplier", 1.0)
-        if value < best:
-            return {"best": value, "bad_epochs": 0.0, "multiplier": multiplier}
+        improved, best = value < best - self.min_delta, min(best, value)
+        if improved:
+            return {"best": best, "bad_epochs": 0.0, "multiplier": multiplier}
         bad += 1.0
         if bad >= self.patience:
             multiplier, bad = max(multiplier * self.factor, self.min_factor), 0.0
@@ -225,6 +229,7 @@ class ReduceOnPlateau(Schedule):
 _RANGES = {
     "warmup": (0.0, 1.0), "every": (1, math.inf), "factor": (0.0, 1.0 + 1e-9), "floor": (0.0, 1.0 + 1e-9),
     "rise": (0.0, 1.0), "start": (0.0, 1.0 + 1e-9), "patience": (1, math.inf), "min_factor": (0.0, 1.0),
+    "min_delta": (0.0, math.inf),
 }  # fmt: skip
 _TABLE: dict[str, type[Schedule]] = {
     "constant": Schedule, "step": Step, "exponential": Exponential, "cosine": Cosine, "linear": Linear,

@@ -54,6 +54,13 @@ def check_callbacks(callbacks: Any) -> list[Callback]:
     return found
 
 
+def from_best(value: Any) -> bool:
+    """Whether `min_delta_from`, checked, is "best"."""
+    if value not in ("improvement", "best"):
+        raise ConfigError(f"min_delta_from must be 'improvement' or 'best', found {value!r}")
+    return bool(value == "best")
+
+
 def check_infogain(matrix: Any, model: MLP) -> np.ndarray | None:
     """The information-gain matrix (C, C) in float64, checked."""
     if matrix is None:

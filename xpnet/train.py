@@ -39,6 +39,7 @@ from .settings import (
     check_combination,
     check_infogain,
     check_monitor,
+    from_best,
     least_change,
     means,
     whole_number,
@@ -88,9 +89,9 @@ class Trainer:
         infogain: Any = None, sample_weight: Any = None,
         class_weight: Mapping[int, float] | str | None = None,
         epochs: int = 10, batch_size: int = 128, shuffle: bool = True, seed: int | None = None,
-        patience: int | None = None, min_delta: float = 0.0, monitor: str | None = None,
-        restore_best: bool = True, callbacks: Sequence[Callback] = (), statistics: bool = False,
-        verbose: bool = False, threads: int | None = None,
+        patience: int | None = None, min_delta: float = 0.0, min_delta_from: str = "improvement",
+        monitor: str | None = None, restore_best: bool = True, callbacks: Sequence[Callback] = (),
+        statistics: bool = False, verbose: bool = False, threads: int | None = None,
     ):  # fmt: skip
         x, y = _pair("data", data, model.be)
         if isinstance(validation, (tuple, list)):
@@ -157,7 +158,8 @@ class Trainer:
         self.elapsed = 0.0
         self.judge = Judge(
             model, self.step.grad_buffer, self.monitor, schedule=self.schedule, patience=patience,
-            min_delta=min_delta, restores=bool(restore_best) and self._validation is not None,
+            min_delta=min_delta, from_best=from_best(min_delta_from),
+            restores=bool(restore_best) and self._validation is not None,
         )  # fmt: skip
         self._divergence = Divergence(self.step, self.judge)
         #: The weights to go on from, while the model has the best ones.
@@ -426,6 +428,9 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
         keeps its best epoch, and training ends when all have stopped.
     min_delta : float, default 0
         The least change that counts as an improvement for `patience`.
+    min_delta_from : {"improvement", "best"}, default "improvement"
+        Where that change is measured from: the last epoch that counted as an improvement, so that slow progress adds
+        up (as in Keras and PyTorch); or the best epoch so far, so that each has to gain as much (as in scikit-learn).
     monitor : str, optional
         "valid_accuracy" (classes) or "valid_loss" by default; without validation, those of training.
     restore_best : bool, default True

@@ -212,7 +212,7 @@ class BaseMLP(BaseEstimator):
                 scaled_examples(xv, self.scaler_, self.dtype_), self._scale_targets(tv, wv, fit=False), wv
             )  # fmt: skip
             scorer = self._score_callback(validation)
-        schedule = get_schedule("constant") if partial else choices.schedule(self, batch)
+        schedule = get_schedule("constant") if partial else choices.schedule(self, n)
         planned = type(schedule) is not Schedule and not isinstance(
             schedule, (choices.InverseScaling, ReduceOnPlateau)
         )
@@ -225,10 +225,12 @@ class BaseMLP(BaseEstimator):
             "schedule": schedule, "l1": self.l1, "l2": self.alpha_, "max_norm": self.max_norm,
             "clip_norm": self.clip_norm, "clip_value": self.clip_value, "sample_weight": w,
             "epochs": 1 if partial else int(self.max_iter), "batch_size": batch, "shuffle": bool(self.shuffle),
-            "seed": seed + (self.t_ if partial else 0), "min_delta": self.tol,
-            "patience": self.n_iter_no_change if stops and not partial else None, **self._options(),
+            "seed": seed + (self.t_ if partial else 0), "min_delta": self.tol, "min_delta_from": "best",
+            "patience": self.n_iter_no_change if stops and not partial else None,
+            # by itself training would watch its accuracy, which rests long before the loss does
+            "monitor": None if validation is not None else "train_loss", **self._options(),
         }  # fmt: skip
-        watched = stops and not partial and not self.early_stopping
+        watched = stops and not partial and validation is None
         plan = Plan(network, data, held, options, callbacks, scorer, n, watched)
         session = current()
         if session is not None and session.planning and not partial:

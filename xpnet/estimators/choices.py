@@ -22,10 +22,10 @@ _SMALL = 1000  # up to so many samples float64 costs nothing worth saving
 
 @dataclass(frozen=True, kw_only=True)
 class InverseScaling(Schedule):
-    """scikit-learn's "invscaling": 1 / (t + 1)^power with t the samples seen."""
+    """scikit-learn's "invscaling": 1 / (t + 1)^power with t the samples seen in all epochs before."""
 
     power: float = 0.5
-    batch: int = 1
+    samples: int = 1
 
     def __post_init__(self) -> None:
         if not self.power >= 0.0:
@@ -36,7 +36,7 @@ class InverseScaling(Schedule):
         return "invscaling"
 
     def __call__(self, step: int, total: int, per_epoch: int) -> float:
-        return (step * self.batch + 1.0) ** -self.power
+        return (step // per_epoch * self.samples + 1.0) ** -self.power
 
 
 class StopAtFloor(Callback):
@@ -93,14 +93,16 @@ def optimizer(e: Any) -> Optimizer:
     raise unknown_name("solver", e.solver, SOLVERS)
 
 
-def schedule(e: Any, batch: int) -> Schedule:
-    """Return the schedule that an estimator's `learning_rate` stands for."""
+def schedule(e: Any, n: int) -> Schedule:
+    """Return the schedule that an estimator's `learning_rate` stands for, with n samples in an epoch."""
     if isinstance(e.learning_rate, Schedule):
         return e.learning_rate
     if e.learning_rate == "invscaling":
-        return InverseScaling(power=e.power_t, batch=batch)
+        return InverseScaling(power=e.power_t, samples=n)
     if e.learning_rate == "adaptive":
-        return ReduceOnPlateau(factor=0.2, patience=e.n_iter_no_change, min_factor=1e-9)
+        return ReduceOnPlateau(
+            factor=0.2, patience=e.n_iter_no_change, min_factor=1e-9, min_delta=float(e.tol)
+        )
     return get_schedule(e.learning_rate)
 
 

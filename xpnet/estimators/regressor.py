@@ -72,7 +72,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     shuffle : bool, default True
     random_state : int, RandomState or None, default None
     tol : float, default 1e-4
-        The least improvement that counts for `n_iter_no_change`.
+        The least improvement over the best epoch so far that counts for `n_iter_no_change`.
     verbose : bool, default False
         Print a line per epoch.
     warm_start : bool, default False
@@ -87,8 +87,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     beta_1, beta_2, epsilon : float, default 0.9, 0.999, 1e-8
         Of Adam; epsilon also of "rmsprop" and "adagrad".
     n_iter_no_change : int, default 10
-        Patience in epochs. Without early stopping it watches the training loss, and only where the learning rate is
-        "constant" or "invscaling" ("adaptive": lowers the rate); a planned schedule runs to its end.
+        Patience in epochs. Without early stopping it watches the training loss (with X_val, the value on it), and
+        only where the learning rate is "constant" or "invscaling" ("adaptive": lowers the rate); a planned schedule
+        runs to its end.
     standardize : bool, default True
         Scale the features inside (`FeatureScaler`, in `scaler_`).
     scale_target : bool, default True

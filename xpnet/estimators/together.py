@@ -19,7 +19,8 @@ from .session import Plan, Planned, Session, Trained, entered
 STACKED = 1 << 29
 
 _OF_TRAINER = {"loss", "task", "optimizer", "schedule", "l1", "l2", "max_norm", "clip_norm", "clip_value",
-               "label_smoothing", "epochs", "batch_size", "shuffle", "min_delta", "patience"}  # fmt: skip
+               "label_smoothing", "epochs", "batch_size", "shuffle", "min_delta", "min_delta_from",
+               "monitor", "patience"}  # fmt: skip
 
 
 @dataclass(eq=False)

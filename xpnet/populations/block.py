@@ -21,7 +21,7 @@ from ..mlp import MLP
 from ..params import ParameterLayout
 from ..passes import Pass
 from ..schedules import ReduceOnPlateau, Schedule
-from ..settings import means
+from ..settings import from_best, means
 from ..step import TrainingStep, batches
 from ..train import EVALUATION_BATCH
 from ..update import Regularization
@@ -204,6 +204,7 @@ class Block:
             [np.inf if m.training["patience"] is None else m.training["patience"] for m in members]
         )
         self._min_delta = np.array([m.training["min_delta"] for m in members])
+        self._from_best = np.array([from_best(m.training["min_delta_from"]) for m in members])
 
     def _fill_buffers(self, old: _Memory | None, keep: list[int], fresh: list[MLP]) -> None:
         """Bring weights and what belongs to them into the new buffers, freeing the old ones one by one."""
@@ -316,7 +317,7 @@ class Block:
         finite = np.isfinite(values["train_loss"]) & self._keeper.finite(weights, self.step.grad_buffer)
         better = memory.standing.judge(
             group.monitor, values, epoch=memory.epochs, patience=self._patience, min_delta=self._min_delta,
-            out_of_race=~finite,
+            from_best=self._from_best, out_of_race=~finite,
         )  # fmt: skip
         self._keeper.copy(weights, memory.flat["good"], finite)
         if group.restores:

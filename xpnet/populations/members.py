@@ -21,7 +21,7 @@ from ..optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp, get_optimizer
 from ..passes import Targets
 from ..rng import check_seed
 from ..schedules import Schedule, get_schedule
-from ..settings import least_change, whole_number
+from ..settings import from_best, least_change, whole_number
 from ..train import Trainer, fit
 from ..update import Regularization
 
@@ -38,8 +38,8 @@ _NETWORK = (
 _HYPER = tuple(dict.fromkeys(f.name for kind in (SGD, AdaGrad, RMSProp, Adam, AdamW) for f in fields(kind)))
 _TRAINING = (
     "loss", "task", "l1", "l2", "max_norm", "clip_norm", "clip_value", "label_smoothing", "infogain",
-    "sample_weight", "class_weight", "epochs", "batch_size", "shuffle", "patience", "min_delta", "monitor",
-    "restore_best",
+    "sample_weight", "class_weight", "epochs", "batch_size", "shuffle", "patience", "min_delta",
+    "min_delta_from", "monitor", "restore_best",
 )  # fmt: skip
 
 _DEFAULTS = {
@@ -207,6 +207,7 @@ def _check_training(t: dict[str, Any]) -> None:
     t["batch_size"] = whole_number("batch_size", t["batch_size"], 1)
     t["patience"] = None if t["patience"] is None else whole_number("patience", t["patience"], 1)
     t["min_delta"] = least_change(t["min_delta"])
+    from_best(t["min_delta_from"])
     for name in ("l1", "l2"):
         if isinstance(t[name], (Sequence, np.ndarray)):
             raise ConfigError(f"{name} must be one number, found {t[name]!r}; a configuration is one member")
