@@ -140,6 +140,28 @@ class TestClassifier:
         with pytest.raises(ConfigError, match="cannot balance"):
             classifier(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
 
+    @pytest.mark.parametrize("labels", [Y, NAMES], ids=["numbers", "names"])
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_partial_fit_of_sorted_chunks(self, labels, n_classes):
+        x, y = X[: 50 * n_classes], labels[: 50 * n_classes]
+        order = np.argsort(y, kind="stable")
+        clf = classifier(standardize=False, batch_size=10)
+        for _ in range(3):
+            for k in range(0, len(x), 25):
+                rows = order[k : k + 25]
+                clf.partial_fit(x[rows], y[rows], classes=np.unique(y))
+        assert clf.predict_proba(x).shape == (len(x), n_classes)
+        assert clf.classes_.tolist() == np.unique(y).tolist()
+
+    def test_partial_fit_of_single_rows(self):
+        clf = classifier(standardize=False, learning_rate_init=0.003)
+        for _ in range(5):
+            for k in np.random.default_rng(0).permutation(150):
+                clf.partial_fit(X[k : k + 1], NAMES[k : k + 1], classes=["setosa", "versicolor", "virginica"])
+        assert clf.score(X, NAMES) > 0.9
+        one = classifier().partial_fit(X[:1], [1], classes=[0, 1])
+        assert one.predict_proba(X).shape == (150, 2)
+
     def test_partial_fit_goes_on_after_a_pickle(self):
         one = classifier().partial_fit(X, Y, classes=[0, 1, 2])
         other = pickle.loads(pickle.dumps(one))

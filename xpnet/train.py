@@ -91,7 +91,7 @@ class Trainer:
         epochs: int = 10, batch_size: int = 128, shuffle: bool = True, seed: int | None = None,
         patience: int | None = None, min_delta: float = 0.0, min_delta_from: str = "improvement",
         monitor: str | None = None, restore_best: bool = True, callbacks: Sequence[Callback] = (),
-        statistics: bool = False, verbose: bool = False, threads: int | None = None,
+        statistics: bool = False, verbose: bool = False, threads: int | None = None, one_class: bool = False,
     ):  # fmt: skip
         x, y = _pair("data", data, model.be)
         if isinstance(validation, (tuple, list)):
@@ -126,7 +126,7 @@ class Trainer:
         targets = Targets(label_smoothing=label_smoothing, infogain=check_infogain(infogain, model))
         examples = prepare(
             model, x, y, loss=self.loss, task=self.task, sample_weight=sample_weight,
-            class_weight=class_weight,
+            class_weight=class_weight, training=not one_class,
         )  # fmt: skip
         self._of_data = resume.Fingerprint(x, y)
         model.learns(self.task, self.loss)
@@ -444,6 +444,8 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
     threads : int, optional
         Threads of the matrix library; by default one for networks too small to gain from more, else its own
         choice. The limit holds for the whole process while training runs.
+    one_class : bool, default False
+        Train though all labels are of one class, as the parts of a stream may be. By default that is an error.
 
     Returns
     -------

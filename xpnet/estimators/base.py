@@ -245,7 +245,7 @@ class BaseMLP(BaseEstimator):
         callbacks = [*([plan.scorer] if plan.scorer is not None else []), *plan.callbacks]
         trainer = Trainer(
             self.model_, plan.data, validation=plan.validation, callbacks=callbacks,
-            verbose=bool(self.verbose), **plan.options,
+            verbose=bool(self.verbose), one_class=partial, **plan.options,
         )  # fmt: skip
         if partial and plan.network is None and self._moments is not None:
             packing.restore_moments(trainer, self._moments)

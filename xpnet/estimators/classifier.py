@@ -375,7 +375,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> MLPClassifier:
         """Train one epoch on more samples, keeping the optimizer's moments.
 
-        The first call needs `classes`, all labels that will occur, and decides the scaling of the features.
+        The first call needs `classes`, all labels that will occur, and decides the scaling of the features: its
+        samples should be like those that follow. Any call may bring samples of few classes, or of one.
         """
         first = not hasattr(self, "model_")
         if self.class_weight == "balanced":
