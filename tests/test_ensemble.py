@@ -191,7 +191,8 @@ class TestFiles:
         x[0, 0] = 1e6
         ensemble = DeepEnsembleRegressor(regressor(), 2, random_state=0).fit(x, YR)
         assert ensemble.estimators_[0].scaler_.tails_.any()
-        ensemble.save(tmp_path)
+        with pytest.warns(UserWarning, match="columns 0 had outliers"):
+            ensemble.save(tmp_path)
         assert np.array_equal(DeepEnsembleRegressor.load(tmp_path).predict(x), ensemble.predict(x))
 
     def test_what_cannot_be_saved(self, tmp_path):

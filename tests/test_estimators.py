@@ -154,8 +154,8 @@ class TestClassifier:
         assert clf.classes_.tolist() == np.unique(y).tolist()
 
     def test_partial_fit_of_single_rows(self):
-        clf = classifier(standardize=False, learning_rate_init=0.003)
-        for _ in range(5):
+        clf = classifier(standardize=False)
+        for _ in range(2):
             for k in np.random.default_rng(0).permutation(150):
                 clf.partial_fit(X[k : k + 1], NAMES[k : k + 1], classes=["setosa", "versicolor", "virginica"])
         assert clf.score(X, NAMES) > 0.9

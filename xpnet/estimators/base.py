@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, cast
+from os import PathLike
+from typing import Any, Self, cast
 
 import numpy as np
 from sklearn import get_config
@@ -349,6 +350,50 @@ class BaseMLP(BaseEstimator):
     def intercepts_(self) -> list[np.ndarray]:
         """Copies of the biases of each layer (out,)."""
         return self._tensors("bias")
+
+    # --- files --------------------------------------------------------------------
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted estimator to one safetensors file, without pickle.
+
+        The file is an ordinary model file, too: `xpnet.load` and ``xpnet predict`` take raw features and give labels or
+        targets in their own units.
+
+        Parameters
+        ----------
+        path : path
+            Replaced where it exists, whole or not at all.
+
+        Raises
+        ------
+        ConfigError
+            A setting that is an object (a schedule, an optimizer, callbacks): files hold names and numbers only.
+
+        Warns
+        -----
+        UserWarning
+            Columns had outliers that the estimator compresses (`scaler_.tails_`); as a model the file does not.
+
+        Notes
+        -----
+        `history_` and what the optimizer remembers between calls of `partial_fit` are not kept.
+        """
+        from .files import save
+
+        check_is_fitted(self)
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Return the estimator that `save` wrote; it predicts the same bits.
+
+        Raises
+        ------
+        FileFormatError
+            The file holds none, it is of another kind, or damaged.
+        """
+        from .files import load
+
+        return cast(Self, load(cls, path))
 
     # --- pickles ------------------------------------------------------------------
     def __getstate__(self) -> dict[str, Any]:

@@ -153,7 +153,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     alpha_, input_noise_, dropout_, dtype_
         What "auto" became. In `partial_fit`, where more samples may follow, N counts as at least 1000.
     model_ : MLP
-        The network, on scaled features.
+        The network, on scaled features (`scaler_`) and positions in `classes_`. To keep all in a file, `save` the
+        estimator.
     history_ : History
         One record per epoch of the last fit.
 
