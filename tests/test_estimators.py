@@ -182,17 +182,30 @@ class TestClassifier:
         [
             ({"solver": "lbfgs"}, "not part of xpnet"), ({"solver": "adma"}, "did you mean 'adam'"),
             ({"activation": "rellu"}, "did you mean 'relu'"), ({"learning_rate": "cosin"}, "did you mean 'cosine'"),
-            ({"alpha": "much"}, "alpha must be"), ({"alpha": -1.0}, "l2 must be"), ({"dtype": "float16"}, "dtype"),
+            ({"alpha": "much"}, "alpha must be"), ({"alpha": -1.0}, "alpha must be a finite n.* >= 0, found -1"),
+            ({"dtype": "float16"}, "dtype"),
             ({"batch_size": 0}, "batch_size"), ({"batch_size": "all"}, "batch_size"), ({"max_iter": 0}, "max_iter"),
             ({"early_stopping": True, "validation_fraction": 1.0}, "validation_fraction"),
             ({"input_noise": "some"}, "input_noise"), ({"class_weight": {7: 1.0}}, "class_weight names 7"),
             ({"class_weight": "fair"}, "class_weight"), ({"loss": "binary_cross_entropy"}, "two classes"),
-            ({"loss": "huber"}, "does not fit"),
+            ({"loss": "huber"}, "does not fit"), ({"tol": -1.0}, "tol must be a finite number >= 0, found -1"),
+            ({"tol": "small"}, "tol must be"), ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number"),
+            ({"max_iter": 2.5}, "max_iter must be a whole number >= 1"), ({"l1": float("nan")}, "l1 must be"),
+            ({"learning_rate_init": 0.0}, "learning_rate_init must be a finite number > 0, found 0.0"),
+            ({"learning_rate_init": [0.1]}, "learning_rate_init must be"), ({"beta_1": 1.0}, "beta_1 must be"),
+            ({"epsilon": -1.0}, "epsilon must be"), ({"momentum": 1.0}, "momentum must be"),
+            ({"weight_decay": -1.0}, "weight_decay must be"), ({"power_t": -1.0}, "power_t must be"),
+            ({"hidden_layer_sizes": (8, 0)}, r"hidden_layer_sizes must be a whole number >= 1, found \(8, 0\)"),
+            ({"input_dropout": 1.0}, "input_dropout must be"), ({"dropout": True}, "dropout must be"),
+            ({"label_smoothing": "some"}, "label_smoothing must be"), ({"max_norm": 0.0}, "max_norm must be"),
+            ({"clip_norm": -1}, "clip_norm must be"), ({"alpha": None}, "alpha must be"),
+            ({"learning_rate": "constnat"}, "unknown learning_rate"),
         ],
     )  # fmt: skip
     def test_impossible_settings(self, settings, message):
+        clf = classifier().set_params(**settings)
         with pytest.raises(ConfigError, match=message):
-            classifier(**settings).fit(X, Y)
+            clf.fit(X, Y)
 
     def test_unusable_labels(self):
         with pytest.raises(DataError, match="at least two classes"):

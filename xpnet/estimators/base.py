@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..backend import Backend, get_backend
 from ..callbacks import Callback
 from ..data.checks import check_weights
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..history import History
 from ..interchange import (
     arrive,
@@ -188,18 +188,13 @@ class BaseMLP(BaseEstimator):
 
     def _train(self, part: Part, given: Part | None, *, partial: bool = False) -> None:
         """Train on checked samples, encoded targets and weights; `given` is a validation set of the user's."""
-        if not isinstance(self.max_iter, (int, np.integer)) or self.max_iter < 1:
-            raise ConfigError(f"max_iter must be a whole number >= 1, found {self.max_iter!r}")
+        choices.check_numbers(self)
         goes_on = hasattr(self, "model_") and (partial or self.warm_start)
         random = check_random_state(self.random_state)
         seed = int(random.randint(2**31 - 1))
         part = without_absent(*part)
         validation = None if given is None else without_absent(*given)
         if self.early_stopping and given is None and not partial:
-            if not 0.0 < self.validation_fraction < 1.0:
-                raise ConfigError(
-                    f"validation_fraction must be in (0, 1), found {self.validation_fraction!r}"
-                )
             part, validation = hold_out(*part, self.validation_fraction, seed, self._task == "classification")
         x, t, w = part
         n = int(x.shape[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,28 @@ from ..errors import ConfigError, unknown_name
 from ..interchange import dtype_name
 from ..mlp import DTYPES
 from ..optim import Optimizer, get_optimizer
+from ..schedules import NAMES as SCHEDULES
 from ..schedules import ReduceOnPlateau, Schedule, get_schedule
 from ..train import Trainer
 
 SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad")
+Rule = tuple[str, Callable[[Any], bool]]
+_POSITIVE: Rule = ("a finite number > 0", lambda v: 0.0 < v < np.inf)
+_NOT_NEGATIVE: Rule = ("a finite number >= 0", lambda v: 0.0 <= v < np.inf)
+_SHARE: Rule = ("a number in [0, 1)", lambda v: 0.0 <= v < 1.0)
+_WHOLE: Rule = ("a whole number >= 1", lambda v: isinstance(v, (int, np.integer)) and bool(v >= 1))
+#: What the numbers of an estimator must be.
+_RULES: dict[str, Rule] = {
+    "hidden_layer_sizes": _WHOLE, "alpha": _NOT_NEGATIVE, "l1": _NOT_NEGATIVE, "learning_rate_init": _POSITIVE,
+    "power_t": _NOT_NEGATIVE, "max_iter": _WHOLE, "label_smoothing": _SHARE, "dropout": _SHARE,
+    "input_dropout": _SHARE, "input_noise": _NOT_NEGATIVE, "max_norm": _POSITIVE, "clip_norm": _POSITIVE,
+    "clip_value": _POSITIVE, "weight_decay": _NOT_NEGATIVE, "tol": _NOT_NEGATIVE, "momentum": _SHARE,
+    "validation_fraction": ("a number in (0, 1)", lambda v: 0.0 < v < 1.0), "beta_1": _SHARE, "beta_2": _SHARE,
+    "epsilon": _NOT_NEGATIVE, "n_iter_no_change": _WHOLE,
+}  # fmt: skip
+_LISTS = ("hidden_layer_sizes", "dropout")  # one number, or one for each hidden layer
+_WORDS = (*_LISTS, "alpha", "input_noise")  # "auto", which `or_automatic` knows
+_OFF = ("max_norm", "clip_norm", "clip_value")  # None
 _SMALL = 1000  # up to so many samples float64 costs nothing worth saving
 
 
@@ -28,8 +47,7 @@ class InverseScaling(Schedule):
     samples: int = 1
 
     def __post_init__(self) -> None:
-        if not self.power >= 0.0:
-            raise ConfigError(f"power_t must be a number >= 0, found {self.power!r}")
+        """Do not check: `power` is the power_t of an estimator, which is checked under that name."""
 
     @property
     def name(self) -> str:
@@ -45,6 +63,26 @@ class StopAtFloor(Callback):
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         if record["lr"] <= 1e-6:
             trainer.stop("learning_rate")
+
+
+def check_numbers(e: Any) -> None:
+    """Check the numbers of an estimator, before anything that knows them by other names does.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name, value in e.get_params(deep=False).items():
+        if (
+            name not in _RULES
+            or (name in _OFF and value is None)
+            or (name in _WORDS and isinstance(value, str))
+        ):
+            continue
+        expected, good = _RULES[name]
+        each = list(value) if name in _LISTS and np.iterable(value) else [value]
+        if not all(isinstance(v, Real) and not isinstance(v, bool) and good(v) for v in each):
+            raise ConfigError(f"{name} must be {expected}, found {value!r}")
 
 
 def or_automatic(name: str, value: Any, expected: str, choose: Callable[[], Any]) -> Any:
@@ -103,7 +141,10 @@ def schedule(e: Any, n: int) -> Schedule:
         return ReduceOnPlateau(
             factor=0.2, patience=e.n_iter_no_change, min_factor=1e-9, min_delta=float(e.tol)
         )
-    return get_schedule(e.learning_rate)
+    try:
+        return get_schedule(e.learning_rate)
+    except ConfigError:
+        raise unknown_name("learning_rate", e.learning_rate, (*SCHEDULES, "invscaling", "adaptive")) from None
 
 
 def plain(value: Any) -> Any:
