@@ -53,11 +53,11 @@ class TestMissingTargets:
     def test_numbers(self):
         y = np.stack([X[:, 0], X[:, 1]], axis=1)
         y[7, 1] = np.nan
-        with pytest.raises(DataError, match="row 7"):
+        with pytest.raises(DataError, match=r"row 7\. Leave those rows out of X and y$"):
             MLPRegressor((4,), **QUICK).fit(X, y)
         with pytest.raises(DataError, match="Input y contains NaN"):
             MLPRegressor((4,), **QUICK).partial_fit(X, y)
-        with pytest.raises(DataError, match="Input y_val contains NaN"):
+        with pytest.raises(DataError, match=r"Input y_val contains NaN.*out of X and y_val$"):
             MLPRegressor((4,), **QUICK).fit(X, X[:, 0], X_val=X, y_val=y[:, 1])
         with pytest.raises(ValueError, match="Input y contains infinity"):
             MLPRegressor((4,), **QUICK).fit(X, np.where(y == y[0, 0], np.inf, y)[:, 0])

@@ -151,7 +151,7 @@ class BaseMLP(BaseEstimator):
         return [array if stays else to_host(array, name) for name, array in found.items()]
 
     def _check(self, x: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        check_present(y)
+        check_present(y, labels=not self._y_numeric)
         if is_foreign(x):
             return self._check_there(x, reset), self._check_targets_of(x, y)
         x, y = validate_data(
@@ -432,11 +432,11 @@ def _row_like(x: Any) -> np.ndarray:
     return np.zeros((min(x.shape[0], 1), *x.shape[1:]) if x.ndim else (), dtype)
 
 
-def validation_pair(x: Any, y: Any, w: Any) -> bool:
-    """Say whether a validation set was given; half of one is an error."""
+def validation_pair(x: Any, y: Any, w: Any, *, labels: bool = True) -> bool:
+    """Say whether a validation set was given; half of one is an error, and so is a target that is missing."""
     if (x is None) != (y is None):
         raise DataError("X_val and y_val belong together; found only one of them")
     if x is None and w is not None:
         raise DataError("sample_weight_val needs X_val and y_val")
-    check_present(y, "y_val")
+    check_present(y, "y_val", labels=labels)
     return x is not None

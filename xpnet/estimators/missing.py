@@ -10,8 +10,8 @@ from ..errors import DataError
 from ..interchange import is_foreign, kind, namespace, to_host
 
 
-def check_present(y: Any, name: str = "y") -> None:
-    """Check that no target is NaN, None or a data frame's missing value.
+def check_present(y: Any, name: str = "y", *, labels: bool = True) -> None:
+    """Check that no target is NaN, None or a data frame's missing value; `labels` of classes could have a name instead.
 
     Raises
     ------
@@ -32,9 +32,10 @@ def check_present(y: Any, name: str = "y") -> None:
     rows = np.flatnonzero(gone.reshape(len(gone), -1).any(axis=1))
     first = np.asarray(to_host(y), dtype=object)[rows[0]]
     count = f"{len(rows)} of {len(gone)} targets {'is' if len(rows) == 1 else 'are'} missing"
+    instead = ", or give missing labels a name, which makes them a class" if labels else ""
     raise DataError(
         f"Input {name} contains NaN: {count}, the first ({first}) at row {rows[0]}. Leave those rows out of X and "
-        f"{name}, or give missing labels a name, which makes them a class"
+        f"{name}{instead}"
     )
 
 

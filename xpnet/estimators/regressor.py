@@ -316,7 +316,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             return self
         part = self._part(X, y, sample_weight, first=not goes_on)
         validation = None
-        if validation_pair(X_val, y_val, sample_weight_val):
+        if validation_pair(X_val, y_val, sample_weight_val, labels=False):
             xv, yv = self._check(X_val, y_val, reset=False)
             tv = follow(xv, self._columns(yv, "y_val"))
             validation = (xv, tv, checked_weights(sample_weight_val, xv, "sample_weight_val"))
