@@ -89,7 +89,7 @@ class Predictor:
             )
         self.task, self.classes, self.recipe = facts["task"], facts["classes"], facts["preprocessing"]
         self.loss, self.dtype = (facts["loss"] or "").partition(":")[0], np.dtype(facts["dtype"])
-        plan = facts["architecture"]
+        self.unsmoothing, plan = facts.get("unsmoothing"), facts["architecture"]
         self.activations = [*plan["activation"], plan["output_activation"]]
 
     def outputs(self, x):
@@ -115,6 +115,14 @@ class Predictor:
 
     def predict_proba(self, x):
         """Return probabilities of classes (B, C) or of labels (B, O)."""
+        p = self._probabilities(x)
+        if self.unsmoothing is None:
+            return p
+        share = self.unsmoothing / p.shape[1]  # the network learned smoothed labels
+        q = np.maximum((p - share) / (1 - self.unsmoothing), share / 20)
+        return q / q.sum(axis=1, keepdims=True)
+
+    def _probabilities(self, x):
         h, link = self.outputs(x), LINKS.get(self.loss, "identity")
         if self.task not in ("classification", "multilabel") or link is None:
             raise ValueError("this model knows no probabilities")

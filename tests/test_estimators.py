@@ -94,6 +94,33 @@ class TestClassifier:
         assert (clf.predict(x) == y).mean() > 0.8
         assert (classifier().fit(x, sparse.csr_matrix(y)).predict(x) == clf.predict(x)).all()
 
+    @pytest.mark.parametrize("rows", [150, 100], ids=["three classes", "two classes"])
+    def test_probabilities_undo_the_smoothing(self, rows):
+        x, y = X[:rows], Y[:rows]
+        clf, n = classifier(label_smoothing=0.2).fit(x, y), rows // 50
+        h = clf.decision_function(x)
+        h = np.stack([0.0 * h, h], axis=1) if n == 2 else h
+        own = np.exp(h) / np.exp(h).sum(axis=1, keepdims=True)
+        q = np.maximum((own - 0.2 / n) / 0.8, 0.2 / n / 20)
+        p = clf.predict_proba(x)
+        assert np.allclose(p, q / q.sum(axis=1, keepdims=True), atol=1e-12)
+        assert (p.argmax(axis=1) == own.argmax(axis=1)).all() and p.max() > 0.97 > own.max()
+        assert np.allclose(clf.model_.predict_proba(clf.scaler_.transform(x)), p)
+        assert np.array_equal(pickle.loads(pickle.dumps(clf)).predict_proba(x), p)
+        assert classifier(label_smoothing=0.0).fit(x, y).model_.unsmoothing is None
+
+    def test_probabilities_of_a_rare_class(self):
+        draw = np.random.default_rng(0)
+        x = draw.normal(size=(4000, 3))
+        true = 1.0 / (1.0 + np.exp(4.0 - 1.5 * x[:, 0]))
+        y = draw.random(4000) < true
+        clf = MLPClassifier((16,), max_iter=20, random_state=0).fit(x, y)
+        found = clf.predict_proba(x)[:, 1].mean()
+        assert found == pytest.approx(y.mean(), abs=0.01)
+        # what smoothing would leave is far from it
+        clf.model_.unsmoothing = None
+        assert clf.predict_proba(x)[:, 1].mean() > y.mean() + 0.03
+
     def test_hinge_gives_scores_only(self):
         clf = classifier(loss="hinge").fit(X, Y)
         assert clf.score(X, Y) > 0.9

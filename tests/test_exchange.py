@@ -16,6 +16,7 @@ X, Y = load_iris(return_X_y=True)
 XR, YR = load_diabetes(return_X_y=True)
 NAMES = np.array(["a", "b", "c"])[Y]
 QUICK = {"random_state": 0, "max_iter": 5}
+EXACT = {**QUICK, "label_smoothing": 0.0}  # other libraries do not undo it
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 
@@ -23,7 +24,7 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 @pytest.mark.parametrize("activation", ["relu", "tanh", "logistic", "identity"])
 @pytest.mark.parametrize("rows", [150, 100], ids=["three classes", "two classes"])
 def test_classifier_to_scikit_learn_and_back(dtype, activation, rows):
-    mine = MLPClassifier((8, 6), activation=activation, dtype=dtype, **QUICK).fit(X[:rows], NAMES[:rows])
+    mine = MLPClassifier((8, 6), activation=activation, dtype=dtype, **EXACT).fit(X[:rows], NAMES[:rows])
     theirs = to_sklearn(mine)
     assert type(theirs) is neural_network.MLPClassifier
     assert np.abs(theirs.predict_proba(X) - mine.predict_proba(X)).max() < TOLERANCE[dtype]
@@ -34,9 +35,18 @@ def test_classifier_to_scikit_learn_and_back(dtype, activation, rows):
     theirs.partial_fit(X[:rows], NAMES[:rows])
 
 
+def test_smoothed_labels_are_undone_here_only():
+    mine = MLPClassifier((8,), dtype="float64", **QUICK).fit(X, Y)
+    theirs = to_sklearn(mine)
+    assert (theirs.predict(X) == mine.predict(X)).all()
+    own = theirs.predict_proba(X)
+    q = np.maximum((own - 0.1 / 3) / 0.9, 0.1 / 3 / 20)
+    assert np.allclose(q / q.sum(axis=1, keepdims=True), mine.predict_proba(X), atol=1e-12)
+
+
 def test_multilabel():
     y = np.stack([Y > 0, Y > 1, X[:, 0] > 5.5], axis=1).astype(int)
-    mine = MLPClassifier((8,), dtype="float64", **QUICK).fit(X, y)
+    mine = MLPClassifier((8,), dtype="float64", **QUICK).fit(X, y)  # whose labels are never smoothed
     theirs = to_sklearn(mine)
     assert np.abs(theirs.predict_proba(X) - mine.predict_proba(X)).max() < 1e-12
     assert (theirs.predict(X) == from_sklearn(theirs).predict(X)).all()
@@ -128,7 +138,7 @@ def test_torch_state_there_and_back(activation, dropout):
 
 
 def test_torch_state_of_an_estimator_takes_raw_samples():
-    clf = MLPClassifier((6,), dtype="float64", **QUICK).fit(X, Y)
+    clf = MLPClassifier((6,), dtype="float64", **EXACT).fit(X, Y)
     names = ["hidden", "out"]
     state = to_torch_state(clf, names)
     assert list(state) == ["hidden.weight", "hidden.bias", "out.weight", "out.bias"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xpnet import MLP, fit
+from xpnet import MLP, fit, load
 from xpnet.activations import NAMES
 from xpnet.data.dataset import Preprocessing
 
@@ -68,6 +68,16 @@ def test_classes(tmp_path, loss, classes):
             net.predict_proba(X)
     else:
         assert np.allclose(net.predict_proba(X), model.predict_proba(X), atol=1e-14)
+
+
+def test_labels_that_were_smoothed(tmp_path):
+    model = MLP([4, 6, 3], dtype="float64")
+    fit(model, (X, Y), epochs=2, label_smoothing=0.3)
+    model.unsmoothing = 0.3
+    model.save(tmp_path / "m.safetensors")
+    p = model.predict_proba(X)
+    assert np.allclose(Predictor(tmp_path / "m.safetensors").predict_proba(X), p, atol=1e-14)
+    assert np.array_equal(load(tmp_path / "m.safetensors").predict_proba(X), p)
 
 
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "hinge"])

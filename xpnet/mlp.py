@@ -123,6 +123,8 @@ class MLP:
         self.task: str | None = None
         #: Name of the loss it was trained with, which says how outputs become probabilities; set by `fit`.
         self.loss: str | None = None
+        #: Label smoothing that probabilities undo (see `answers.unsmoothed`); set by estimators.
+        self.unsmoothing: float | None = None
         self._inference = Inference()
         self._known_loss: tuple[str | None, Loss] | None = None
 
@@ -206,6 +208,7 @@ class MLP:
         """Mean by inputs and outputs what another model means."""
         self.preprocessing, self.classes, self.tabular = other.preprocessing, other.classes, other.tabular
         self.task, self.loss, self._known_loss = other.task, other.loss, other._known_loss
+        self.unsmoothing = other.unsmoothing
 
     # --- running --------------------------------------------------------------------------------
     def contexts(
@@ -346,7 +349,8 @@ class MLP:
             raise ConfigError(
                 f"the {loss.name} loss gives scores, not probabilities; use outputs() or predict()"
             )
-        return follow(x, answers.probabilities(self._inference(self, self.rows(x)), loss, self.task, self.be))
+        p = answers.probabilities(self._inference(self, self.rows(x)), loss, self.task, self.be)
+        return follow(x, p if self.unsmoothing is None else answers.unsmoothed(p, self.unsmoothing))
 
     def predict(self, x: Any) -> Any:
         """Return class indices (B,) int64, labels (B, O) for multi-label, or predicted values (B, O).
@@ -383,7 +387,7 @@ class MLP:
 
     def __getstate__(self) -> dict[str, Any]:
         """NumPy arrays and plain values, and how the back end was made: buffers and captured work are made anew."""
-        kept = ("preprocessing", "classes", "tabular", "task", "loss")
+        kept = ("preprocessing", "classes", "tabular", "task", "loss", "unsmoothing")
         own_loss = None if self._known_loss is None or _is_known(self.loss) else self._known_loss
         return {
             "settings": self._settings(), "n_models": self.n_models, "seeds": self.seeds, "dtype": self.dtype,
@@ -440,7 +444,7 @@ class MLP:
         extra : dict, optional
             JSON-serialisable entries to keep beside it, such as results.
         """
-        metadata = {
+        metadata: dict[str, Any] = {
             "kind": "model", "architecture": self.architecture, "n_models": self.n_models,
             "seeds": list(self.seeds), "dtype": self.dtype, "task": self.task, "loss": self.loss,
             "classes": self.classes and list(self.classes),
@@ -449,6 +453,8 @@ class MLP:
         }  # fmt: skip
         if self.tabular is not None:
             metadata["tabular"] = self.tabular
+        if self.unsmoothing is not None:
+            metadata["unsmoothing"] = self.unsmoothing
         checkpoint.save_tensors(path, self.get_weights(), metadata)
 
 
@@ -510,6 +516,7 @@ def load(
         if metadata["preprocessing"] is not None:
             model.preprocessing = Preprocessing.from_metadata(metadata["preprocessing"])
         model.tabular = metadata.get("tabular")
+        model.unsmoothing = metadata.get("unsmoothing")
     except (KeyError, TypeError, IndexError, ConfigError) as error:
         raise FileFormatError(
             f"{path} does not describe a model that this version knows: {error}. An activation of your own has to be "

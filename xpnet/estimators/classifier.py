@@ -14,6 +14,7 @@ from sklearn.utils.validation import column_or_1d
 
 from ..callbacks import Callback
 from ..errors import ConfigError, DataError
+from ..history import History
 from ..interchange import astype, dtype_name, follow, is_foreign, kind, namespace, take_rows, to_host
 from ..losses import get_loss
 from ..optim import Optimizer
@@ -21,7 +22,7 @@ from ..schedules import Schedule
 from .base import BaseMLP, checked_weights, scored_on_host, validation_pair
 from .classweight import Spec, weigh
 from .rows import without_absent
-from .session import took_over
+from .session import Plan, took_over
 
 _NOISE = 0.33
 
@@ -84,8 +85,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         "auto" (or "log_loss") is the cross-entropy: binary for two classes and for multi-label y, softmax for more
         classes. Also "hinge", "squared_error", and the names of `xpnet.losses`.
     label_smoothing : float, default 0.1
-        Share of each label that is spread over all classes; only for cross-entropy of classes, ignored elsewhere.
-        Lower it towards 0 where extreme probabilities matter.
+        Share of each label that is spread over all classes while training; only for cross-entropy of classes, ignored
+        elsewhere. `predict_proba` undoes it.
     class_weight : dict, "balanced", sequence or callable, optional
         What a sample counts: a weight by label (others 1); N / (C count); one number per class in sorted order; or a
         function of the labels that returns one of these, or a weight per sample. Multi-label: "balanced", a list of
@@ -295,6 +296,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return {}
         return {"label_smoothing": self.label_smoothing}
 
+    def _finish(self, plan: Plan, history: History, partial: bool = False) -> None:
+        super()._finish(plan, history, partial)
+        self.model_.unsmoothing = float(plan.options.get("label_smoothing", 0.0)) or None
+
     # --- fitting ----------------------------------------------------------------------------------
     def fit(
         self,
@@ -460,7 +465,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     @available_if(_knows_probabilities)
     def predict_proba(self, X: Any) -> Any:
-        """Return the probability of each class (N, C), or of each label (N, O); not with the hinge loss."""
+        """Return the probability of each class (N, C), or of each label (N, O); not with the hinge loss.
+
+        The network learned smoothed labels: with s = `label_smoothing`, q is (p - s / C) / (1 - s) of its own p, but at
+        least s / (20 C), divided by the sum.
+        """
         return follow(X, self._through(lambda rows: self.model_.predict_proba(rows), X))
 
     @available_if(_knows_probabilities)

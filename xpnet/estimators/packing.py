@@ -25,7 +25,7 @@ def packed(model: MLP, device: Any) -> dict[str, Any]:
         device = name if name.startswith("cuda:") else "cpu"
     return {
         "architecture": model.architecture, "seed": model.seeds[0], "dtype": model.dtype,
-        "task": model.task, "loss": model.loss, "weights": model.get_weights(),
+        "task": model.task, "loss": model.loss, "unsmoothing": model.unsmoothing, "weights": model.get_weights(),
         "device": device if isinstance(device, str) else "cpu",
     }  # fmt: skip
 
@@ -39,7 +39,7 @@ def unpacked(kept: dict[str, Any]) -> MLP:
         warnings.warn(f"the estimator now computes on the CPU: {error}", stacklevel=2)
         model = MLP(**settings)
     model.set_weights(kept["weights"])
-    model.task, model.loss = kept["task"], kept["loss"]
+    model.task, model.loss, model.unsmoothing = kept["task"], kept["loss"], kept.get("unsmoothing")
     return model
 
 

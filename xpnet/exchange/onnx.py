@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import LEAST
 from ..atomic import write_bytes_atomic
 from ..errors import ConfigError, DeviceError
 from ..layers import Dense, Dropout, InputNoise, Maxout, PReLU
@@ -229,4 +230,9 @@ def _probabilities(graph: Graph, model: MLP, h: str) -> None:
         some = graph.op("Greater", total, graph.constant(0.0))
         share = graph.op("Div", p, graph.op("Where", some, total, one))
         p = graph.op("Where", some, share, graph.constant(1.0 / width))
+    if model.unsmoothing is not None:
+        s, even = model.unsmoothing, model.unsmoothing / width
+        q = graph.op("Div", graph.op("Sub", p, graph.constant(even)), graph.constant(1.0 - s))
+        q = graph.op("Max", q, graph.constant(LEAST * even))
+        p = graph.op("Div", q, graph.op("ReduceSum", q, graph.constant([-1], "int64"), keepdims=1))
     graph.output("probabilities", p, model.dtype, ("B", width))

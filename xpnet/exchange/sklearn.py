@@ -21,7 +21,9 @@ _TO_SKLEARN = {"identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "r
 def to_sklearn(source: MLP | MLPClassifier | MLPRegressor) -> Any:
     """Return a fitted scikit-learn network that predicts the same.
 
-    Scaling of features and targets becomes part of its first and last weights.
+    Scaling of features and targets becomes part of its first and last weights. Its probabilities are those that the
+    network learned: where `label_smoothing` was above 0, which `MLPClassifier.predict_proba` undoes, they are nearer to
+    even ones.
 
     Parameters
     ----------

@@ -158,7 +158,8 @@ def to_torch(source: MLP | MLPClassifier | MLPRegressor, *, probabilities: bool 
         Scaling of features and targets becomes part of the weights; dropout and noise are left out.
     probabilities : bool, default False
         Append what turns the outputs into `predict_proba` or, after the Poisson loss, into `predict`. A single
-        sigmoid gives the probability of the second class only. Training in PyTorch usually wants the outputs.
+        sigmoid gives the probability of the second class only. Label smoothing, which `MLPClassifier.predict_proba`
+        undoes, stays in them. Training in PyTorch usually wants the outputs.
 
     Returns
     -------
