@@ -276,7 +276,7 @@ def test_regression(kind: str) -> None:
         Path("d.csv").write_text(f"a,b,c,d,price\n{rows}\n")
     else:
         np.savez("d.npz", x=X, y=np.stack([t, -t], axis=1), x_test=X, y_test=np.stack([t, -t], axis=1))
-    result = train("--data", f"d.{kind}", "--task", "regression", "--lr", "0.01")
+    result = train("--data", f"d.{kind}", "--task", "regression", "--lr", "0.01", "--valid-fraction", "0.1")
     assert result["test_accuracy"] is None and np.isfinite(result["valid_loss"])
     scores = json.loads(xp("evaluate", "run", "--data", f"d.{kind}", "--json").stdout)
     assert (

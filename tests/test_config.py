@@ -42,7 +42,7 @@ def test_every_setting_survives_a_file(tmp_path: Path) -> None:
 def test_flags_overrule_the_file_which_overrules_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("lr = 0.5\nbatch-size = 32\n")
     config = resolve(tmp_path / "c.toml", {"lr": 0.25})
-    assert (config.lr, config.batch_size, config.epochs) == (0.25, 32, 30)
+    assert (config.lr, config.batch_size, config.epochs) == (0.25, 32, None)
     assert read_toml(tmp_path / "c.toml") == {"lr": 0.5, "batch_size": 32}
 
 
@@ -53,8 +53,15 @@ def test_lists_may_be_written_as_one_value_and_reals_as_whole_numbers() -> None:
 
 
 def test_defaults_are_not_shared() -> None:
-    TrainConfig().hidden.append(3)
-    assert TrainConfig().hidden == [256]
+    TrainConfig().ignore.append("a")
+    assert TrainConfig().ignore == []
+
+
+def test_auto_leaves_a_setting_to_the_data_also_over_a_file(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('epochs = 7\nhidden = [8]\nl2 = "auto"\n')
+    config = resolve(tmp_path / "c.toml", {"hidden": "auto"})
+    assert (config.epochs, config.hidden, config.l2) == (7, None, None)
+    assert 'hidden = "auto"' in config.to_toml() and "epochs = 7" in config.to_toml()
 
 
 def test_optimizer_and_schedule() -> None:
@@ -92,7 +99,7 @@ def test_bad_specs(spec: str) -> None:
         ({"epochs": 2.0}, "epochs must be a whole number, found 2.0"),
         ({"statistics": 1}, "statistics must be true or false, found 1"),
         ({"data": 3}, "data must be a text, found 3"),
-        ({"epochs": None}, "epochs needs a value"),
+        ({"seed": None}, "seed needs a value"),
         ({"l1": float("inf")}, "l1 must be a finite number, found inf"),
         ({"dtype": "float46"}, "unknown dtype 'float46'; did you mean 'float64'"),
         ({"dropout": [0.1, "a"]}, "dropout must be a number, found 'a'"),

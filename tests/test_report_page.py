@@ -89,7 +89,7 @@ def test_a_classification_with_names_that_look_like_html() -> None:
 
 def test_a_regression_shows_residuals_and_the_largest_errors() -> None:
     write_table(classes=False)
-    found = page(TrainConfig(data="t.csv", hidden=[4], epochs=2, test_fraction=0.0))
+    found = page(TrainConfig(data="t.csv", hidden=[4], epochs=2, test_fraction=0.0, valid_fraction=0.1))
     assert len(found.addresses) == 2  # curves, residuals
     assert "t (validation, 12 examples)" in found.text  # no test part
     assert "RMSE" in found.text and "The 12 largest errors" in found.text and "learnt as (y " in found.text

@@ -15,10 +15,12 @@ from click.testing import CliRunner, Result
 
 import xpnet
 from xpnet import atomic, runs
+from xpnet.automatic import resolve
 from xpnet.cli import main
 from xpnet.config import TrainConfig
 from xpnet.errors import ConfigError, DataError, FileFormatError, XpnetError
 from xpnet.plots import sweep_scores
+from xpnet.run_data import load_run_data
 from xpnet.sweep import Range, SweepConfig, candidates, sweep
 from xpnet.sweep import results as results_module
 from xpnet.sweep import run as run_module
@@ -211,6 +213,7 @@ class TestMembersEqualRuns:
         members = json.loads(Path("s/state.json").read_text())["members"]
         for m in members[::3]:
             own = {**config.candidates()[m["candidate"]], "seed": m["seed"]}
+            own["valid_fraction"] = 0.1  # a run on few rows of a table holds none out by itself
             alone = runs.train(small(data=data, **own), "alone", overwrite=True, quiet=True)
             for name in ("valid_loss", "valid_accuracy", "best_epoch", "epochs"):
                 assert m[name] == (
@@ -288,13 +291,15 @@ class TestResults:
         assert Path("s/results.csv").exists()
 
     def test_what_the_best_are_trained_with(self) -> None:
+        data = load_run_data(small())
         folds = SweepConfig(base=small(patience=2, epochs=9), grid={"lr": [0.1]}, folds=3)
-        config = final_config(folds, {"lr": 0.1}, best_epoch=4.4)
+        config = final_config(folds, {"lr": 0.1}, 4.4, data)
         assert (config.lr, config.valid_fraction, config.patience, config.epochs) == (0.1, 0.0, None, 4)
-        planned = final_config(folds, {"schedule": "cosine"}, best_epoch=4.4)
+        planned = final_config(folds, {"schedule": "cosine"}, 4.4, data)
         assert planned.epochs == 9
         share = SweepConfig(base=small(patience=2, epochs=9), grid={"lr": [0.1]})
-        assert final_config(share, {"lr": 0.1}, 4.4) == small(patience=2, epochs=9, lr=0.1)
+        expected = resolve(small(patience=2, epochs=9, lr=0.1, valid_fraction=0.1), data)
+        assert final_config(share, {"lr": 0.1}, 4.4, data) == expected
 
     def test_figure_of_words_numbers_and_zero(self) -> None:
         rows = [

@@ -363,7 +363,7 @@ def test_classification_from_file_to_answers() -> None:
     rows = passengers(400)
     write("people.csv", rows)
     shown = xp("train", "people.csv", "--target", "saved", "--categorical", "class", "--epochs", "20", "--hidden",
-               "16", "--out", "run").stdout  # fmt: skip
+               "16", "--valid-fraction", "0.1", "--out", "run").stdout  # fmt: skip
     assert re.search(r"^age +number +feature +80 +2 ", shown, re.M)
     assert re.search(r"^class +category +feature +- +3 +1, 2, 3$", shown, re.M)
     assert re.search(r"^port +category .*missing: a category$", shown, re.M)
@@ -437,6 +437,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(kind: str) -> None:
         arguments = ["train", houses(), *FAST]
     else:
         arguments = ["train", write("people.csv", passengers(120)), *FAST]
+    arguments += ["--schedule", "constant"]  # others follow the new length
     xp(*arguments, "--out", "whole", "--epochs", "4")
     xp(*arguments, "--out", "parts", "--epochs", "2")
     xp("train", "--resume", "parts", "--epochs", "4", "--quiet")

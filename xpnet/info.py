@@ -39,6 +39,7 @@ def _devices() -> list[str]:
 
 def describe(path: Path) -> dict[str, Any]:
     """Architecture, parameters, memory of a training step, and results of a run folder or model file."""
+    from .automatic import PLAIN
     from .runs import RESULT, RunFolder, open_model
     from .tabular import TabularPreprocessing
 
@@ -57,7 +58,7 @@ def describe(path: Path) -> dict[str, Any]:
         config = folder.config()
         facts["training_step_bytes"] = step_bytes(
             list(model.sizes),
-            config.batch_size,
+            config.batch_size or PLAIN["batch_size"],
             len(config.get_optimizer().state),
             model.dtype,
             model.n_models or 1,

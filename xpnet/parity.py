@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .automatic import resolve
 from .backend import Backend, get_backend
 from .callbacks import Callback
 from .config import TrainConfig
@@ -73,6 +74,7 @@ def compare_devices(
         )
     backends = {name: _backend(name, config) for name in names}
     data = data or load_run_data(config)
+    config = resolve(config, data)
     training, validation = split(data, config)
     trainers = {}
     for name, be in backends.items():

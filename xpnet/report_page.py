@@ -268,12 +268,13 @@ def _settings(config: TrainConfig) -> str:
     for f in fields(config):
         value = getattr(config, f.name)
         if value is not None:
-            changed = value != getattr(default, f.name)
+            changed = value != getattr(default, f.name) and not f.metadata.get("auto")
             shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
             text = f"<b>{escape(shown)}</b>" if changed else escape(shown)
             groups.setdefault(f.metadata["group"], []).append((escape(f.name), text))
     parts = [f"<div><h3>{escape(group)}</h3>{_rows(rows)}</div>" for group, rows in groups.items()]
-    return f"<div class='columns'>{''.join(parts)}</div><p class='muted'>Bold: other than the default.</p>"
+    note = "Bold: other than the default. Where that is auto, nothing is bold."
+    return f"<div class='columns'>{''.join(parts)}</div><p class='muted'>{note}</p>"
 
 
 # --- pieces of HTML -----------------------------------------------------------------------------

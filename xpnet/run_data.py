@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from . import automatic
 from .config import TABLE_SETTINGS, TrainConfig
 from .data import Dataset, stratified_split
 from .data import load as load_data
@@ -108,10 +109,11 @@ def split(data: Dataset, config: TrainConfig) -> tuple[tuple[Any, Any], tuple[An
     """Return training and validation data: the user's own validation set, else a stratified share."""
     if data.x_valid is not None:
         return (data.x_train, data.y_train), (data.x_valid, data.y_valid)
-    if config.valid_fraction == 0.0:
+    share = automatic.valid_fraction(config, len(data.x_train), table=False)
+    if not share or data.tabular is not None:  # the rows of a table were divided as it was read
         return (data.x_train, data.y_train), None
     stratify = data.task == "classification"
-    train, valid = stratified_split(data.y_train, config.valid_fraction, config.seed, stratify=stratify)
+    train, valid = stratified_split(data.y_train, share, config.seed, stratify=stratify)
     return (data.x_train[train], data.y_train[train]), (data.x_train[valid], data.y_train[valid])
 
 
@@ -138,9 +140,10 @@ def _table_data(
         fraction = TEST_FRACTION if config.test is None and len(y) >= TEST_FROM else 0.0
     if fraction:
         rows["train"], rows["test"] = _hold_out(y, fraction, target.task)
-    if config.valid is None and (config.valid_fraction or divide):
-        left: Any = rows["train"]
-        train, valid = (divide or _share(config))(y[left], target.task)
+    left: Any = rows["train"]
+    share = automatic.valid_fraction(config, len(left), table=True)
+    if config.valid is None and (share or divide):
+        train, valid = (divide or _share(share, config.seed))(y[left], target.task)
         rows["train"], rows["valid"] = left[train], left[valid]
     if prepared is None:
         prepare.fit(table, rows["train"])
@@ -159,9 +162,9 @@ def _table_data(
     )  # fmt: skip
 
 
-def _share(config: TrainConfig) -> Divide:
+def _share(fraction: float, seed: int) -> Divide:
     def divide(y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
-        return stratified_split(y, config.valid_fraction, config.seed, stratify=task == "classification")
+        return stratified_split(y, fraction, seed, stratify=task == "classification")
 
     return divide
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, atomic, checkpoint, memory
+from . import __version__, atomic, automatic, checkpoint, memory
 from .backend import Backend, get_backend
 from .callbacks import Callback, EpochTable
 from .config import TrainConfig
@@ -19,6 +19,7 @@ from .data import Dataset, Preprocessing
 from .environment import blas, environment
 from .errors import ConfigError, DeviceError, DivergedError, FileFormatError, OutOfMemoryError, XpnetError
 from .failures import device_errors
+from .history import History
 from .logs import make_log
 from .mlp import MLP, load
 from .resume import fingerprint
@@ -43,6 +44,9 @@ RESUMABLE = (
 )
 # Names of files may change too, since files move; that they hold the same is checked by their contents.
 _FILES = ("data", "labels", "target", "valid", "test")
+
+
+_EPOCHS_TO_JUDGE = 5  # of fewer, nothing can be said about how the loss would go on
 
 
 class _Writer(Callback):
@@ -74,7 +78,7 @@ def choose_backend(config: TrainConfig) -> Backend:
 
 def build_model(config: TrainConfig, data: Dataset, be: Backend | None = None) -> MLP:
     """Return the untrained model that the settings describe, fit for `data`; on their back end, or on `be`."""
-    be = be or choose_backend(config)
+    be, config = be or choose_backend(config), automatic.resolve(config, data)
     network = network_settings(config, data)
     _check_memory(network["sizes"], config, data, be)
     model = MLP(**network, seed=config.seed, dtype=config.dtype, device=be)
@@ -85,7 +89,7 @@ def build_model(config: TrainConfig, data: Dataset, be: Backend | None = None) -
 
 
 def network_settings(config: TrainConfig, data: Dataset) -> dict[str, Any]:
-    """Return the arguments of `MLP`, but seed, dtype and device, that the settings and the shape of `data` give."""
+    """Return the arguments of `MLP`, but seed, dtype and device, of resolved settings for `data`."""
     if data.task == "regression":
         outputs = data.y_train.shape[1]
     else:
@@ -105,7 +109,7 @@ def network_settings(config: TrainConfig, data: Dataset) -> dict[str, Any]:
 
 
 def training_settings(config: TrainConfig, task: str) -> dict[str, Any]:
-    """Return the arguments of `fit` that say what is computed."""
+    """Return the arguments of `fit` that say what is computed, of resolved settings."""
     return {
         "loss": config.loss, "task": task, "optimizer": config.get_optimizer(), "schedule": config.get_schedule(),
         "l1": config.l1, "l2": config.l2, "max_norm": config.max_norm, "clip_norm": config.clip_norm,
@@ -132,7 +136,7 @@ def _check_memory(sizes: list[int], config: TrainConfig, data: Dataset, be: Back
 def build_trainer(
     config: TrainConfig, model: MLP, task: str, training: tuple[Any, Any], validation: tuple[Any, Any] | None
 ) -> Trainer:
-    """Return the trainer that the settings describe."""
+    """Return the trainer that the settings describe, resolved for the data (`xpnet.automatic`)."""
     for layer in model.layers:
         if hasattr(layer, "activation"):
             _ = layer.activation.backward  # raises for one that cannot be trained, before anything is written
@@ -183,6 +187,7 @@ def train(
         if (why := be.slow_start()) is not None:
             say(why)
         data = load_run_data(config, progress=not quiet and sys.stderr.isatty(), say=say)
+        config = automatic.resolve(config, data)
         model = build_model(config, data, be)
         training, validation = split(data, config)
         trainer = build_trainer(config, model, data.task, training, validation)
@@ -206,7 +211,10 @@ def train(
                 if data.tabular is not None:
                     print(columns_text(TabularPreprocessing.from_metadata(data.tabular)))
                 print(_headline(config, model, data, trainer, folder), flush=True)
-            return _run(folder, trainer, data, config)
+            result = _run(folder, trainer, data, config)
+        if still_falling(trainer.history):
+            say("the training loss was still falling at the last epoch: more --epochs may help")
+        return result
     except (DeviceError, OutOfMemoryError) as error:  # what was on the device is gone, what was saved is not
         raise type(error)(f"{error} {_safe(folder)}") from error
     except (KeyboardInterrupt, BrokenPipeError) as error:
@@ -217,6 +225,27 @@ def train(
 def note(text: str) -> None:
     """Say on standard error what is worth knowing."""
     print(f"note: {text}", file=sys.stderr)
+
+
+def still_falling(history: History) -> bool:
+    """Whether the training loss, and the validation loss if there is one, fell clearly to the last epoch.
+
+    Clearly is a fifth of what it fell an epoch in the mean. A curve that bends as an exponential does has then a
+    twentieth of its way still to go, or more. Each of the last three tenths of the epochs must have brought so much,
+    so that chance does not decide.
+    """
+    n, k = len(history), max(1, len(history) // 10)
+    if n < _EPOCHS_TO_JUDGE or history.stopped != "epochs":
+        return False
+    train = history.column("train_loss")
+    falls = -np.diff(np.reshape(train[-4 * k :], (4, k)).mean(axis=1)) / k
+    if history[-1]["valid_loss"] is not None:
+        valid = history.column("valid_loss")
+        if np.mean(valid[-k:]) >= np.mean(
+            valid[-2 * k : -k]
+        ):  # more epochs would only learn the rows by heart
+            return False
+    return bool(falls.min() > 0.2 * (train[0] - train[-1]) / (n - 1) > 0.0)
 
 
 def _say_nothing(text: str) -> None:

@@ -66,11 +66,13 @@ def _weights(config: Any) -> bytes:
     """The weights after a training on the device."""
     import dataclasses
 
+    from xpnet.automatic import resolve
     from xpnet.run_data import load_run_data, split
     from xpnet.runs import build_model, build_trainer
 
     config = dataclasses.replace(config, device="cuda")
     data = load_run_data(config)
+    config = resolve(config, data)
     training, validation = split(data, config)
     trainer = build_trainer(config, build_model(config, data), data.task, training, validation)
     trainer.run()

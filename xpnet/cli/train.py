@@ -30,6 +30,17 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
+class _OrAuto(click.ParamType):
+    """The word "auto", or what another type takes."""
+
+    def __init__(self, kind: Any):
+        self._kind = click.types.convert_type(kind)
+        self.name = self._kind.name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return value if value == "auto" else self._kind.convert(value, param, ctx)
+
+
 class _List(click.ParamType):
     """Values with commas between them; a list passes as it is."""
 
@@ -95,8 +106,9 @@ def _with_options(command: Callable[..., Any], without: frozenset[str]) -> Calla
     hints = _hints()
     for f in reversed([f for f in fields(TrainConfig) if f.name not in without]):
         default = f.default_factory() if callable(f.default_factory) else f.default
-        shown = ",".join(map(str, default)) if isinstance(default, list) else default
-        note = f"  [default: {shown}]" if default not in (None, False, []) else ""
+        auto = f.metadata.get("auto", False)
+        shown = ",".join(map(str, default)) if isinstance(default, list) else "auto" if auto else default
+        note = f"  [default: {shown}]" if shown not in (None, False, "") else ""
         kind = _click_type(hints[f.name])
         flag = f"--{f.name.replace('_', '-')}"
         if kind is bool:
@@ -104,7 +116,7 @@ def _with_options(command: Callable[..., Any], without: frozenset[str]) -> Calla
             option = click.option(both, f.name, default=None, help=f.metadata["help"])
         else:
             choices = f.metadata.get("choices")
-            kind = click.Choice(choices) if choices else kind
+            kind = click.Choice(choices) if choices else _OrAuto(kind) if auto else kind
             option = click.option(flag, f.name, type=kind, default=None, help=f.metadata["help"] + note)
         command = option(command)
     return command

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import automatic
 from ..callbacks import Callback
 from ..errors import ConfigError, unknown_name
 from ..interchange import dtype_name
@@ -96,7 +97,7 @@ def or_automatic(name: str, value: Any, expected: str, choose: Callable[[], Any]
 
 def batch_size(value: Any, n: int) -> int:
     """Return the batch size for n samples; "auto" is n / 128, within 64 and 256."""
-    size = or_automatic("batch_size", value, "a whole number >= 1", lambda: max(64, min(256, n // 128)))
+    size = or_automatic("batch_size", value, "a whole number >= 1", lambda: automatic.batch_size(n))
     if not isinstance(size, (int, np.integer)) or size < 1:
         raise ConfigError(f"batch_size must be a whole number >= 1 or 'auto', found {value!r}")
     return min(int(size), n)

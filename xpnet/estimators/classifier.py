@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
+from .. import automatic
 from ..callbacks import Callback
 from ..errors import ConfigError, DataError
 from ..history import History
@@ -23,8 +24,6 @@ from .base import BaseMLP, checked_weights, scored_on_host, validation_pair
 from .classweight import Spec, weigh
 from .rows import without_absent
 from .session import Plan, took_over
-
-_NOISE = 0.33
 
 
 def _different(y: Any) -> np.ndarray:
@@ -281,14 +280,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return 1 if two else len(self.classes_)
 
     def _auto_alpha(self, n: int) -> float:
-        return min(max(1.0 / n, 1e-3), 0.01)
+        return automatic.penalty(n, "classification")
 
     def _auto_hidden(self, n: int) -> tuple[int, ...]:
-        return (512,) if n <= 1000 else (256,)
+        return automatic.hidden(n, "classification")
 
     def _auto_noise(self, n: int) -> float:
-        # the distance to the nearest sample shrinks like this; more would blur classes that few features tell apart
-        return float(_NOISE * n ** (-1.0 / self.n_features_in_))
+        return automatic.input_noise(n, self.n_features_in_, "classification")
 
     def _options(self) -> dict[str, Any]:
         smooths = self._loss_name() in ("softmax_cross_entropy", "binary_cross_entropy")

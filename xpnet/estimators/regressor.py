@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
+from .. import automatic
 from ..callbacks import Callback
 from ..errors import DataError
 from ..interchange import astype, dtype_name, follow, namespace, to_host
@@ -223,13 +224,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return self._n_targets
 
     def _auto_hidden(self, n: int) -> tuple[int, ...]:
-        return (256, 128)
+        return automatic.hidden(n, "regression")
 
     def _auto_alpha(self, n: int) -> float:
-        return max(min(0.1, 12_000.0 / n**2), 1e-4)
+        return automatic.penalty(n, "regression")
 
     def _auto_dropout(self, n: int) -> float:
-        return 0.1 if n >= 2000 else 0.0
+        return automatic.dropout(n, "regression")
 
     def _scale_targets(self, t: Any, w: Any, *, fit: bool) -> Any:
         if fit:

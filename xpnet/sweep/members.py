@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import init, resume
+from ..automatic import resolve
 from ..config import TrainConfig
 from ..data import Dataset, stratified_split
 from ..data.table_sources import is_table
@@ -130,7 +131,7 @@ def configurations(
     """Return the configuration of every member on this part that is not finished, with its key."""
     result = []
     for c, candidate in enumerate(candidates):
-        config = sweep.config(candidate)
+        config = resolve(sweep.config(candidate), part.dataset)
         shared = _shared(config, part.dataset)
         for fold, s, rows, held in part.units:
             if (c, fold, s) in finished:
@@ -165,7 +166,7 @@ def check(sweep: SweepConfig, candidates: Sequence[Candidate], dataset: Dataset)
     rows = min(len(dataset.y_train), 2 * max(dataset.n_classes, 1))
     few = (dataset.x_train[:rows], dataset.y_train[:rows])
     for candidate in candidates:
-        config = sweep.config(candidate)
+        config = resolve(sweep.config(candidate), dataset)
         try:
             # initial weights are not needed here, and orthogonal ones of wide layers take long
             model = MLP(**{**network_settings(config, dataset), "init": "zeros"}, dtype=config.dtype)

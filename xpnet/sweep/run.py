@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import atomic, runs
+from ..automatic import resolve
 from ..config import TrainConfig
+from ..data import Dataset
 from ..errors import ConfigError, XpnetError
 from ..failures import device_errors
 from ..populations import MemberResult, fit_many
@@ -100,7 +102,7 @@ def sweep(
                     )
             folder.save(force=True)
             rows = _report(folder, settings, candidates, extra)
-            top = _train_top(folder, settings, candidates, rows, quiet)
+            top = _train_top(folder, settings, candidates, rows, pieces[0].dataset, quiet)
         except KeyboardInterrupt as error:
             folder.save(force=True)
             done = (
@@ -185,14 +187,16 @@ def _report(
 
 
 # --- the best, trained again ------------------------------------------------------------------------
-def final_config(settings: SweepConfig, candidate: Candidate, best_epoch: float) -> TrainConfig:
+def final_config(
+    settings: SweepConfig, candidate: Candidate, best_epoch: float, dataset: Dataset
+) -> TrainConfig:
     """Return the settings that one of the best is trained with again.
 
     After folds it learns from all training data, without a validation part: for as many epochs as were best in the
     mean where the learning rate is constant, else for those that its schedule was planned for. Without folds the
     settings stay, and give the network of the sweep's first seed again.
     """
-    config = settings.config(candidate)
+    config = resolve(settings.config(candidate), dataset)
     if not settings.folds:
         return config
     monitor = None if config.monitor is None or config.monitor.startswith("valid") else config.monitor
@@ -206,12 +210,13 @@ def _train_top(
     settings: SweepConfig,
     candidates: Sequence[Candidate],
     rows: Sequence[Row],
+    dataset: Dataset,
     quiet: bool,
 ) -> list[dict[str, Any]]:
     top = []
     for row in [r for r in rows if r["mean"] is not None][: settings.top]:
         path = folder / f"top-{row['rank']}"
-        config = final_config(settings, candidates[row["candidate"]], row["best_epoch"])
+        config = final_config(settings, candidates[row["candidate"]], row["best_epoch"], dataset)
         if not quiet:
             print(f"training rank {row['rank']} into {path}", flush=True)
         result = _finished(path, config) or runs.train(config, path, overwrite=True, quiet=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import config as config_module
+from ..automatic import VALID_FRACTION
 from ..config import TrainConfig, _converted, _hints, _toml, known_settings, load_toml
 from ..errors import ConfigError, unknown_name
 from .space import Candidate, Range, candidates, setting_name
@@ -64,6 +65,10 @@ class SweepConfig:
             )
         if self.folds and self.base.valid is not None:
             raise ConfigError("folds and validation data of your own (valid) exclude each other")
+        if (
+            self.base.valid_fraction is None
+        ):  # a sweep compares by validation data, however few rows there are
+            self.base = replace(self.base, valid_fraction=VALID_FRACTION)
         if not self.folds and self.base.valid is None and not self.base.valid_fraction:
             raise ConfigError(
                 "a sweep compares by validation data: give --folds K, --valid FILE or a --valid-fraction above 0"
