@@ -164,6 +164,39 @@ def test_json_is_the_last_line_and_quiet_is_quiet() -> None:
     assert silent.output == ""
 
 
+def test_a_run_on_a_file_is_used_and_continued_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, option in (("npz", ()), ("csv", ("--task", "classification"))):
+        here = tmp_path / kind
+        here.mkdir()
+        monkeypatch.chdir(here)
+        if kind == "npz":
+            np.savez("d.npz", x=X, y=Y, x_test=X[:9], y_test=Y[:9])
+        else:
+            rows = "\n".join(",".join(map(str, [*row, label])) for row, label in zip(X, Y, strict=True))
+            Path("d.csv").write_text(f"a,b,c,d,y\n{rows}\n")
+        file = f"d.{kind}"
+        result = train(file, "--schedule", "constant", *option)
+        monkeypatch.chdir("/")
+        assert json.loads(xp("evaluate", here / "run", "--json").stdout)["loss"] == result["test_loss"]
+        xp("train", "--resume", here / "run", "--epochs", 3, "--quiet")
+        # the file moves
+        (here / "new").mkdir()
+        (here / file).rename(here / "new" / file)
+        gone = xp("evaluate", here / "run", code=1).stderr
+        assert f"{here / file}: no such file, but" in gone and f"--resume {here / 'run'} --data FILE" in gone
+        assert "has moved" in xp("train", "--resume", here / "run", "--epochs", 4, code=1).stderr
+        xp("train", "--resume", here / "run", "--data", here / "new" / file, "--quiet")
+        result = json.loads((here / "run/result.json").read_text())
+        assert json.loads(xp("evaluate", here / "run", "--json").stdout)["loss"] == result["test_loss"]
+        # another file of that name is not taken for it
+        if kind == "npz":
+            np.savez(here / "other.npz", x=X[::-1], y=Y)
+            done = xp("train", "--resume", here / "run", "--epochs", 5, "--data", here / "other.npz", code=1)
+            assert "cannot continue" in done.stderr
+
+
 # --- settings -----------------------------------------------------------------------------------
 def test_flags_overrule_the_file() -> None:
     Path("c.toml").write_text('hidden = [5]\nepochs = 1\nbatch-size = 50\nactivation = "tanh"\n')

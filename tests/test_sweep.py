@@ -203,6 +203,17 @@ class TestFolds:
             fold_rows(np.zeros((3, 1)), 5, 0, stratify=False)
 
 
+def test_a_sweep_goes_on_from_anywhere_and_after_its_file_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xp("sweep", "table.csv", "--grid", "lr=0.01,0.1", "--hidden", 4, "--epochs", 2, "--out", "s", "--quiet")
+    monkeypatch.chdir("/")
+    xp("sweep", "--resume", tmp_path / "s", "--top", 1, "--quiet")
+    (tmp_path / "table.csv").rename(tmp_path / "moved.csv")
+    xp("sweep", "--resume", tmp_path / "s", "--data", tmp_path / "moved.csv", "--quiet")
+    xp("sweep", "--resume", tmp_path / "s", "--quiet")
+
+
 class TestMembersEqualRuns:
     @pytest.mark.parametrize("data", ["small.npz", "table.csv"])
     def test_held_out_share(self, data: str) -> None:

@@ -247,6 +247,9 @@ LOGS = ("csv", "tensorboard")
 
 _LEAST = {"epochs": 1, "batch_size": 1, "save_every": 0, "threads": 1, "patience": 1, "max_categories": 2}
 
+#: Settings that name files: what they hold is checked when a run goes on, not what they are called.
+FILES = ("data", "labels", "valid", "test")
+
 #: Settings that only tables (CSV, Parquet) have.
 TABLE_SETTINGS = (
     "categorical", "ignore", "max_categories", "impute", "missing_indicator", "standardize", "scale_target"

@@ -16,7 +16,7 @@ from .data.columns import Table
 from .data.table_sources import is_table
 from .errors import ConfigError, DataError, XpnetError
 from .mlp import MLP
-from .run_data import load_run_data, table_name, transform_file
+from .run_data import check_files_are_there, load_run_data, table_name, transform_file
 from .run_folder import RunFolder
 from .runs import note, open_model
 from .scores import own_units, score, target_name
@@ -44,6 +44,7 @@ def evaluation_data(
             raise ConfigError("a model file does not know its data: name a data set or file with --data")
         config = folder.config()
         config.data_dir = data_dir or config.data_dir
+        check_files_are_there(config, folder.path)
         found = load_run_data(config)
     else:
         found = load_data(
@@ -75,7 +76,9 @@ def _evaluation_table(
         return x, y, f"{table_name(data)} (all, {len(x)} examples)"
     if folder is None:
         raise ConfigError("a model file does not know its data: name a table with --data")
-    found = load_run_data(folder.config(), prepared=prepare, say=note)
+    config = folder.config()
+    check_files_are_there(config, folder.path)
+    found = load_run_data(config, prepared=prepare, say=note)
     if found.x_test is None:
         raise NoTestSet(f"{found.name} has no test set; name one with --data FILE")
     return found.x_test, found.y_test, f"{found.name} (test, {len(found.x_test)} examples)"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from . import automatic
-from .config import TABLE_SETTINGS, TrainConfig
+from .config import FILES, TABLE_SETTINGS, TrainConfig
 from .data import Dataset, stratified_split
 from .data import load as load_data
 from .data.columns import Table
+from .data.sources import NAMES
 from .data.table_sources import is_table, read_table
 from .errors import ConfigError, DataError
 from .losses import get_loss
@@ -77,6 +80,33 @@ def load_run_data(
         data = _with_part(data, "test", data.x_train[test], data.y_train[test])
         data = replace(data, x_train=data.x_train[rest], y_train=data.y_train[rest])
     return data
+
+
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Return the settings with files and folders named so that they are found from any working directory."""
+    paths = {name: getattr(config, name) for name in (*FILES, "data_dir")}
+    return replace(config, **{
+        name: os.path.abspath(os.path.expanduser(path))
+        for name, path in paths.items()
+        if path is not None and path not in NAMES
+    })  # fmt: skip
+
+
+def check_files_are_there(config: TrainConfig, run: Path) -> None:
+    """Say where the files of a run were, and what to do, if one of them has gone.
+
+    Raises
+    ------
+    DataError
+    """
+    for name in FILES:
+        path = getattr(config, name)
+        if path is not None and path not in NAMES and not Path(path).expanduser().exists():
+            raise DataError(
+                f"{path}: no such file, but {run} was trained with it (--{name}). If it has moved, say where it is: "
+                f"xpnet train --resume {shlex.quote(str(run))} --{name} FILE. Another file is judged by with evaluate "
+                "--data FILE"
+            )
 
 
 def _with_part(data: Dataset, part: str, x: Any, y: Any) -> Dataset:

@@ -14,7 +14,7 @@ import numpy as np
 from . import __version__, atomic, automatic, checkpoint, memory
 from .backend import Backend, get_backend
 from .callbacks import Callback, EpochTable
-from .config import TrainConfig
+from .config import FILES, TrainConfig
 from .data import Dataset, Preprocessing
 from .environment import blas, environment
 from .errors import ConfigError, DeviceError, DivergedError, FileFormatError, OutOfMemoryError, XpnetError
@@ -23,7 +23,7 @@ from .history import History
 from .logs import make_log
 from .mlp import MLP, load
 from .resume import fingerprint
-from .run_data import load_run_data, split
+from .run_data import check_files_are_there, load_run_data, split, with_absolute_paths
 from .run_folder import CONFIG, ENVIRONMENT, FIGURES, METRICS, MODEL, RESULT, STATE, RunFolder, place
 from .scores import score
 from .tabular import TabularPreprocessing, columns_text
@@ -41,9 +41,9 @@ RESUMABLE = (
     "save_every",
     "data_dir",
     "log",
+    # Files may have moved; that they hold the same is checked by their contents.
+    *FILES,
 )
-# Names of files may change too, since files move; that they hold the same is checked by their contents.
-_FILES = ("data", "labels", "target", "valid", "test")
 
 
 _EPOCHS_TO_JUDGE = 5  # of fewer, nothing can be said about how the loss would go on
@@ -186,6 +186,8 @@ def train(
         say = _say_nothing if quiet else note
         if (why := be.slow_start()) is not None:
             say(why)
+        if resume and out is not None:
+            check_files_are_there(config, Path(out))
         data = load_run_data(config, progress=not quiet and sys.stderr.isatty(), say=say)
         config = automatic.resolve(config, data)
         model = build_model(config, data, be)
@@ -253,7 +255,8 @@ def _say_nothing(text: str) -> None:
 
 
 def _resolved(config: TrainConfig, trainer: Trainer, data: Dataset) -> TrainConfig:
-    """Write out what the settings left to defaults that depend on data and on each other."""
+    """Write out what the settings left to defaults that depend on data, on each other and on the working directory."""
+    config = with_absolute_paths(config)
     lr: Any = trainer.optimizer.lr
     if data.tabular is not None:
         config = replace(config, target=data.tabular["target"]["name"])
@@ -261,7 +264,7 @@ def _resolved(config: TrainConfig, trainer: Trainer, data: Dataset) -> TrainConf
 
 
 def _fixed(config: TrainConfig, validation: tuple[Any, Any] | None) -> dict[str, Any]:
-    free = (*RESUMABLE, *_FILES)
+    free = (*RESUMABLE, "target")  # a column or a key: the data that it leads to are compared
     fixed = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in free}
     return fixed | {"the validation data": validation and fingerprint(*validation)}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import atomic
-from ..config import TrainConfig
+from ..config import FILES, TrainConfig
 from ..errors import ConfigError, FileFormatError, XpnetError
 from ..lock import locked
 from ..run_folder import holds_files, numbered
@@ -26,8 +26,8 @@ SETTINGS, STATE, RESULTS, MEMBERS, FIGURE, SUMMARY = (
 _FORMAT = 1
 _EVERY = 1.0  # seconds between two states, so that many small members do not spend their time on writing
 
-#: Settings that may change when a sweep goes on: where and how long it computes, never what.
-RESUMABLE = ("device", "precision", "capture", "autotune", "threads", "data_dir")
+#: Settings that may change when a sweep goes on: where it computes, and where its files are, never what.
+RESUMABLE = ("device", "precision", "capture", "autotune", "threads", "data_dir", *FILES)
 
 
 class SweepFolder:
@@ -140,11 +140,13 @@ class SweepFolder:
         except (ValueError, KeyError, TypeError) as error:
             raise FileFormatError(f"{path} is damaged: {error}; start the sweep again") from error
         now = loads_json(dumps_json(fixed(sweep, candidates)))
+        defaults = vars(TrainConfig())  # of settings that an older xpnet did not have
         for name in now:
-            if before.get(name) != now[name]:
+            started = before.get(name, defaults.get(name))
+            if started != now[name]:
                 raise FileFormatError(
                     f"cannot continue {self.path}: {name} is {now[name]!r:.200}, but the sweep was started with "
-                    f"{before.get(name)!r:.200}. Bring back the first settings, or start a new sweep"
+                    f"{started!r:.200}. Bring back the first settings, or start a new sweep"
                 )
         if then != loads_json(dumps_json(data)):
             raise FileFormatError(
@@ -154,6 +156,7 @@ class SweepFolder:
         if len(set(keys)) != len(keys):
             raise FileFormatError(f"{path} is damaged: a member is there twice; start the sweep again")
         self.members, self._fixed, self._data = members, now, then
+        atomic.write_text_atomic(self / SETTINGS, sweep.to_toml())  # where the files are now
 
     # --- while it runs ----------------------------------------------------------------------------
     def add(self, row: Row, monitor: str) -> None:

@@ -17,6 +17,7 @@ from ..data import Dataset
 from ..errors import ConfigError, XpnetError
 from ..failures import device_errors
 from ..populations import MemberResult, fit_many
+from ..run_data import with_absolute_paths
 from ..run_folder import RESULT, RunFolder
 from ..strictjson import loads_json
 from . import results
@@ -81,6 +82,7 @@ def sweep(
     # by its name, each thread gets a back end of its own; one with other settings is used by a single thread
     device = settings.base.device if be.captures and not (be.precision or be.autotune) else be
     say = _silent if quiet else runs.note
+    settings = replace(settings, base=with_absolute_paths(settings.base))
     pieces = list(parts(settings, progress=not quiet and sys.stderr.isatty(), say=say))
     check(settings, candidates, pieces[0].dataset)
     folder = SweepFolder(out) if out is not None else SweepFolder.numbered(pieces[0].dataset.name)
