@@ -89,7 +89,7 @@ def test_pictures_keep_a_plain_start() -> None:
 
 def test_few_rows_are_held_out_where_settings_need_them() -> None:
     def share(n: int = 500, **settings: Any) -> float:
-        return automatic.valid_fraction(TrainConfig(**settings), n, table=True)
+        return automatic.valid_fraction(TrainConfig(**settings), n, features=True)
 
     assert (share(), share(5000), share(valid_fraction=0.3)) == (0.0, 0.1, 0.3)
     assert share(patience=3) == share(monitor="valid_loss") == share(schedule="plateau") == 0.1
@@ -153,7 +153,8 @@ def test_the_end_of_training_says_so() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(200) % 2
     np.savez("d.npz", x=rng.normal(size=(200, 2)) + y[:, None], y=y)
-    options = ("train", "d.npz", "--hidden", 8, "--epochs", 20, "--out", "run", "--overwrite")
+    options = ("train", "d.npz", "--hidden", 8, "--epochs", 20, "--schedule", "constant", "--out", "run",
+               "--overwrite")  # fmt: skip
     words = "note: the training loss was still falling at the last epoch: more --epochs may help"
     assert words in xp(*options, "--lr", "1e-4").stderr
     assert xp(*options, "--lr", "1e-4", "--quiet").stderr == ""

@@ -20,6 +20,7 @@ import xpnet
 from xpnet import atomic, checkpoint, environment, plots, runs
 from xpnet.cli import commands, main
 from xpnet.config import TrainConfig, read_toml
+from xpnet.data import Preprocessing
 from xpnet.train import Trainer
 
 ROOT = Path(__file__).parent.parent
@@ -195,6 +196,63 @@ def test_a_run_on_a_file_is_used_and_continued_from_anywhere(
             np.savez(here / "other.npz", x=X[::-1], y=Y)
             done = xp("train", "--resume", here / "run", "--epochs", 5, "--data", here / "other.npz", code=1)
             assert "cannot continue" in done.stderr
+
+
+# --- features of arrays ---------------------------------------------------------------------------
+def test_features_of_arrays_are_standardised_and_answers_take_raw_ones() -> None:
+    large = X * [1e4, 1.0, 1e-3, 50.0] + [1e5, 0.0, 7.0, -3.0]
+    np.savez("d.npz", x=large, y=Y, x_test=large[:30], y_test=Y[:30])
+    assert train("d.npz", "--hidden", "auto", "--epochs", 30)["test_accuracy"] > 0.9
+    recipe = xpnet.load("run/model.safetensors").preprocessing
+    assert recipe is not None
+    z = recipe(large, "float64")
+    assert abs(z.mean(axis=0)).max() < 1e-6 and z.std(axis=0).min() > 0.8 and z.std(axis=0).max() < 1.2
+    np.save("new.npy", large[:9])
+    answers = [json.loads(line) for line in xp("predict", "run", "new.npy", "--json").stdout.splitlines()]
+    assert [int(a["predictions"][0]["class"]) for a in answers] == Y[:9].tolist()
+    assert train("d.npz", "--no-standardize", out="raw")["test_accuracy"] < 0.9
+    assert xpnet.load("raw/model.safetensors").preprocessing == Preprocessing((4,))
+
+
+def test_pictures_of_real_numbers_have_one_scale_and_those_of_bytes_their_own() -> None:
+    pictures = RNG.normal(size=(60, 3, 3)) * 40 + 100
+    np.savez("d.npz", x=pictures, y=Y)
+    train("d.npz")
+    recipe = xpnet.load("run/model.safetensors").preprocessing
+    assert recipe is not None and isinstance(recipe.scale, float) and 0.02 < recipe.scale < 0.03
+    np.savez("b.npz", x=np.clip(pictures, 0, 255).astype(np.uint8), y=Y)
+    train("b.npz", "--standardize", out="bytes")
+    assert xpnet.load("bytes/model.safetensors").preprocessing == Preprocessing((3, 3), 1 / 255)
+
+
+@pytest.mark.parametrize(
+    "command", ["train d.npz", "train", "compare --devices cpu,numba", "sweep --grid lr=1,2"]
+)
+@pytest.mark.parametrize("flag", ["--impute median", "--missing-indicator", "--max-categories 50"])
+def test_settings_of_tables_are_refused_elsewhere_also_where_they_say_the_default(
+    command: str, flag: str
+) -> None:
+    np.savez("d.npz", x=X, y=Y)
+    name = flag.split()[0].removeprefix("--").replace("-", "_")
+    assert f"{name} is a setting for tables" in xp(*command.split(), *flag.split(), code=2).stderr
+
+
+def test_a_run_that_took_numbers_as_they_are_goes_on_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez("d.npz", x=X * 3 + 1, y=Y)
+    options = ("d.npz", "--schedule", "constant", "--no-standardize")
+    train(*options, out="whole")
+    xp("train", *FAST, *options, "--epochs", 1, "--out", "old", "--quiet")
+    # as an older xpnet has left it: standardize meant tables only, and nothing was said about scaling
+    tensors, metadata = checkpoint.load_tensors("old/last/state.safetensors")
+    del metadata["fixed"][runs.SCALING]
+    metadata["fixed"]["standardize"] = True
+    checkpoint.save_tensors("old/last/state.safetensors", tensors, metadata)
+    config = Path("old/config.toml")
+    config.write_text(config.read_text().replace("standardize = false", "standardize = true"))
+    xp("train", "--resume", "old", "--epochs", 2, "--quiet")
+    whole, old = (json.loads(Path(f, "result.json").read_text()) for f in ("whole", "old"))
+    assert whole["last_weights_sha256"] == old["last_weights_sha256"]
+    assert not runs.RunFolder("old").config().standardize
 
 
 # --- settings -----------------------------------------------------------------------------------

@@ -58,9 +58,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(data: Path, **options: Any) -> TrainConfig:
-    return TrainConfig(
-        **{"data": str(data), "hidden": [6], "batch_size": 16, "epochs": EPOCHS, "lr": 0.05, **options}
-    )
+    given: dict[str, Any] = {
+        "data": str(data), "hidden": [6], "batch_size": 16, "epochs": EPOCHS, "lr": 0.05, "schedule": "constant",
+        "label_smoothing": 0.0, "input_noise": 0.0, "valid_fraction": 0.1,
+    }  # fmt: skip
+    return TrainConfig(**{**given, **options})
 
 
 class Crash(BaseException):

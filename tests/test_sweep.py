@@ -35,6 +35,7 @@ SMALL: dict[str, Any] = {
     "batch_size": 16,
     "dtype": "float64",
     "data": "small.npz",
+    "schedule": "constant",
 }
 
 
@@ -405,7 +406,7 @@ class TestResume:
             kept = dict(arrays)
         kept["x"][0, 0] += 1.0
         np.savez("small.npz", **kept)
-        with pytest.raises(FileFormatError, match="the data are not those"):
+        with pytest.raises(FileFormatError, match="the data, or how they are scaled, are not"):
             sweep(SweepConfig(base=small(), **self.CONFIG), "s", quiet=True, resume=True)
 
     @pytest.mark.parametrize("text", ["{", "{}", '{"format": 9}'])

@@ -1,7 +1,8 @@
 """What settings become that are left to the data: "auto" in the command's settings and in the estimators.
 
-Features of tables are few and cheap to go through, so networks for them learn from many passes with a rate that falls
-to zero, and from few rows with a penalty. Pictures are many and alike: they get a plain start, with a rate that stays.
+Features, such as those of tables, are few and cheap to go through, so networks for them learn from many passes with a
+rate that falls to zero, and from few rows with a penalty. Pictures are many and alike: they get a plain start, with a
+rate that stays.
 `docs/estimators.md` says how the numbers were chosen.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .losses import get_loss
 
@@ -23,7 +26,7 @@ _NOISE = 0.33
 #: Of tables with so many rows that 200 epochs would take long: fewer of them, but so many updates, or old ones' epochs.
 _UPDATES, _FEWEST_EPOCHS = 40_000, 30
 
-#: What data that are not features of a table start from.
+#: What data that are no features start from.
 PLAIN: dict[str, Any] = {
     "hidden": [256], "dropout": [0.0], "input_noise": 0.0, "label_smoothing": 0.0, "l2": 0.0,
     "schedule": "constant", "epochs": 30, "batch_size": 64,
@@ -79,22 +82,26 @@ def input_noise(n: int, n_features: int, task: str) -> float:
 
 
 # --- the settings of a run ------------------------------------------------------------------------
-def valid_fraction(config: TrainConfig, n: int, *, table: bool) -> float:
+def valid_fraction(config: TrainConfig, n: int, *, features: bool) -> float:
     """Return the share of n rows held out for validation.
 
-    Of tables with at most 1000 rows it is none, unless settings need it: the network then learns from all of them for
+    Of features of at most 1000 rows it is none, unless settings need it: the network then learns from all of them for
     as long as its schedule says, where the best epoch on so few would be chosen by chance.
     """
     if config.valid_fraction is not None:
         return config.valid_fraction
     needed = config.patience is not None or (config.monitor or "").startswith("valid")
     needed = needed or (config.schedule or "").startswith("plateau")
-    return 0.0 if table and n <= _SMALL and not needed else VALID_FRACTION
+    return 0.0 if features and n <= _SMALL and not needed else VALID_FRACTION
 
 
-def is_table(data: Dataset) -> bool:
-    """Whether the samples of a data set are features of a table."""
-    return data.tabular is not None
+def has_features(data: Dataset) -> bool:
+    """Whether samples are features, each with a scale of its own, and no pictures.
+
+    Numbers to regress on must be those of a table: only there are they scaled, as rate and penalty need it.
+    """
+    scaled = isinstance(data.scale, np.ndarray) and data.task == "classification"
+    return data.tabular is not None or scaled
 
 
 def training_rows(config: TrainConfig, data: Dataset) -> int:
@@ -104,7 +111,7 @@ def training_rows(config: TrainConfig, data: Dataset) -> int:
         data.x_valid is not None or data.tabular is not None
     ):  # the rows of tables are divided as they are read
         return n
-    return max(1, n - round(valid_fraction(config, n, table=is_table(data)) * n))
+    return max(1, n - round(valid_fraction(config, n, features=has_features(data)) * n))
 
 
 def resolve(config: TrainConfig, data: Dataset) -> TrainConfig:
@@ -123,14 +130,18 @@ def resolve(config: TrainConfig, data: Dataset) -> TrainConfig:
     }
     if not found:
         return config
-    chosen = _for_table(config, data) if is_table(data) else PLAIN
+    chosen = _for_features(config, data) if has_features(data) else PLAIN
     held = VALID_FRACTION if data.x_valid is not None else 0.0
-    share = held if data.tabular is not None else valid_fraction(config, len(data.x_train), table=False)
+    share = (
+        held
+        if data.tabular is not None
+        else valid_fraction(config, len(data.x_train), features=has_features(data))
+    )
     chosen = {"valid_fraction": share, **chosen}
     return replace(config, **{name: chosen[name] for name in chosen if name in found})
 
 
-def _for_table(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+def _for_features(config: TrainConfig, data: Dataset) -> dict[str, Any]:
     n, task = training_rows(config, data), data.task
     batch = config.batch_size if config.batch_size is not None else min(batch_size(n), n)
     widths = config.hidden if config.hidden is not None else list(hidden(n, task))

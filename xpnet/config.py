@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .backend import PRECISIONS
+from .data.table_sources import is_table
 from .errors import ConfigError, unknown_name
 from .optim import Optimizer, get_optimizer
 from .schedules import Schedule, get_schedule
@@ -64,7 +65,7 @@ class TrainConfig:
     )  # fmt: skip
     valid: str | None = _option(None, "Validation data of your own, a file like --data.", "data")
     valid_fraction: float = _left_to_data(
-        "Share of the training data held out for validation; 0 for none. auto: 0.1; none of tables of 1000 rows or "
+        "Share of the training data held out for validation; 0 for none. auto: 0.1; none where features have 1000 rows or "
         "fewer, unless --patience or --monitor needs it.",
         "data",
     )
@@ -83,14 +84,17 @@ class TrainConfig:
         "median", "What fills missing numbers: median or mean.", "tables", choices=("median", "mean")
     )
     missing_indicator: bool = _option(True, "Add a feature that says where a number is missing.", "tables")
-    standardize: bool = _option(True, "Bring columns of numbers to mean 0 and scale 1.", "tables")
+    standardize: bool = _option(
+        True, "Bring numbers to mean 0 and scale 1: columns of tables, and samples of NPZ and NPY files (8- and "
+        "16-bit pixels are brought to 0..1 instead).", "data",
+    )  # fmt: skip
     scale_target: bool = _option(
         True,
         "Learn the target of a regression at mean 0 and scale 1; answers are in its own units.",
         "tables",
     )
     hidden: list[int] = _left_to_data(  # noqa: RUF009
-        "Widths of the hidden layers: 500 or 300,100; none for a linear model. auto: 256; tables: 512 for classes of "
+        "Widths of the hidden layers: 500 or 300,100; none for a linear model. auto: 256; features: 512 for classes of "
         "1000 rows or fewer, 256,128 for numbers.",
         "model",
     )
@@ -99,13 +103,13 @@ class TrainConfig:
         "identity", "Activation of the last layer; identity for logits.", "model"
     )
     dropout: list[float] = _left_to_data(  # noqa: RUF009
-        "Share of hidden units dropped; one, or one per hidden layer. auto: 0; 0.1 for numbers of tables of 2000 rows "
-        "or more.",
+        "Share of hidden units dropped; one, or one per hidden layer. auto: 0; 0.1 for numbers of tables from 2000 rows "
+        "on.",
         "model",
     )
     input_dropout: float = _option(0.0, "Share of inputs dropped.", "model")
     input_noise: float = _left_to_data(
-        "Standard deviation of Gaussian noise on inputs. auto: 0; for classes of tables 0.33 N^(-1/I).",
+        "Standard deviation of Gaussian noise on inputs. auto: 0; for classes of features 0.33 N^(-1/I).",
         "model",
     )
     init: str = _option(
@@ -116,14 +120,14 @@ class TrainConfig:
         None, "Loss; default: cross-entropy for classes, else squared error.", "training"
     )
     label_smoothing: float = _left_to_data(
-        "Label smoothing, 0 to below 1. auto: 0; for classes of tables 0.1.", "training"
+        "Label smoothing, 0 to below 1. auto: 0; for classes of features 0.1.", "training"
     )
     class_weight: str | None = _option(
         None, "balanced: weigh classes by their frequency.", "training", choices=("balanced",)
     )
     l1: float = _option(0.0, "Penalty l1 * sum |w|.", "training")
     l2: float = _left_to_data(
-        "Penalty l2 / 2 * sum w^2. auto: 0; tables: for classes 1/N within 0.001 and 0.01, for numbers 12000/N^2 "
+        "Penalty l2 / 2 * sum w^2. auto: 0; features: for classes 1/N within 0.001 and 0.01, for numbers 12000/N^2 "
         "within 0.0001 and 0.1.",
         "training",
     )
@@ -136,21 +140,21 @@ class TrainConfig:
         "training",
     )
     lr: float | None = _left_to_data(
-        "Learning rate. auto: the optimizer's own; tables with adam or adamw: 0.003.", "training"
+        "Learning rate. auto: the optimizer's own; features with adam or adamw: 0.003.", "training"
     )
     momentum: float | None = _option(None, "Momentum of sgd.", "training")
     schedule: str = _left_to_data(
         "constant, step, exponential, cosine, linear, one_cycle, plateau; options: step:every=5,factor=0.5. "
-        "auto: constant; tables: cosine.",
+        "auto: constant; features: cosine.",
         "training",
     )
     warmup: float | None = _option(None, "Share of the run in which the rate first rises from 0.", "training")
     epochs: int = _left_to_data(
-        "Passes over the data, in all (also of a resumed run). auto: 30; tables: 200, fewer beyond 40000 updates.",
+        "Passes over the data, in all (also of a resumed run). auto: 30; features: 200, fewer beyond 40000 updates.",
         "training",
     )
     batch_size: int = _left_to_data(
-        "Examples per update. auto: 64; tables: N/128 within 64 and 256.", "training"
+        "Examples per update. auto: 64; features: N/128 within 64 and 256.", "training"
     )
     patience: int | None = _option(None, "Stop after so many epochs without improvement.", "training")
     min_delta: float = _option(0.0, "The least change that counts as an improvement.", "training")
@@ -252,7 +256,7 @@ FILES = ("data", "labels", "valid", "test")
 
 #: Settings that only tables (CSV, Parquet) have.
 TABLE_SETTINGS = (
-    "categorical", "ignore", "max_categories", "impute", "missing_indicator", "standardize", "scale_target"
+    "categorical", "ignore", "max_categories", "impute", "missing_indicator", "scale_target"
 )  # fmt: skip
 
 
@@ -374,9 +378,27 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     return known_settings(path, load_toml(path))
 
 
+def only_for_tables(setting: str, data: str) -> ConfigError:
+    """Build the error for a setting of tables where there is none."""
+    return ConfigError(
+        f"{setting} is a setting for tables (CSV, Parquet), but the data are {data!r}; leave it out"
+    )
+
+
 def resolve(file: str | Path | None, flags: Mapping[str, Any]) -> TrainConfig:
-    """Combine a file (or None) with flags, which win; a dtype also wins over a precision, and the reverse."""
-    values = {} if file is None else read_toml(file)
+    """Combine a file (or None) with flags, which win."""
+    return combine({} if file is None else read_toml(file), flags)
+
+
+def combine(settings: Mapping[str, Any], flags: Mapping[str, Any]) -> TrainConfig:
+    """Combine the settings of a file with flags, which win; a dtype also wins over a precision, and the reverse.
+
+    Raises
+    ------
+    ConfigError
+        Impossible settings; or a flag, even one that names the default, that means nothing for the data.
+    """
+    values = dict(settings)
     for one, other in (("dtype", "precision"), ("precision", "dtype")):
         if one in flags and other not in flags:
             values.pop(other, None)
@@ -385,4 +407,8 @@ def resolve(file: str | Path | None, flags: Mapping[str, Any]) -> TrainConfig:
         raise ConfigError(
             f"precision 'float64' does not fit dtype {values['dtype']!r}; leave one of them out"
         )
-    return TrainConfig(**values)
+    config = TrainConfig(**values)
+    for name in flags:
+        if name in TABLE_SETTINGS and not is_table(config.data):
+            raise only_for_tables(name, config.data)
+    return config

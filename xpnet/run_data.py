@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from . import automatic
-from .config import FILES, TABLE_SETTINGS, TrainConfig
+from .config import FILES, TABLE_SETTINGS, TrainConfig, only_for_tables
 from .data import Dataset, stratified_split
 from .data import load as load_data
 from .data.columns import Table
 from .data.sources import NAMES
 from .data.table_sources import is_table, read_table
 from .errors import ConfigError, DataError
+from .estimators.scaling import FeatureScaler
 from .losses import get_loss
 from .tabular import TabularPreprocessing
 
@@ -60,9 +61,7 @@ def load_run_data(
     default = TrainConfig()
     for setting in TABLE_SETTINGS:
         if getattr(config, setting) != getattr(default, setting):
-            raise ConfigError(
-                f"{setting} is a setting for tables (CSV, Parquet), but the data are {config.data!r}; leave it out"
-            )
+            raise only_for_tables(setting, config.data)
     task = config.task or "classification"
     options: dict[str, Any] = {"labels": config.labels, "target": config.target, "task": task}
     data = load_data(config.data, data_dir=config.data_dir, progress=progress, **options)
@@ -79,7 +78,27 @@ def load_run_data(
         rest, test = _hold_out(data.y_train, config.test_fraction, data.task)
         data = _with_part(data, "test", data.x_train[test], data.y_train[test])
         data = replace(data, x_train=data.x_train[rest], y_train=data.y_train[rest])
-    return data
+    return standardized(data) if config.standardize and not has_pixels(data) else data
+
+
+def has_pixels(data: Dataset) -> bool:
+    """Whether samples are of a type that pixels have; they are scaled by what the type can hold."""
+    return data.x_train.dtype in (np.uint8, np.uint16, np.bool_)
+
+
+def standardized(data: Dataset) -> Dataset:
+    """Return the data set with the scale and shift that bring its samples to mean 0 and scale 1.
+
+    Samples of one axis are features, each with units of its own; those of several axes, such as pictures of real
+    numbers, have one unit for all. What is measured are all rows but those of validation and test parts of their own.
+    """
+    x = np.asarray(data.x_train, dtype=np.float64).reshape(len(data.x_train), -1)
+    if len([n for n in data.sample_shape if n > 1]) > 1:
+        scaler = FeatureScaler().fit(x.reshape(-1, 1))
+        mean, scale = float(scaler.mean_[0]), float(scaler.scale_[0])
+        return replace(data, scale=1.0 / scale, shift=-mean / scale)
+    scaler = FeatureScaler().fit(x)
+    return replace(data, scale=1.0 / scaler.scale_, shift=-scaler.mean_ / scaler.scale_)
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
@@ -139,7 +158,7 @@ def split(data: Dataset, config: TrainConfig) -> tuple[tuple[Any, Any], tuple[An
     """Return training and validation data: the user's own validation set, else a stratified share."""
     if data.x_valid is not None:
         return (data.x_train, data.y_train), (data.x_valid, data.y_valid)
-    share = automatic.valid_fraction(config, len(data.x_train), table=False)
+    share = automatic.valid_fraction(config, len(data.x_train), features=automatic.has_features(data))
     if not share or data.tabular is not None:  # the rows of a table were divided as it was read
         return (data.x_train, data.y_train), None
     stratify = data.task == "classification"
@@ -171,7 +190,7 @@ def _table_data(
     if fraction:
         rows["train"], rows["test"] = _hold_out(y, fraction, target.task)
     left: Any = rows["train"]
-    share = automatic.valid_fraction(config, len(left), table=True)
+    share = automatic.valid_fraction(config, len(left), features=True)
     if config.valid is None and (share or divide):
         train, valid = (divide or _share(share, config.seed))(y[left], target.task)
         rows["train"], rows["valid"] = left[train], left[valid]

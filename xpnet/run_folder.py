@@ -23,6 +23,8 @@ from .train import Trainer
 MODEL, CONFIG, ENVIRONMENT = "model.safetensors", "config.toml", "environment.json"
 METRICS, RESULT, STATE = "metrics.jsonl", "result.json", "last/state.safetensors"
 REPORT = "report.html"
+#: What the state says about the scaling of samples; an older xpnet, which did not standardise them, says nothing.
+SCALING = "the scaling of samples"
 FIGURES = ("curves", "confusion", "first_layer", "mistakes", "regression")
 
 
@@ -226,10 +228,20 @@ class RunFolder:
             raise FileFormatError(f"{self / STATE} is not the state of a run: it lacks {error}") from error
         self.saved_on = metadata.get("saved_on")
 
+    def fixed_before(self) -> dict[str, Any] | None:
+        """What the saved state says must be the same; None where there is no state that says so."""
+        try:
+            found = checkpoint.load_tensors(self / STATE)[1].get("fixed")
+        except (XpnetError, OSError):
+            return None  # loading it says what is wrong
+        return found if isinstance(found, dict) else None
+
     def _check_fixed(self, before: Any) -> None:
         now = loads_json(dumps_json(self.fixed))
         defaults = vars(TrainConfig())  # of settings that an older xpnet did not have
         for key in now:
+            if key == "standardize" and isinstance(before, dict) and SCALING not in before:
+                continue  # it had no meaning for arrays yet, and features of tables are compared by themselves
             then = before.get(key, defaults.get(key)) if isinstance(before, dict) else None
             if then != now[key]:
                 raise FileFormatError(

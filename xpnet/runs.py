@@ -16,6 +16,7 @@ from .backend import Backend, get_backend
 from .callbacks import Callback, EpochTable
 from .config import FILES, TrainConfig
 from .data import Dataset, Preprocessing
+from .data.table_sources import is_table
 from .environment import blas, environment
 from .errors import ConfigError, DeviceError, DivergedError, FileFormatError, OutOfMemoryError, XpnetError
 from .failures import device_errors
@@ -24,7 +25,7 @@ from .logs import make_log
 from .mlp import MLP, load
 from .resume import fingerprint
 from .run_data import check_files_are_there, load_run_data, split, with_absolute_paths
-from .run_folder import CONFIG, ENVIRONMENT, FIGURES, METRICS, MODEL, RESULT, STATE, RunFolder, place
+from .run_folder import CONFIG, ENVIRONMENT, FIGURES, METRICS, MODEL, RESULT, SCALING, STATE, RunFolder, place
 from .scores import score
 from .tabular import TabularPreprocessing, columns_text
 from .targets import in_target_units
@@ -187,6 +188,7 @@ def train(
         if (why := be.slow_start()) is not None:
             say(why)
         if resume and out is not None:
+            config = _as_started(config, RunFolder(out))
             check_files_are_there(config, Path(out))
         data = load_run_data(config, progress=not quiet and sys.stderr.isatty(), say=say)
         config = automatic.resolve(config, data)
@@ -195,7 +197,7 @@ def train(
         trainer = build_trainer(config, model, data.task, training, validation)
     config = _resolved(config, trainer, data)
     folder = RunFolder(out) if out is not None else RunFolder.numbered(data.name)
-    folder.fixed = _fixed(config, validation)
+    folder.fixed = _fixed(config, validation) | {SCALING: _scaling(data)}
     trainer.callbacks += [make_log(name, folder.path) for name in dict.fromkeys(config.log)]
     trainer.callbacks.append(_Writer(folder, config.save_every))
     if not quiet:
@@ -267,6 +269,19 @@ def _fixed(config: TrainConfig, validation: tuple[Any, Any] | None) -> dict[str,
     free = (*RESUMABLE, "target")  # a column or a key: the data that it leads to are compared
     fixed = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in free}
     return fixed | {"the validation data": validation and fingerprint(*validation)}
+
+
+def _scaling(data: Dataset) -> dict[str, Any] | None:
+    """What tells how samples are scaled; None for pixels, and for tables, whose features are scaled already."""
+    plain = data.tabular is not None or (np.ndim(data.shift) == 0 and not data.shift)
+    return None if plain else fingerprint(np.asarray(data.scale), np.asarray(data.shift))
+
+
+def _as_started(config: TrainConfig, folder: RunFolder) -> TrainConfig:
+    """Return the settings as a run was started: an older xpnet took the numbers of NPZ and NPY files as they are."""
+    before = folder.fixed_before()
+    old = before is not None and SCALING not in before
+    return replace(config, standardize=False) if old and not is_table(config.data) else config
 
 
 def _run(folder: RunFolder, trainer: Trainer, data: Dataset, config: TrainConfig) -> dict[str, Any]:

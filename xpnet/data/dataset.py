@@ -17,8 +17,8 @@ from xpnet.interchange import astype, follow, is_foreign, kind, namespace
 class Dataset:
     """One data set, raw as stored, on the host.
 
-    Nothing is scaled here: `scale` says what to multiply by, and `preprocessing` does it, so that a
-    model can keep the same recipe for the samples it meets later.
+    Nothing is scaled here: `scale` and `shift` say how, and `preprocessing` does it, so that a model can keep the
+    same recipe for the samples it meets later.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ class Dataset:
         The shape of one sample, for example (28, 28).
     classes : tuple of str
         The label that each class index stands for; empty for regression.
-    scale : float
-        Brings raw values to about 0..1, for example 1/255.
+    scale, shift : float or numpy.ndarray (I,)
+        ``x * scale + shift`` is what a network takes: 1/255 for pixels, or one number per feature.
     task : str
         "classification" or "regression".
     tabular : mapping, optional
@@ -58,11 +58,12 @@ class Dataset:
     y_test: np.ndarray | None
     sample_shape: tuple[int, ...]
     classes: tuple[str, ...]
-    scale: float
+    scale: float | np.ndarray
     task: str = "classification"
     x_valid: np.ndarray | None = None
     y_valid: np.ndarray | None = None
     tabular: Mapping[str, Any] | None = None
+    shift: float | np.ndarray = 0.0
 
     def __post_init__(self) -> None:
         if self.task not in ("classification", "regression"):
@@ -93,7 +94,7 @@ class Dataset:
     @property
     def preprocessing(self) -> Preprocessing:
         """The recipe from raw samples to a model's input."""
-        return Preprocessing(self.sample_shape, self.scale)
+        return Preprocessing(self.sample_shape, self.scale, self.shift)
 
     def __repr__(self) -> str:
         parts = [

@@ -150,8 +150,8 @@ class SweepFolder:
                 )
         if then != loads_json(dumps_json(data)):
             raise FileFormatError(
-                f"cannot continue {self.path}: the data are not those it was started with. Bring them back, or "
-                "start a new sweep"
+                f"cannot continue {self.path}: the data, or how they are scaled, are not what it was started "
+                "with. Bring them back, or start a new sweep"
             )
         if len(set(keys)) != len(keys):
             raise FileFormatError(f"{path} is damaged: a member is there twice; start the sweep again")

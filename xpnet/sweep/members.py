@@ -179,4 +179,6 @@ def check(sweep: SweepConfig, candidates: Sequence[Candidate], dataset: Dataset)
 
 def fingerprint(part: Part) -> list[Any]:
     """Return what tells these data from others."""
-    return [resume.fingerprint(*part.data), part.validation and resume.fingerprint(*part.validation)]
+    data = [resume.fingerprint(*part.data), part.validation and resume.fingerprint(*part.validation)]
+    d = part.dataset
+    return data if np.ndim(d.shift) == 0 and not d.shift else [*data, resume.fingerprint(d.scale, d.shift)]

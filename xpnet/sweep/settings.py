@@ -211,7 +211,7 @@ def resolve(file: str | Path | None, flags: Mapping[str, Any], sweep: Mapping[st
         "grid", "ranges", "points", "random", "folds", "seeds" and "top", as far as given.
     """
     settings, table = ({}, {}) if file is None else read(file)
-    base = config_module.resolve(None, {**settings, **flags})
+    base = config_module.combine(settings, flags)
     grid, ranges = dict(table.get("grid", {})), dict(table.get("range", {}))
     for mine, other, given in ((grid, ranges, sweep.get("grid")), (ranges, grid, sweep.get("ranges"))):
         for name, values in (given or {}).items():
