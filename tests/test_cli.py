@@ -255,6 +255,45 @@ def test_a_run_that_took_numbers_as_they_are_goes_on_so(monkeypatch: pytest.Monk
     assert not runs.RunFolder("old").config().standardize
 
 
+# --- errors ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train --epocs 3", "no such option"),
+        ("train --epocs 3", "--epochs"),
+        ("train --epochs abc", "'abc' is not a valid integer"),
+        ("train --epochs", "requires an argument"),
+        ("train --hidden 10;20", "expected whole numbers such as 500 or 300,100"),
+        ("train a.csv b.csv", "unexpected extra argument (b.csv)"),
+        ("predict run", "missing argument"),
+        ("export run --format x", "is not one of 'onnx', 'torch'"),
+        ("experiment run --languag zh", "no such option"),
+        ("--verison", "no such option"),
+        ("", ""),
+    ],
+)
+def test_usage_errors_are_one_line_that_says_where_to_look(command: str, words: str) -> None:
+    if not command:
+        assert "Commands:" in xp(code=2).output  # nothing was asked for: the help
+        return
+    done = xp(*command.split(), code=2)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("xpnet: error: ") and words in line and done.stdout == ""
+    name = command.split()[0]
+    assert line.endswith("; see xpnet --help" if name.startswith("-") else f"; see xpnet {name} --help")
+
+
+def test_a_missing_package_is_an_error_like_others(digits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package, command in (
+        ("onnx", "export run"),
+        ("matplotlib.figure", "plot run"),
+        ("tensorboard.compat.proto.event_pb2", "train --epochs 1 --log tensorboard --out other"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            assert "pip install" in xp(*command.split(), code=1).stderr
+
+
 # --- settings -----------------------------------------------------------------------------------
 def test_flags_overrule_the_file() -> None:
     Path("c.toml").write_text('hidden = [5]\nepochs = 1\nbatch-size = 50\nactivation = "tanh"\n')

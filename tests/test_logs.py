@@ -14,7 +14,7 @@ from sklearn.base import clone
 
 from xpnet import MLP, Callback, MLPClassifier, MLPRegressor, Trainer, fit
 from xpnet.cli import main
-from xpnet.errors import ConfigError, FileFormatError, FileWriteError
+from xpnet.errors import FileFormatError, FileWriteError, XpnetError
 from xpnet.logs import CSVLog, TensorBoard
 
 RNG = np.random.default_rng(0)
@@ -151,7 +151,7 @@ class TestTensorBoard:
         import sys
 
         monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
-        with pytest.raises(ConfigError, match=r"xpnet\[tensorboard\]"):
+        with pytest.raises(XpnetError, match=r"xpnet\[tensorboard\]"):
             trainer(TensorBoard(tmp_path / "t")).run()
         assert not (tmp_path / "t").exists()
 

@@ -65,8 +65,8 @@ class TrainConfig:
     )  # fmt: skip
     valid: str | None = _option(None, "Validation data of your own, a file like --data.", "data")
     valid_fraction: float = _left_to_data(
-        "Share of the training data held out for validation; 0 for none. auto: 0.1; none where features have 1000 rows or "
-        "fewer, unless --patience or --monitor needs it.",
+        "Share of the training data held out for validation; 0 for none. auto: 0.1; none where features have 1000 "
+        "rows or fewer, unless --patience or --monitor needs it.",
         "data",
     )
     test: str | None = _option(None, "Test data of your own, a file like --data.", "data")
@@ -103,8 +103,8 @@ class TrainConfig:
         "identity", "Activation of the last layer; identity for logits.", "model"
     )
     dropout: list[float] = _left_to_data(  # noqa: RUF009
-        "Share of hidden units dropped; one, or one per hidden layer. auto: 0; 0.1 for numbers of tables from 2000 rows "
-        "on.",
+        "Share of hidden units dropped; one, or one per hidden layer. auto: 0; 0.1 for numbers of tables from 2000 "
+        "rows on.",
         "model",
     )
     input_dropout: float = _option(0.0, "Share of inputs dropped.", "model")

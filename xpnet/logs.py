@@ -19,7 +19,7 @@ import numpy as np
 
 from .atomic import write_text_atomic
 from .callbacks import Callback, Record
-from .errors import ConfigError, FileFormatError, FileWriteError
+from .errors import FileFormatError, FileWriteError, XpnetError
 
 if TYPE_CHECKING:
     from .train import Trainer
@@ -218,7 +218,7 @@ def _protocol() -> tuple[Any, Any, Any]:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
     except ImportError:
-        raise ConfigError(
+        raise XpnetError(
             'TensorBoard logs need the package tensorboard: pip install "xpnet[tensorboard]"'
         ) from None
     return Event, SessionLog, Summary

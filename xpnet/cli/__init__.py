@@ -57,12 +57,20 @@ class _Terminated(KeyboardInterrupt):
 
 
 class _Group(click.Group):
-    """Turns xpnet's errors into one line on standard error and their exit code; suggests command names."""
+    """Turns errors, click's own too, into one line on standard error and their exit code; suggests command names."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            raise _one_line(error, "xpnet") from error
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with _termination_raises():
                 return super().invoke(ctx)
+        except click.UsageError as error:
+            raise _one_line(error, f"xpnet {ctx.invoked_subcommand}") from error
         except XpnetError as error:
             raise _Failure(str(error), error.exit_code) from error
         except MemoryError as error:
@@ -111,6 +119,16 @@ class _Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         click.echo(f"xpnet: error: {' '.join(self.message.splitlines())}", err=True)
+
+
+def _one_line(error: click.UsageError, command: str) -> click.ClickException:
+    """Return what click says about an option or argument as one line that ends with where to look."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        return error  # a command that was called without anything shows its help
+    if error.ctx is not None:
+        command = " ".join(["xpnet", *error.ctx.command_path.split()[1:]])  # whatever the program is called
+    said = " ".join(error.format_message().split()).rstrip(".")
+    return _Failure(f"{said[:1].lower()}{said[1:]}; see {command} --help", error.exit_code)
 
 
 def _memory_message(error: MemoryError) -> str:

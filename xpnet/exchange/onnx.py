@@ -12,7 +12,7 @@ import numpy as np
 
 from ..answers import LEAST
 from ..atomic import write_bytes_atomic
-from ..errors import ConfigError, DeviceError
+from ..errors import ConfigError, XpnetError
 from ..layers import Dense, Dropout, InputNoise, Maxout, PReLU
 from ..mlp import DTYPES, MLP
 from .onnx_graph import Graph
@@ -58,7 +58,7 @@ def to_onnx(source: Any, path: str | PathLike[str] | None = None, *, input_dtype
     ConfigError
         It cannot be exported: a population, labels that are neither text nor numbers, more than 2 GiB of weights; or
         `input_dtype` is none of the above.
-    DeviceError
+    XpnetError
         The package `onnx` is not installed.
 
     Notes
@@ -74,7 +74,7 @@ def to_onnx(source: Any, path: str | PathLike[str] | None = None, *, input_dtype
     try:
         import onnx
     except ImportError:
-        raise DeviceError('writing ONNX files needs the package onnx: pip install "xpnet[onnx]"') from None
+        raise XpnetError('writing ONNX files needs the package onnx: pip install "xpnet[onnx]"') from None
     model = bare_model(source)
     if model.dtype not in DTYPES:
         raise ConfigError(f"only float32 and float64 models can be exported, this one is {model.dtype}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..activations import parse
-from ..errors import ConfigError, DeviceError, FileFormatError
+from ..errors import ConfigError, FileFormatError, XpnetError
 from ..mlp import MLP
 from .weights import Layers, bare_model, fill, raw_layers, slopes
 
@@ -172,7 +172,7 @@ def to_torch(source: MLP | MLPClassifier | MLPRegressor, *, probabilities: bool 
     ConfigError
         A population, maxout or step layers, extreme values that are compressed before the first layer, or
         `probabilities` after a loss that knows none.
-    DeviceError
+    XpnetError
         PyTorch is not installed.
 
     Examples
@@ -249,7 +249,7 @@ def from_torch(
     ------
     FileFormatError
         Another kind of module, named, or in another order.
-    DeviceError
+    XpnetError
         PyTorch is not installed.
 
     Examples
@@ -311,7 +311,7 @@ def _torch() -> Any:
     try:
         import torch
     except ImportError:
-        raise DeviceError("this needs PyTorch; to_torch_state and from_torch_state do without it") from None
+        raise XpnetError("this needs PyTorch; to_torch_state and from_torch_state do without it") from None
     return torch
 
 
