@@ -24,7 +24,7 @@ OTHER: dict[str, Any] = {
     "patience": 3, "min_delta": 0.01, "monitor": "valid_loss", "seed": 2**63, "dtype": "float64", "statistics": True,
     "precision": "float64", "capture": False, "test_fraction": 0.0, "categorical": ["zip, old", "class"],
     "ignore": ["name"], "max_categories": 9, "impute": "mean", "missing_indicator": False, "standardize": False,
-    "scale_target": False,
+    "scale_target": False, "decimal": ",", "missing_values": ["-"], "drop_missing_target": True,
     "device": "auto", "threads": 2, "autotune": True, "save_every": 5, "log": ["csv", "tensorboard"],
 }  # fmt: skip
 

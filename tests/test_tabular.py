@@ -120,6 +120,127 @@ def test_bad_csv(content: str, words: str) -> None:
         text(content)
 
 
+EUROPEAN = "size;price;share;day;town;rent\n"
+
+
+def european(n: int = 60) -> str:
+    """Write a table as programs in much of Europe do."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for i in range(n):
+        size, price = 40 + 3.5 * i, 1000 + 137 * i
+        rent = f"{20.5 * size:,.2f}".translate(str.maketrans(",.", ".,"))
+        day, town = f"{i % 28 + 1}.{i % 12 + 1}.2024", rng.choice(["Bern", "Graz"])
+        rows.append(
+            f"{str(size).replace('.', ',')};{f'{price:,}'.replace(',', '.')};{i} %;{day};{town};{rent}"
+        )
+    Path("eu.csv").write_text(EUROPEAN + "\n".join(rows) + "\n", encoding="utf-8")
+    return "eu.csv"
+
+
+def test_decimal_commas_thousands_percent_and_dates_are_read() -> None:
+    table = read_table(european())
+    assert {c.name: c.kind for c in table.columns.values()} == {
+        "size": "number", "price": "number", "share": "number", "day": "date", "town": "text", "rent": "number",
+    }  # fmt: skip
+    assert (
+        table["size"].values[1] == 43.5
+        and table["price"].values[1] == 1137.0
+        and table["share"].values[1] == 1.0
+    )
+    assert table["rent"].values[-1] == pytest.approx(20.5 * (40 + 3.5 * 59))
+    assert table["day"].shown(0) == "2024-01-01" and table.decimal == ","
+    done = xp("train", "eu.csv", *FAST[:-1], "--out", "run")
+    assert (
+        "note: eu.csv: numbers have a decimal comma" in done.stderr and "regression of 'rent'" in done.stdout
+    )
+    # a new table that could be read either way is read as the one of training was
+    Path("new.csv").write_text("size;price;share;day;town\n100;1.234;5%;1.2.2024;Bern\n")
+    model = xpnet.load("run/model.safetensors")
+    prepare = TabularPreprocessing.from_metadata(model.tabular or {})
+    assert prepare.table("new.csv")["price"].values.tolist() == [1234.0]
+    assert len(xp("predict", "run", "new.csv", "--json").stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["$1,234.50", "-$3.00"], [1234.5, -3.0]),
+        (['"1,234"', '"12,345,678"'], [1234.0, 12345678.0]),
+        (["12%", "7 %"], [12.0, 7.0]),
+        (["1 234", "99"], [1234.0, 99.0]),
+        (["€ 5", "1\u00a0000 €"], [5.0, 1000.0]),
+        (["1'000.5", "2"], [1000.5, 2.0]),
+    ],
+)
+def test_spellings_of_numbers(cells: list[str], values: list[float]) -> None:
+    separator = "," if '"' in cells[0] else ";"
+    Path("t.csv").write_text(
+        f"a{separator}b\n" + "".join(f"{c}{separator}x\n" for c in cells), encoding="utf-8"
+    )
+    assert read_table("t.csv")["a"].values.tolist() == values
+
+
+@pytest.mark.parametrize("cell", ["007", "079 123 456 7", "1.2.3", "10-12", "3,14,15", "A1", "1 23"])
+def test_codes_are_no_numbers(cell: str) -> None:
+    Path("t.csv").write_text(f"a;b\n{cell};1\nx{cell};2\n")
+    assert read_table("t.csv")["a"].kind == "text"
+
+
+def test_what_may_be_read_in_two_ways_is_asked_about() -> None:
+    rows = "".join(f"{1000 + i:,};{i}.5\n" for i in range(60))
+    Path("t.csv").write_text("a;b\n" + rows)
+    words = "'1,000' may be a number with a decimal comma or with separated thousands: say --decimal , or --decimal ."
+    assert words in xp("train", "t.csv", code=1).stderr
+    assert words in xp("train", "t.csv", "--target", "a", code=1).stderr
+    xp("train", "t.csv", "--target", "a", "--decimal", ".", *FAST, "--out", "run", "--quiet")
+    target = TabularPreprocessing.from_metadata(xpnet.load("run/model.safetensors").tabular or {}).target_
+    assert target is not None and 1000 < target.mean < 1100
+    assert "decimal" in (xpnet.load("run/model.safetensors").tabular or {})["rules"]
+    Path("d.csv").write_text("a,b\n" + "".join(f"{i % 12 + 1}/{i % 28 + 1}/2024,{i}.5\n" for i in range(60)))
+    assert (
+        "'1/1/2024' looks like a date: write dates as 2024-12-31 or 31.12.2024"
+        in xp("train", "d.csv", code=1).stderr
+    )
+    Path("w.csv").write_text("a,b\n" + "".join(f"{i},name{i}\n" for i in range(60)))
+    assert "cannot be regressed on either" in xp("train", "w.csv", code=1).stderr
+
+
+def test_a_first_line_that_looks_like_data_is_noted() -> None:
+    Path("t.csv").write_text("".join(f"{i}.5,{i * i}.25,{'ab'[i % 2]}\n" for i in range(60)))
+    assert "the first line is taken for column names, but looks like data: '0.5', '0.25', 'a'" in (
+        xp("train", "t.csv", *FAST[:-1]).stderr
+    )
+    Path("e.csv").write_text("5,1;3,5\n1,0;2,0\n")
+    assert "is the first line data?" in xp("train", "e.csv", code=1).stderr
+    Path("d.csv").write_text("0.2,0.2,a\n1,2,b\n")
+    assert "is the first line data?" in xp("train", "d.csv", code=1).stderr
+
+
+def test_what_counts_as_missing_is_a_setting() -> None:
+    kinds = ["None", "Brick", "Stone"]
+    rows = "".join(f"{i if i % 7 else '-'},{kinds[i % 3] if i % 10 else ''}\n" for i in range(120))
+    Path("t.csv").write_text("x,y\n" + rows)
+    refused = xp("train", "t.csv", code=1).stderr
+    assert "line 2 has no value in the target column 'y' (48 rows have none); fill it" in refused
+    own = ("--missing-values", "-,NA")
+    assert "(12 rows have none)" in xp("train", "t.csv", *own, code=1).stderr
+    done = xp("train", "t.csv", *FAST[:-1], *own, "--drop-missing-target", "--out", "run")
+    assert "note: t.csv: left out 12 of 120 rows, which have no value in 'y'" in done.stderr
+    assert (
+        "3 classes: Brick, None, Stone" in done.stdout and "97 training, 0 validation, 11 test" in done.stdout
+    )
+    result = json.loads(Path("run/result.json").read_text())
+    assert json.loads(xp("evaluate", "run", "--json").stdout)["loss"] == result["test_loss"]
+    xp("evaluate", "run", "--data", "t.csv")
+    Path("new.csv").write_text("x\n-\n5\n")
+    assert len(xp("predict", "run", "new.csv").stdout.splitlines()) == 2
+    Path("q.csv").write_text("x,y\n" + "".join(f"{i},{kinds[i % 3]}\n" for i in range(60)))
+    assert "line 2 has no value in the target column 'y': 'None' stands for a missing value" in (
+        xp("train", "q.csv", code=1).stderr
+    )
+
+
 def test_frames_tables_and_parquet_agree_with_csv() -> None:
     pd, pl, pa = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
     rows = passengers(40)

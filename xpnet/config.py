@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .backend import PRECISIONS
+from .data.spelling import MISSING
 from .data.table_sources import is_table
 from .errors import ConfigError, unknown_name
 from .optim import Optimizer, get_optimizer
@@ -79,6 +80,16 @@ class TrainConfig:
         [], "Columns of numbers that are categories: class,zip.", "tables"
     )
     ignore: list[str] = _option([], "Columns to leave out: name,ticket.", "tables")  # noqa: RUF009
+    decimal: str | None = _option(
+        None, "What stands before the decimals of numbers in CSV files (default: as their cells say).", "tables",
+        choices=(".", ","),
+    )  # fmt: skip
+    missing_values: list[str] = _option(  # noqa: RUF009
+        list(MISSING), "Cells of CSV files without a value, beside empty ones; in any case.", "tables"
+    )
+    drop_missing_target: bool = _option(
+        False, "Leave out rows without a value in the target column.", "tables"
+    )
     max_categories: int = _option(50, "Features for one column; rarer categories share one.", "tables")
     impute: str = _option(
         "median", "What fills missing numbers: median or mean.", "tables", choices=("median", "mean")
@@ -256,7 +267,8 @@ FILES = ("data", "labels", "valid", "test")
 
 #: Settings that only tables (CSV, Parquet) have.
 TABLE_SETTINGS = (
-    "categorical", "ignore", "max_categories", "impute", "missing_indicator", "scale_target"
+    "categorical", "ignore", "decimal", "missing_values", "drop_missing_target",
+    "max_categories", "impute", "missing_indicator", "scale_target"
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .data.columns import Column, Table, number_text, parse_numbers
+from .data.spelling import MISSING, parse_number
 from .errors import DataError
 from .estimators.scaling import FeatureScaler
 
@@ -218,8 +219,8 @@ def numbers(table: Table, name: str, kind: str) -> np.ndarray:
     wanted = {"number": "a number", "boolean": "true or false", "date": "a date such as 2024-05-31"}[kind]
     values = column.values
     if column.kind == "text":
-        parsed = [parse_numbers([text]) if kind != "date" else None for text in column.texts]
-        lookup = np.array([np.nan if p is None else p[0] for p in parsed] + [np.nan])
+        parsed = [parse_number(text, table.decimal) if kind != "date" else None for text in column.texts]
+        lookup = np.array([np.nan if p is None else p for p in parsed] + [np.nan])
         bad = np.array([p is None for p in parsed] + [False])[column.values]
         if bad.any():
             _wrong(table, name, bad, wanted)
@@ -262,6 +263,8 @@ class Rules:
     impute: str = "median"
     missing_indicator: bool = True
     standardize: bool = True
+    decimal: str | None = None
+    missing_values: tuple[str, ...] = MISSING
 
 
 def make_recipe(table: Table, name: str, rows: np.ndarray, rules: Rules) -> Recipe | LeftOut:
@@ -339,7 +342,13 @@ def _by_value(text: str) -> tuple[float, str]:
 def _check_not_numbers(table: Table, name: str) -> None:
     """Refuse a column of numbers with a few mistakes in it, instead of taking it for categories."""
     column = table[name]
-    number = np.array([parse_numbers([text]) is not None for text in column.texts] + [False])[column.values]
+    if hint := table.advice(name):
+        raise DataError(
+            f"{table.source}: column {name!r}: {hint}; or take it for categories, --categorical {name!r}, or leave "
+            f"it out, --ignore {name!r}"
+        )
+    spelled = [parse_number(text, table.decimal) is not None for text in column.texts]
+    number = np.array([*spelled, False])[column.values]
     text = ~number & (column.values >= 0)
     if np.count_nonzero(number) >= _NUMBERS * np.count_nonzero(column.values >= 0):
         raise DataError(

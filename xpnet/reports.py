@@ -72,7 +72,8 @@ def _evaluation_table(
         raise ConfigError(f"this model predicts column {own!r}, not {target!r}; leave --target out")
     if data is not None:
         _check_table(prepare, data)
-        x, y = transform_file(prepare, data, model.dtype, note, unknown)
+        drop = folder is not None and folder.config().drop_missing_target
+        x, y = transform_file(prepare, data, model.dtype, note, unknown, drop=drop)
         return x, y, f"{table_name(data)} (all, {len(x)} examples)"
     if folder is None:
         raise ConfigError("a model file does not know its data: name a table with --data")

@@ -18,6 +18,7 @@ from .data import Dataset, stratified_split
 from .data import load as load_data
 from .data.columns import Table
 from .data.sources import NAMES
+from .data.spelling import Spelling
 from .data.table_sources import is_table, read_table
 from .errors import ConfigError, DataError
 from .estimators.scaling import FeatureScaler
@@ -176,10 +177,17 @@ def _table_data(
     if config.labels is not None:
         raise ConfigError("labels belong to NPY and IDX files; a table has them in its --target column")
     if prepared is None:
-        table = read_table(config.data, text=config.categorical, skip=config.ignore)
+        spelling = Spelling(config.decimal, missing=tuple(config.missing_values))
+        table = read_table(config.data, text=config.categorical, skip=config.ignore, spelling=spelling)
+        for text in table.notes:
+            say(f"{config.data}: {text}")
+        if config.drop_missing_target:
+            table = with_target(table, _target_name(config, table), say)
         prepare = _begin(config, table, say)
     else:
         prepare, table = prepared, prepared.table(config.data)
+        if config.drop_missing_target and prepare.target_:
+            table = with_target(table, prepare.target_.name, say)
     y = prepare.encode_target(table, scaled=False)
     target = prepare.target_
     assert target is not None
@@ -204,7 +212,9 @@ def _table_data(
             parts[f"y_{part}"] = y[chosen]
     for part, path in (("valid", config.valid), ("test", config.test)):
         if path is not None:
-            parts[f"x_{part}"], parts[f"y_{part}"] = transform_file(prepare, path, config.dtype, say)
+            parts[f"x_{part}"], parts[f"y_{part}"] = transform_file(
+                prepare, path, config.dtype, say, drop=config.drop_missing_target
+            )
     return Dataset(
         table_name(config.data), sample_shape=(len(prepare.feature_names_),), classes=target.classes, scale=1.0,
         task=target.task, tabular=prepare.to_metadata(), **parts,
@@ -220,20 +230,35 @@ def _share(fraction: float, seed: int) -> Divide:
 
 def _begin(config: TrainConfig, table: Table, say: Say) -> TabularPreprocessing:
     """Return the preprocessing that the settings describe, its target chosen: the last column by default."""
-    names = [name for name in table.names if name not in config.ignore]
-    if config.target is None and not names:
-        raise ConfigError("every column is ignored, so there is nothing to predict")
     why_not = _unscalable(config)
     link = get_loss(config.loss or "squared_error").link
     prepare = TabularPreprocessing(
-        config.target or names[-1], task=config.task, categorical=config.categorical, ignore=config.ignore,
+        _target_name(config, table), task=config.task, categorical=config.categorical, ignore=config.ignore,
         max_categories=config.max_categories, impute=config.impute,
         missing_indicator=config.missing_indicator, standardize=config.standardize,
         scale_target=config.scale_target and why_not is None and ("mean" if link == "exp" else True),
+        decimal=config.decimal, missing_values=config.missing_values,
     )  # fmt: skip
     if prepare.fit_target(table).task == "regression" and config.scale_target and why_not:
         say(f"the target is learnt as it is, not scaled: {why_not}")
     return prepare
+
+
+def _target_name(config: TrainConfig, table: Table) -> str:
+    names = [name for name in table.names if name not in config.ignore]
+    if config.target is None and not names:
+        raise ConfigError("every column is ignored, so there is nothing to predict")
+    return config.target or names[-1]
+
+
+def with_target(table: Table, name: str, say: Say) -> Table:
+    """Return the rows that have a value in the target column, and say how many have none."""
+    if name not in table.columns or not table[name].n_missing:
+        return table
+    say(
+        f"{table.source}: left out {table[name].n_missing} of {table.n_rows} rows, which have no value in {name!r}"
+    )
+    return table.take(np.flatnonzero(~table[name].missing))
 
 
 def _unscalable(config: TrainConfig) -> str | None:
@@ -247,10 +272,18 @@ def _unscalable(config: TrainConfig) -> str | None:
 
 
 def transform_file(
-    prepare: TabularPreprocessing, path: str, dtype: str, say: Say, unknown: str = "refuse"
+    prepare: TabularPreprocessing,
+    path: str,
+    dtype: str,
+    say: Say,
+    unknown: str = "refuse",
+    *,
+    drop: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return features and targets of another table with the same columns."""
+    """Return features and targets of another table with the same columns; `drop` rows without a target, or refuse."""
     table = prepare.table(path)
+    if drop and prepare.target_:
+        table = with_target(table, prepare.target_.name, say)
     y = prepare.encode_target(table)
     x = prepare.transform(table, dtype=dtype, unknown=unknown)
     for note in prepare.notes(table, unknown=unknown):

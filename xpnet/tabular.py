@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .data.columns import Table, number_text
+from .data.spelling import MISSING, Spelling
 from .data.table_sources import from_columns, read_table
 from .errors import ConfigError, DataError, FileFormatError, unknown_name
 from .recipes import (
@@ -29,7 +30,7 @@ from .recipes import (
     recipe_from_metadata,
     recipe_to_metadata,
 )
-from .targets import Target, find_classes, infer_task, label_of, scale_of
+from .targets import Target, find_classes, infer_task, label_of, no_target, scale_of
 
 __all__ = ["TabularPreprocessing", "Target", "columns_text"]
 
@@ -67,6 +68,11 @@ class TabularPreprocessing:
     scale_target : bool or "mean", default True
         Scale the target of a regression to mean 0 and standard deviation 1 for training. "mean" only divides it by
         its mean, which suits counts and the Poisson loss.
+    decimal : {".", ","}, optional
+        What stands before the decimals of numbers in CSV files; by default their cells say so themselves, and where
+        new ones do not, those of the table of `fit`.
+    missing_values : sequence of str
+        Cells of CSV files that hold no value, beside empty ones; in any case.
 
     Attributes
     ----------
@@ -95,6 +101,7 @@ class TabularPreprocessing:
         self, target: str | None = None, *, task: str | None = None, categorical: Sequence[str] = (),
         ignore: Sequence[str] = (), max_categories: int = 50, impute: str = "median",
         missing_indicator: bool = True, standardize: bool = True, scale_target: bool | str = True,
+        decimal: str | None = None, missing_values: Sequence[str] = MISSING,
     ):  # fmt: skip
         if max_categories < 2:
             raise ConfigError(f"max_categories must be at least 2, found {max_categories}")
@@ -105,7 +112,13 @@ class TabularPreprocessing:
         if isinstance(scale_target, str) and scale_target != "mean":
             raise ConfigError(f"scale_target must be True, False or 'mean', found {scale_target!r}")
         self.target, self.task, self.ignore, self.scale_target = target, task, tuple(ignore), scale_target
-        self.rules = Rules(tuple(categorical), max_categories, impute, missing_indicator, standardize)
+        if decimal not in (None, ".", ","):
+            raise ConfigError(f"decimal must be '.' or ',', found {decimal!r}")
+        self.rules = Rules(
+            tuple(categorical), max_categories, impute, missing_indicator, standardize, decimal,
+            tuple(missing_values),
+        )  # fmt: skip
+        self._likely = "."
         self.target_: Target | None = None
         for name in (*self.ignore, *self.rules.categorical):
             if name == target and name in self.ignore:
@@ -129,7 +142,12 @@ class TabularPreprocessing:
         if fitted:
             options["only"] = {*self.columns, *([self.target_.name] if self.target_ else [])}
         is_path = isinstance(data, (str, os.PathLike))
-        return read_table(data, **options) if is_path else from_columns(data, **options)
+        if not is_path:
+            return from_columns(data, **options)
+        rules = self.rules
+        return read_table(
+            data, **options, spelling=Spelling(rules.decimal, self._likely, rules.missing_values)
+        )
 
     @property
     def columns(self) -> list[str]:
@@ -161,6 +179,7 @@ class TabularPreprocessing:
         table = self.table(data)
         if not table.n_rows:
             raise DataError(f"{table.source}: no rows, expected at least one")
+        self._likely = table.decimal
         for what, given in (("ignored", self.ignore), ("categorical", self.rules.categorical)):
             for name in given:
                 if name not in table.names:
@@ -186,13 +205,8 @@ class TabularPreprocessing:
         if name not in table.columns:
             raise no_column(table, name, "target ")
         column = table[name]
-        missing = np.flatnonzero(column.missing)
-        if len(missing):
-            more = f" ({len(missing)} rows have none)" if len(missing) > 1 else ""
-            raise DataError(
-                f"{table.source}: {table.place(int(missing[0]))} has no value in the target column {name!r}{more}; "
-                "fill it, or remove the row"
-            )
+        if column.missing.any():
+            raise no_target(table, name)
         task, why = (self.task, FORCED) if self.task else infer_task(table, name)
         kind = "text" if column.kind == "date" and task == "classification" else column.kind
         self.target_ = Target(name, kind, task, why)
@@ -241,7 +255,8 @@ class TabularPreprocessing:
         table = self.table(data)
         own = {*self.columns, *(left.name for left in self.left_out_), self.target_ and self.target_.name}
         extra = [name for name in table.names if name not in own]
-        notes = [f"ignored columns that training did not have: {', '.join(extra)}"] if extra else []
+        notes = list(table.notes)
+        notes += [f"ignored columns that training did not have: {', '.join(extra)}"] if extra else []
         for recipe in self.recipes_:
             if isinstance(recipe, NumberRecipe):
                 n = table[recipe.name].n_missing
@@ -273,10 +288,7 @@ class TabularPreprocessing:
             raise no_column(table, target.name, "target ")
         column = table[target.name]
         if column.missing.any():
-            at = int(np.flatnonzero(column.missing)[0])
-            raise DataError(
-                f"{table.source}: {table.place(at)} has no value in the target column {target.name!r}"
-            )
+            raise no_target(table, target.name)
         if target.task == "regression":
             y = numbers(table, target.name, "number")
             return ((y - target.mean) / target.scale if scaled else y)[:, None]
@@ -327,12 +339,16 @@ class TabularPreprocessing:
 
     def to_metadata(self) -> dict[str, Any]:
         """Return all that was learnt as plain values, ready for JSON."""
-        rules = {**asdict(self.rules), "categorical": list(self.rules.categorical)}
+        rules = {
+            **asdict(self.rules), "categorical": list(self.rules.categorical),
+            "missing_values": list(self.rules.missing_values),
+        }  # fmt: skip
         target = (
             None if self.target_ is None else {**asdict(self.target_), "classes": list(self.target_.classes)}
         )
         return {
-            "version": VERSION, "rules": rules, "ignore": list(self.ignore), "target": target,
+            "version": VERSION, "rules": rules, "likely_decimal": self._likely, "ignore": list(self.ignore),
+            "target": target,
             "columns": [recipe_to_metadata(r) for r in (*self.recipes_, *self.left_out_)],
         }  # fmt: skip
 
@@ -353,6 +369,7 @@ class TabularPreprocessing:
                 )
             rules, target = metadata["rules"], metadata["target"]
             found = cls(target and target["name"], ignore=metadata["ignore"], **rules)
+            found._likely = metadata.get("likely_decimal", ".")
             if target is not None:
                 found.target_ = Target(**{**target, "classes": tuple(target["classes"])})
                 found.task = found.target_.task

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .data.columns import Table
+from .data.csvfile import cell_text
 from .data.labels import encode_labels
 from .errors import DataError
 from .mlp import MLP
@@ -60,6 +61,8 @@ class Target:
 def infer_task(table: Table, name: str) -> tuple[str, str]:
     """Say whether a column holds classes or numbers to regress on, and why."""
     column = table[name]
+    if column.kind == "text" and (hint := table.advice(name)):
+        raise DataError(f"{table.source}: the target column {name!r}: {hint}, or --task classification")
     if column.kind == "date":
         raise DataError(
             f"{table.cell(0, name)}, a date, which cannot be predicted as it is; convert it to a number first"
@@ -74,6 +77,19 @@ def infer_task(table: Table, name: str) -> tuple[str, str]:
     if not whole:
         return "regression", "it holds numbers that are not whole"
     return "regression", f"it holds {n} different whole numbers in {table.n_rows} rows"
+
+
+def no_target(table: Table, name: str) -> DataError:
+    """Build the error for rows without a value in the target column."""
+    rows = np.flatnonzero(table[name].missing)
+    at = int(rows[0])
+    cell = cell_text(table, at, name).strip() if table.word == "line" else ""
+    said = f": {cell!r} stands for a missing value (--missing-values says otherwise)" if cell else ""
+    more = f" ({len(rows)} rows have none)" if len(rows) > 1 else ""
+    return DataError(
+        f"{table.source}: {table.place(at)} has no value in the target column {name!r}{said}{more}; fill it, or leave "
+        "such rows out with --drop-missing-target"
+    )
 
 
 def label_of(text: str, kind: str) -> str:
@@ -101,11 +117,17 @@ def find_classes(table: Table, name: str) -> tuple[str, ...]:
             f"{table.source}: the target column {name!r} holds only {classes[0]!r}; training needs two classes or more"
         )
     if len(classes) > min(max(2, table.n_rows // 2), MAX_CLASSES):
+        usual = "is it the right column? Numbers can be predicted with --task regression"
+        hint = usual if column.kind != "text" else table.advice(name) or _no_number(column.texts)
         raise DataError(
             f"{table.source}: the target column {name!r} holds {len(classes)} different values in {table.n_rows} rows, "
-            "too many to be classes; is it the right column? Numbers can be predicted with --task regression"
+            f"too many to be classes; {hint}"
         )
     return classes
+
+
+def _no_number(texts: tuple[str, ...]) -> str:
+    return f"is it the right column? It holds texts such as {texts[0]!r}, so it cannot be regressed on either"
 
 
 def scale_of(y: np.ndarray, *, keep_zero: bool = False) -> dict[str, Any]:

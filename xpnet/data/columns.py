@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.data.spelling import Spelling, advice
 from xpnet.errors import DataError
 
-#: Cells of a CSV file that hold no value, without surrounding blanks and in lower case.
-MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "<na>", "?"})
+_NO_VALUE = Spelling().without_value
 
 #: The kinds of columns.
 KINDS = ("number", "boolean", "date", "text")
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.]\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?")
+_POINTED_DATE = re.compile(r"(\d{1,2})[.](\d{1,2})[.](\d{4})")
 _DAY = 86400.0  # seconds
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
@@ -122,6 +123,13 @@ class Table:
         The number of the first row.
     lines : numpy.ndarray (N,), optional
         The number of each row, where they do not simply count up.
+    decimal : {".", ","}
+        What stands before the decimals of its numbers.
+    notes : tuple of str
+        What is worth knowing about how it was read.
+    quotes_commas : bool
+        Whether a comma in a cell was quoted, since commas separate cells: then it separates thousands, or nobody
+        would write it.
     """
 
     source: str
@@ -131,6 +139,9 @@ class Table:
     word: str = "row"
     first: int = 0
     lines: np.ndarray | None = field(default=None, repr=False)
+    decimal: str = "."
+    notes: tuple[str, ...] = ()
+    quotes_commas: bool = False
 
     def __getitem__(self, name: str) -> Column:
         return self.columns[name]
@@ -144,6 +155,10 @@ class Table:
     def place(self, i: int) -> str:
         """Say where row `i` stands, such as "line 17"."""
         return f"{self.word} {self.first + i if self.lines is None else self.lines[i]}"
+
+    def advice(self, name: str) -> str:
+        """Say what to do about a column of texts that look like numbers or dates; "" where it looks like neither."""
+        return advice(self.columns[name].texts, self.decimal) if self.word == "line" else ""
 
     def cell(self, i: int, name: str) -> str:
         """Say which cell it is and what it holds, for messages."""
@@ -165,13 +180,15 @@ def check_names(source: str, names: Sequence[Any]) -> list[str]:
         if not isinstance(name, str):
             raise DataError(f"{source}: column {at} is called {name!r}, expected a text as its name")
         if name in seen:
-            raise DataError(f"{source}: two columns are called {name!r}; rename one")
+            number = parse_numbers([name]) is not None and name
+            hint = "is the first line data? It must hold column names" if number else "rename one"
+            raise DataError(f"{source}: two columns are called {name!r}; {hint}")
         seen.add(name)
     return list(names)
 
 
 # --- what a column is ---------------------------------------------------------------------------
-def parse_numbers(values: Sequence[str]) -> np.ndarray | None:
+def parse_numbers(values: Sequence[str], missing: Container[str] = _NO_VALUE) -> np.ndarray | None:
     """Turn texts into float64, NaN for missing ones; None where one is no number.
 
     Examples
@@ -181,7 +198,7 @@ def parse_numbers(values: Sequence[str]) -> np.ndarray | None:
     >>> parse_numbers(["1", "1_000"]) is None
     True
     """
-    for attempt in (values, [_cleaned(v) for v in values]):
+    for attempt in (values, ["nan" if v.strip().lower() in missing else v for v in values]):
         try:
             found = np.array(attempt, dtype=np.float64)
         except ValueError:
@@ -191,18 +208,17 @@ def parse_numbers(values: Sequence[str]) -> np.ndarray | None:
     return None
 
 
-def _cleaned(text: str) -> str:
-    return "nan" if text.strip().lower() in MISSING else text
-
-
 def parse_date(text: str) -> float | None:
     """Days since 1970-01-01 (UTC; without a time zone the time is taken as it stands); None for no date.
 
     Examples
     --------
-    >>> parse_date("1970-01-02T12:00"), parse_date("1/2/70")
-    (1.5, None)
+    >>> parse_date("1970-01-02T12:00"), parse_date("3.1.1970"), parse_date("1/2/70")
+    (1.5, 2.0, None)
     """
+    if pointed := _POINTED_DATE.fullmatch(text):  # with points the day comes first everywhere
+        day, month, year = pointed.groups()
+        text = f"{year}-{month:>02}-{day:>02}"
     if not _DATE.fullmatch(text):
         return None
     try:
@@ -226,9 +242,14 @@ def typed(name: str, codes: np.ndarray, texts: tuple[str, ...]) -> Column:
             continue
         found += [parse(text) for text in texts[1:]]
         if None not in found:
-            values = np.array([*found, np.nan], dtype=np.float64)  # the last one for code -1
-            return Column(name, kind, values[codes])
+            return from_parsed(name, kind, found, codes)
     return Column(name, "text", codes, texts)
+
+
+def from_parsed(name: str, kind: str, found: Sequence[float | None], codes: np.ndarray) -> Column:
+    """Return a column of what each of its different texts means."""
+    values = np.array([*found, np.nan], dtype=np.float64)  # the last one for code -1, a missing value
+    return Column(name, kind, values[codes])
 
 
 def _parse_boolean(text: str) -> float | None:

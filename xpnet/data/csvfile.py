@@ -6,24 +6,75 @@ import csv
 import io
 from array import array
 from collections.abc import Container, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from xpnet.data.columns import MISSING, Column, Table, Wanted, check_names, parse_numbers, typed, wanted
+from xpnet.data.columns import Column, Table, Wanted, check_names, from_parsed, parse_numbers, typed, wanted
 from xpnet.data.idx import open_file
+from xpnet.data.spelling import Spelling, decimal_of, parse_number
 from xpnet.errors import DataError
 
 _ROWS = 1 << 15  # rows whose text is in memory at a time
 _SEPARATORS = ",;\t|"
 
 
-def read_csv_table(path: Path, *, text: Container[str], only: Wanted, skip: Container[str]) -> Table:
+def read_csv_table(
+    path: Path, *, text: Container[str], only: Wanted, skip: Container[str], spelling: Spelling
+) -> Table:
     """Read a CSV file; see `xpnet.data.table_sources.read_table`."""
+    table = _read_until_typed(path, text, only, skip, spelling, spelling.decimal or spelling.likely)
+    if spelling.decimal is None:
+        said = {decimal_of(column.texts) for column in _texts(table, text)}
+        if "," in said and "." not in said and table.decimal != ",":
+            # then points stand between thousands, also in columns that could be read without knowing it
+            table = _read_until_typed(path, text, only, skip, spelling, ",")
+    return _with_numbers(table, text, spelling)
+
+
+def cell_text(table: Table, i: int, name: str) -> str:
+    """Return what the cell in row `i` of a table that was read from a file says, in the file's own words."""
+    line = table.first + i if table.lines is None else int(table.lines[i])
+    with open_file(Path(table.source)) as (binary, _):
+        stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
+        try:
+            header, _, rows, lines = _open(Path(table.source), stream)
+            return next((row[header.index(name)] for row in rows if lines[-1] == line), "")
+        finally:
+            stream.detach()
+
+
+def _texts(table: Table, text: Container[str]) -> list[Column]:
+    """Columns that are texts, though not because it was asked for."""
+    return [c for c in table.columns.values() if c.kind == "text" and c.name not in text]
+
+
+def _with_numbers(table: Table, text: Container[str], spelling: Spelling) -> Table:
+    """Return the table with the columns as numbers whose texts are numbers in some spelling."""
+    columns = dict(table.columns)
+    for column in _texts(table, text):
+        said = decimal_of(column.texts)
+        if spelling.decimal is None and said == "?" and table.decimal == "." and not table.quotes_commas:
+            continue  # nothing in the file says what its commas are: training asks
+        decimal = said if spelling.decimal is None and said in (",", ".") else table.decimal
+        found = [parse_number(t, decimal) for t in column.texts]
+        if found and None not in found:
+            columns[column.name] = from_parsed(column.name, "number", found, column.values)
+    comma = table.decimal == "," and spelling.decimal is None
+    notes = (
+        (*table.notes, "numbers have a decimal comma (--decimal says otherwise)") if comma else table.notes
+    )
+    return replace(table, columns=columns, notes=notes)
+
+
+def _read_until_typed(
+    path: Path, text: Container[str], only: Wanted, skip: Container[str], spelling: Spelling, decimal: str
+) -> Table:
     mixed: set[str] = set()
     while True:
-        table, again = _read(path, text, only, skip, mixed)
+        table, again = _read(path, text, only, skip, mixed, spelling, decimal)
         if not again:
             return table
         # Numbers had to be given up after they were converted: their spelling ("007") is read once more.
@@ -31,16 +82,18 @@ def read_csv_table(path: Path, *, text: Container[str], only: Wanted, skip: Cont
 
 
 def _read(
-    path: Path, text: Container[str], only: Wanted, skip: Container[str], mixed: set[str]
-) -> tuple[Table, set[str]]:
+    path: Path, text: Container[str], only: Wanted, skip: Container[str], mixed: set[str], spelling: Spelling,
+    decimal: str,
+) -> tuple[Table, set[str]]:  # fmt: skip
+    missing = spelling.without_value
     with open_file(path) as (binary, _):
         stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
         try:
-            header, rows, reader_lines = _open(path, stream)
-            read = [(at, _ColumnBuilder(name, name in text)) for at, name in enumerate(header)
+            header, separator, rows, reader_lines = _open(path, stream)
+            read = [(at, _ColumnBuilder(name, name in text, missing)) for at, name in enumerate(header)
                     if wanted(name, only, skip)]  # fmt: skip
             for _, builder in read:
-                if builder.name in mixed:
+                if builder.name in mixed or decimal == ",":
                     builder.keep_text()
             n = 0
             for piece in _pieces(rows, _ROWS):
@@ -59,11 +112,24 @@ def _read(
     columns = {} if again else {builder.name: builder.finish() for _, builder in read}
     lines = np.frombuffer(reader_lines, dtype=np.int64)
     plain = np.array_equal(lines, np.arange(2, n + 2))
-    return Table(str(path), columns, tuple(header), n, "line", 2, None if plain else lines), again
+    table = Table(
+        str(path), columns, tuple(header), n, "line", 2, None if plain else lines, decimal=decimal,
+        notes=_header_notes(header), quotes_commas=separator == ",",
+    )  # fmt: skip
+    return table, again
 
 
-def _open(path: Path, stream: io.TextIOWrapper) -> tuple[list[str], Iterator[list[str]], array[int]]:
-    """Return the header, the rows, and an array that gets the line of each row as it is read."""
+def _header_notes(header: Sequence[str]) -> tuple[str, ...]:
+    """Say where the first line may be data: at least half of its names are numbers."""
+    numbers = [name for name in header if _is_number(name)]
+    if 2 * len(numbers) < len(header):
+        return ()
+    shown = ", ".join(map(repr, header[:4])) + (", ..." if len(header) > 4 else "")
+    return (f"the first line is taken for column names, but looks like data: {shown}",)
+
+
+def _open(path: Path, stream: io.TextIOWrapper) -> tuple[list[str], str, Iterator[list[str]], array[int]]:
+    """Return the header, the separator, the rows, and an array that gets the line of each row as it is read."""
     first = stream.readline()
     separator = max(_SEPARATORS, key=first.count)
     reader = csv.reader(chain([first], stream), strict=True, delimiter=separator)
@@ -90,22 +156,18 @@ def _open(path: Path, stream: io.TextIOWrapper) -> tuple[list[str], Iterator[lis
                 yield row
             line = reader.line_num + 1
 
-    return header, rows(), lines
+    return header, separator, rows(), lines
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return any(parse_number(text, decimal) is not None for decimal in ".,")
 
 
 class _ColumnBuilder:
     """Collects one column of a text file piece by piece: numbers as long as all are, else codes of texts."""
 
-    def __init__(self, name: str, as_text: bool):
-        self.name, self.forced = name, as_text
+    def __init__(self, name: str, as_text: bool, missing: frozenset[str]):
+        self.name, self.forced, self._missing = name, as_text, missing
         #: A text came after numbers, whose spelling is lost: the file must be read again, as text.
         self.mixed = False
         self._known: dict[str, int] | None = {} if as_text else None
@@ -121,7 +183,7 @@ class _ColumnBuilder:
         if self.mixed:
             return
         if self._known is None:
-            numbers = parse_numbers(values)
+            numbers = parse_numbers(values, self._missing)
             if numbers is not None:
                 self._any_number |= not np.isnan(numbers).all()
                 self._pieces.append(numbers)
@@ -133,7 +195,7 @@ class _ColumnBuilder:
             self._pieces = [np.full(len(piece), -1, dtype=np.int64) for piece in self._pieces]
         known = self._known
         codes = [
-            -1 if (v := value.strip()).lower() in MISSING else known.setdefault(v, len(known))
+            -1 if (v := value.strip()).lower() in self._missing else known.setdefault(v, len(known))
             for value in values
         ]
         self._pieces.append(np.array(codes, dtype=np.int64))

@@ -12,10 +12,12 @@ import numpy as np
 
 from xpnet.data import csvfile, parquet
 from xpnet.data.columns import Column, Table, Wanted, check_names, days, number_text, parse_date, wanted
+from xpnet.data.spelling import Spelling
 from xpnet.errors import DataError
 
 CSV_SUFFIXES = (".csv", ".tsv")
 PARQUET_SUFFIXES = (".parquet", ".pq")
+_PLAIN = Spelling()
 _READABLE = "numbers, booleans, dates or texts; leave it out, or convert it"
 
 
@@ -32,14 +34,17 @@ def is_table(path: str | os.PathLike[str]) -> bool:
 
 
 def read_table(
-    path: str | os.PathLike[str], *, text: Container[str] = (), only: Wanted = None, skip: Container[str] = ()
-) -> Table:
+    path: str | os.PathLike[str], *, text: Container[str] = (), only: Wanted = None, skip: Container[str] = (),
+    spelling: Spelling = _PLAIN,
+) -> Table:  # fmt: skip
     """Read a CSV or Parquet file.
 
     CSV files are UTF-8 with a header line, plain or .gz; the separator (comma, semicolon, tab or bar) is the one
     that the header line has most of. A column whose every value is a number becomes a column of numbers; of true and
-    false, booleans; of dates such as ``2024-05-31`` or ``2024-05-31T12:00:00Z``, dates; else text. The file is read
-    in pieces: numbers take 8 bytes each, text 8 bytes each and every different text once.
+    false, booleans; of dates such as ``2024-05-31``, ``2024-05-31T12:00:00Z`` or ``31.5.2024``, dates; else text.
+    Numbers may have decimal commas (``1.234,5``), separated thousands, percent signs and currencies: see
+    `xpnet.data.spelling`. The file is read in pieces: numbers take 8 bytes each, text 8 bytes each and every different
+    text once.
 
     Parameters
     ----------
@@ -50,6 +55,8 @@ def read_table(
         Read these columns and no others.
     skip : container of str
         Columns to leave out.
+    spelling : Spelling
+        How cells of CSV files are written.
 
     Raises
     ------
@@ -59,7 +66,7 @@ def read_table(
     path = Path(path).expanduser()
     if path.suffix.lower() in PARQUET_SUFFIXES:
         return parquet.read_parquet(path, text=text, only=only, skip=skip)
-    return csvfile.read_csv_table(path, text=text, only=only, skip=skip)
+    return csvfile.read_csv_table(path, text=text, only=only, skip=skip, spelling=spelling)
 
 
 def from_columns(
