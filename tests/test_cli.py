@@ -465,6 +465,38 @@ def test_predict_arrays_pictures_and_folders(digits: str) -> None:
     assert inverted != xp("predict", digits, "photos/a.png", "--invert", "no").stdout
 
 
+def test_predictions_are_piped_and_kept_as_tables() -> None:
+    rows = "\n".join(",".join(map(str, [*row, "abc"[k]])) for row, k in zip(X.round(2), Y, strict=True))
+    Path("d.csv").write_text(f"a,b,c,d,y\n{rows}\n")
+    train("d.csv")
+    new = "a,b,c,d\n" + "\n".join(",".join(map(str, row)) for row in X[:3]) + "\n"
+    Path("new.csv").write_text(new)
+    shown = xp("predict", "run", "new.csv", "--format", "csv").stdout
+    table = [line.split(",") for line in shown.splitlines()]
+    assert table[0] == ["name", "prediction", "probability"] and [r[0] for r in table[1:]] == [
+        f"new.csv[{i}]" for i in range(3)
+    ]
+    answers = [json.loads(line) for line in xp("predict", "run", "new.csv", "--json").stdout.splitlines()]
+    assert [r[1] for r in table[1:]] == [a["predictions"][0]["class"] for a in answers]
+    assert (
+        xp("predict", "run", "new.csv", "--out", "p.csv").stdout == "" and Path("p.csv").read_text() == shown
+    )
+    xp("predict", "run", "new.csv", "--out", "p.jsonl", "--top", 2)
+    assert [json.loads(line)["name"] for line in Path("p.jsonl").read_text().splitlines()] == [
+        r[0] for r in table[1:]
+    ]
+    top = xp("predict", "run", "new.csv", "--format", "csv", "--top", 2).stdout
+    assert top.startswith("name,prediction,probability,prediction_2,probability_2\n")
+    piped = CliRunner().invoke(main, ["predict", "run", "-", "--format", "csv"], input=new)
+    assert piped.exit_code == 0 and piped.stdout == shown.replace("new.csv", "-")
+    bad = CliRunner().invoke(main, ["predict", "run", "-"], input=new.replace("a,b", "a,x"))
+    assert bad.exit_code == 1 and "error: standard input: no column named 'b'" in bad.stderr
+    assert (
+        "expected a name ending in .csv" in xp("predict", "run", "new.csv", "--out", "p.xyz", code=2).stderr
+    )
+    assert "exclude each other" in xp("predict", "run", "new.csv", "--json", "--format", "csv", code=2).stderr
+
+
 def test_plot(digits: str) -> None:
     pytest.importorskip("matplotlib")
     before = files()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import io
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +26,10 @@ from .run_data import check_files_are_there, load_run_data, table_name, transfor
 from .run_folder import RunFolder
 from .runs import note, open_model
 from .scores import own_units, score, target_name
+from .strictjson import dumps_json
 from .tabular import TabularPreprocessing
 
+STDIN = "-"
 _ROWS = 1 << 16  # rows of a table whose features are in memory at a time
 
 
@@ -170,10 +178,20 @@ def predict_files(
     run: str | Path, files: Sequence[str], *, top: int = 1, invert: Any = "auto", device: str = "cpu",
     unknown: str = "refuse",
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Yield one answer per sample.
+    """Yield one answer per sample; the file ``-`` is a CSV file on standard input.
 
     That is {"name", "predictions": [{"class", "probability"}]} for classes, or {"name", "values"}.
     """
+    if STDIN in files:
+        with _standard_input() as path:
+            there = [path if file == STDIN else file for file in files]
+            found = predict_files(run, there, top=top, invert=invert, device=device, unknown=unknown)
+            try:
+                for answer in found:
+                    yield answer | {"name": answer["name"].replace(path, STDIN, 1)}
+            except XpnetError as error:
+                raise type(error)(str(error).replace(path, "standard input")) from error
+        return
     from .data import load_inputs
 
     model, _ = open_model(run, device=device)
@@ -186,6 +204,48 @@ def predict_files(
     shape = model.preprocessing.sample_shape if model.preprocessing else (model.sizes[0],)
     x, names = load_inputs(list(files), sample_shape=shape, invert=invert)
     yield from _answers(model, x, names, top)
+
+
+@contextmanager
+def _standard_input() -> Iterator[str]:
+    """Yield the name of a CSV file with what comes on standard input: a table may have to be read twice."""
+    with tempfile.TemporaryDirectory(prefix="xpnet-") as folder:
+        path = Path(folder, "standard-input.csv")
+        with open(path, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield str(path)
+
+
+def as_csv(answers: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a CSV file with a header: name and values, or name, class and probability, by rank.
+
+    Examples
+    --------
+    >>> answers = [{"name": "a", "predictions": [{"class": "cat", "probability": 0.75}]}, {"name": "b", "predictions": [
+    ...     {"class": "dog", "probability": 1.0}]}]
+    >>> print(*as_csv(answers), sep="")
+    name,prediction,probability
+    a,cat,0.75
+    b,dog,1.0
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    for k, answer in enumerate(answers):
+        if k == 0:
+            writer.writerow(["name", *_csv_columns(answer)])
+        cells = answer.get("values") or [cell for p in answer["predictions"] for cell in p.values()]
+        writer.writerow([answer["name"], *cells])
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def _csv_columns(answer: dict[str, Any]) -> list[str]:
+    found = answer.get("values") or answer["predictions"]
+    ranks = [(f"_{k}" if k > 1 else "", each) for k, each in enumerate(found, 1)]
+    if "values" in answer:
+        return [f"prediction{rank}" for rank, _ in ranks]
+    return [f"{'prediction' if key == 'class' else key}{rank}" for rank, p in ranks for key in p]
 
 
 def _table_inputs(model: MLP, files: Sequence[str], unknown: str) -> Iterator[tuple[np.ndarray, list[str]]]:
@@ -228,6 +288,15 @@ def _scores(model: MLP, x: np.ndarray) -> np.ndarray:
         return model.predict_proba(x)
     h = model.outputs(x)
     return np.concatenate([-h, h], axis=-1) if h.shape[-1] == 1 else h
+
+
+def answer_lines(answers: Iterable[dict[str, Any]], form: str) -> Iterator[str]:
+    """Yield the lines of what `predict_files` found, as "text", "json" or "csv"."""
+    if form == "csv":
+        yield from as_csv(answers)
+        return
+    for answer in answers:
+        yield (dumps_json(answer) if form == "json" else answer_line(answer)) + "\n"
 
 
 def answer_line(answer: dict[str, Any]) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+
+from ..errors import ConfigError
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,20 +57,48 @@ def evaluate(run: str, as_json: bool, **options: Any) -> None:
 @click.option("--unknown", type=click.Choice(["refuse", "missing"]), default="refuse", show_default=True,
               help="Categories that training did not see: an error, or as if missing.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, numba, cuda, cuda:N or auto.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per sample.")
+@click.option("--format", "form", type=click.Choice(["text", "csv", "json"]),
+              help="Lines for people, a table, or one object per sample.  [default: by --out, else text]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("--out", type=click.Path(), metavar="FILE", help="Write the answers to a file: .csv or .jsonl.")
 def predict(
-    run: str, files: tuple[str, ...], top: int, invert: str, unknown: str, device: str, as_json: bool
-) -> None:
+    run: str, files: tuple[str, ...], top: int, invert: str, unknown: str, device: str, form: str | None,
+    as_json: bool, out: str | None,
+) -> None:  # fmt: skip
     """Predict tables (CSV, Parquet), images, NPY, NPZ or IDX files, or folders of images.
 
-    RUN is a run folder or a model file.
+    RUN is a run folder or a model file. The file - is a CSV file on standard input.
     """
     from .. import reports
-    from ..strictjson import dumps_json
 
+    form = _format(form, as_json, out)
     flip: Any = {"auto": "auto", "yes": True, "no": False}[invert]
-    for answer in reports.predict_files(run, files, top=top, invert=flip, device=device, unknown=unknown):
-        click.echo(dumps_json(answer) if as_json else reports.answer_line(answer))
+    answers = reports.predict_files(run, files, top=top, invert=flip, device=device, unknown=unknown)
+    lines = reports.answer_lines(answers, form)
+    if out is None:
+        for line in lines:
+            click.echo(line, nl=False)
+        return
+    from ..atomic import write_text_atomic
+
+    write_text_atomic(out, "".join(lines))
+
+
+_ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".txt": "text"}
+
+
+def _format(form: str | None, as_json: bool, out: str | None) -> str:
+    """What is asked for in one way or another."""
+    if as_json and form not in (None, "json"):
+        raise ConfigError(f"--json and --format {form} exclude each other; leave one of them out")
+    if as_json or form is not None:
+        return form or "json"
+    if out is None:
+        return "text"
+    ending = Path(out).suffix.lower()
+    if ending not in _ENDINGS:
+        raise ConfigError(f"--out {out}: expected a name ending in {', '.join(_ENDINGS)}; or say --format")
+    return _ENDINGS[ending]
 
 
 @click.command()
