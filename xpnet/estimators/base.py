@@ -37,8 +37,9 @@ from ..losses import get_loss
 from ..mlp import MLP
 from ..schedules import ReduceOnPlateau, Schedule, get_schedule
 from ..train import Trainer
-from . import choices, packing
+from . import choices
 from .missing import check_present
+from .moments import kept_moments, restore_moments
 from .rows import check_numbers, hold_out, in_chunks, without_absent
 from .scaling import FeatureScaler
 from .session import Plan, Planned, current, fitted_scaler, scaled_examples
@@ -244,10 +245,10 @@ class BaseMLP(BaseEstimator):
             verbose=bool(self.verbose), one_class=partial, **plan.options,
         )  # fmt: skip
         if partial and plan.network is None and self._moments is not None:
-            packing.restore_moments(trainer, self._moments)
+            restore_moments(trainer, self._moments)
         history = trainer.run()
         self._finish(plan, history, partial)
-        self._moments = packing.moments(trainer) if partial else None
+        self._moments = kept_moments(trainer) if partial else None
 
     def _finish(self, plan: Plan, history: History, partial: bool = False) -> None:
         """Record what training gave; the network is in `model_`."""
@@ -394,15 +395,11 @@ class BaseMLP(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(cast(Any, super()).__getstate__())
         state.pop("_place", None)  # only the running fit needs it
-        if "model_" in state:
-            state["model_"] = packing.packed(state["model_"], self.device)
+        if "model_" in state and state["model_"].be.origin is None:
+            state["model_"] = state["model_"].to(
+                "cpu"
+            )  # a device that no name stands for is not the next machine's
         return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        if state.get("model_") is not None:
-            state["model_"] = packing.unpacked(state["model_"])
-        cast(Any, super()).__setstate__(state)
 
     def __sklearn_tags__(self) -> Any:
         tags = cast(Any, super()).__sklearn_tags__()
