@@ -159,3 +159,14 @@ def test_the_end_of_training_says_so() -> None:
     assert words in xp(*options, "--lr", "1e-4").stderr
     assert xp(*options, "--lr", "1e-4", "--quiet").stderr == ""
     assert words not in xp(*options, "--lr", "0.1").stderr
+
+
+def test_predicted_probabilities_undo_the_smoothing() -> None:
+    x, y = datasets.load_iris(return_X_y=True)
+    write("a.csv", x, np.array(["a", "b", "c"])[y])
+    xp("train", "a.csv", "--epochs", 40, "--out", "smooth", "--quiet")
+    xp("train", "a.csv", "--epochs", 1, "--label-smoothing", 0, "--out", "plain", "--quiet")
+    assert [runs.open_model(run)[0].unsmoothing for run in ("smooth", "plain")] == [0.1, None]
+    said = [json.loads(line) for line in xp("predict", "smooth", "a.csv", "--json").output.splitlines()]
+    # the network learned that no class is surer than 1 - 0.1 + 0.1 / 3
+    assert max(row["predictions"][0]["probability"] for row in said) > 0.98

@@ -141,10 +141,12 @@ def build_trainer(
     for layer in model.layers:
         if hasattr(layer, "activation"):
             _ = layer.activation.backward  # raises for one that cannot be trained, before anything is written
-    return Trainer(
+    trainer = Trainer(
         model, training, validation=validation, statistics=config.statistics, threads=config.threads,
         **training_settings(config, task),
     )  # fmt: skip
+    model.unsmoothing = config.label_smoothing or None
+    return trainer
 
 
 @contextmanager
