@@ -294,6 +294,44 @@ def test_a_missing_package_is_an_error_like_others(digits: str, monkeypatch: pyt
             assert "pip install" in xp(*command.split(), code=1).stderr
 
 
+def test_a_sweep_is_not_a_run_but_leads_to_one() -> None:
+    options = ("sweep", "--grid", "lr=0.01,0.1", "--hidden", 4, "--epochs", 1, "--out", "s", "--quiet")
+    xp(*options)
+    for command in ("info", "plot", "evaluate", "report"):
+        assert (
+            "train its best into s/top-1 with: xpnet sweep --resume s --top 1"
+            in xp(command, "s", code=1).stderr
+        )
+    xp("sweep", "--resume", "s", "--top", 1, "--quiet")
+    assert "It holds a sweep, whose best run is s/top-1" in xp("evaluate", "s", code=1).stderr
+
+
+def test_files_under_other_names_and_without_labels() -> None:
+    Path("table.txt").write_text("a,b\n1,2\n")
+    assert "if it is a table of text, rename it to table.csv" in xp("train", "table.txt", code=1).stderr
+    np.save("x.npy", X)
+    assert "--labels FILE" in xp("train", "x.npy", code=1).stderr
+
+
+def test_ctrl_c_while_the_command_is_loading_is_quiet() -> None:
+    program = """
+import os, signal, sys, time
+import _xpnet_command
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "xpnet.config" or name == "xpnet":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+sys.meta_path.insert(0, Finder())
+sys.argv = ["xpnet", "info"]
+_xpnet_command.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 # --- settings -----------------------------------------------------------------------------------
 def test_flags_overrule_the_file() -> None:
     Path("c.toml").write_text('hidden = [5]\nepochs = 1\nbatch-size = 50\nactivation = "tanh"\n')

@@ -70,7 +70,20 @@ def wait_for_epochs(process: subprocess.Popen[str], n: int) -> None:
         seen += line[:5].strip().isdigit()
 
 
-ENDLESS = ["--epochs", 1_000_000, "--batch-size", 8, "--hidden", 6, "--dropout", 0.2, "--save-every", 2]
+ENDLESS = [
+    "--schedule",
+    "constant",
+    "--epochs",
+    1_000_000,
+    "--batch-size",
+    8,
+    "--hidden",
+    6,
+    "--dropout",
+    0.2,
+    "--save-every",
+    2,
+]
 
 
 # --- during training ----------------------------------------------------------------------------

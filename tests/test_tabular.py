@@ -619,7 +619,7 @@ REFUSED = [
     ("train no-target.csv", 1, "line 3 has no value in the target column 'y'"),
     ("evaluate run --data new.csv", 1, "no target column named 'saved'"),
     ("evaluate run --data people.csv --target age", 2, "predicts column 'saved', not 'age'"),
-    ("evaluate run --data d.npz", 1, "this model takes tables (CSV, Parquet) with the columns"),
+    ("evaluate run --data d.npz", 1, "this model takes tables (.csv, .tsv, .parquet) with the columns"),
     ("predict run d.npz", 1, "this model takes tables"),
     ("predict run other.csv", 1, "no column named 'sex'"),
     ("predict run unknown.csv", 1, "line 2, column 'sex' holds 'cat': a category that training never saw"),

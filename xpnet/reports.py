@@ -96,7 +96,7 @@ def _evaluation_table(
 def _check_table(prepare: TabularPreprocessing, path: str | Path) -> None:
     if not is_table(path):
         raise DataError(
-            f"{path}: this model takes tables (CSV, Parquet) with the columns {', '.join(prepare.columns)}"
+            f"{path}: this model takes tables (.csv, .tsv, .parquet) with the columns {', '.join(prepare.columns)}"
         )
 
 

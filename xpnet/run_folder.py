@@ -196,8 +196,17 @@ class RunFolder:
     def config(self) -> TrainConfig:
         """Read the settings."""
         if not (self / CONFIG).is_file():
-            raise FileFormatError(f"{self.path} is not a run folder: it has no {CONFIG}")
+            raise FileFormatError(f"{self.path} is not a run folder: it has no {CONFIG}{self._instead()}")
         return TrainConfig(**read_toml(self / CONFIG))
+
+    def _instead(self) -> str:
+        """What to open in place of a folder that holds a sweep."""
+        if not (self / "sweep.toml").is_file():
+            return ""
+        if (self / "top-1").is_dir():
+            return f". It holds a sweep, whose best run is {self / 'top-1'}"
+        again = f"xpnet sweep --resume {shlex.quote(str(self.path))} --top 1"
+        return f". It holds a sweep; train its best into {self / 'top-1'} with: {again}"
 
     def save_state(self, trainer: Trainer) -> None:
         """Replace the state that --resume continues from."""

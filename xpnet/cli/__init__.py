@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -64,6 +65,8 @@ class _Group(click.Group):
             return super().make_context(*args, **kwargs)
         except click.UsageError as error:
             raise _one_line(error, "xpnet") from error
+        except KeyboardInterrupt:
+            sys.exit(_SIGNAL_EXIT + signal.SIGINT)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -116,7 +116,7 @@ def _read_parts(path: Path, labels: Path | None, target: str | None) -> Parts:
         labels = _guess_labels(path) if kind == "idx" else None
         if labels is None:
             raise DataError(
-                f"{path}: the file holds samples only; name the file of their labels too (labels=...)"
+                f"{path}: the file holds samples only; name the file of their labels too: labels=..., or --labels FILE"
             )
     x = read_npy(path) if kind == "npy" else read_idx(path)
     return {"train": (x, _read_labels(labels))}

@@ -22,6 +22,7 @@ from xpnet.errors import DataError
 CSV_SUFFIXES = (".csv",)
 
 _MAGICS = {b"\x93NUM": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz"}
+_TEXT_SUFFIXES = ("", ".txt", ".dat", ".data")
 _READABLE = "NPZ, NPY, IDX (plain or .gz) or CSV"
 _DAMAGE = (
     ValueError,
@@ -60,6 +61,10 @@ def kind_of(path: Path) -> str:
         return "idx"
     if path.suffix.lower() in CSV_SUFFIXES:
         return "csv"
+    if path.suffix.lower() in _TEXT_SUFFIXES and start.isascii():
+        raise DataError(
+            f"{path}: not a format that can be read; if it is a table of text, rename it to {path.stem}.csv"
+        )
     raise DataError(
         f"{path}: not a format that can be read (it starts with bytes {start.hex(' ')}), expected {_READABLE}"
     )
