@@ -71,19 +71,9 @@ def wait_for_epochs(process: subprocess.Popen[str], n: int) -> None:
 
 
 ENDLESS = [
-    "--schedule",
-    "constant",
-    "--epochs",
-    1_000_000,
-    "--batch-size",
-    8,
-    "--hidden",
-    6,
-    "--dropout",
-    0.2,
-    "--save-every",
-    2,
-]
+    "--schedule", "constant", "--epochs", 1_000_000, "--batch-size", 8, "--hidden", 6, "--dropout", 0.2,
+    "--save-every", 2,
+]  # fmt: skip
 
 
 # --- during training ----------------------------------------------------------------------------

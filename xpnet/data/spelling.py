@@ -54,15 +54,17 @@ def parse_number(text: str, decimal: str = ".") -> float | None:
     >>> parse_number("1.234,5", ","), parse_number("3,14", ","), parse_number("3,14")
     (1234.5, 3.14, None)
     """
-    text = _bare(text)
-    if text.count(" ") or any(sign in text for sign in "\u00a0\u202f\u2009'’"):
-        if not _SPACED.fullmatch(text):
-            return None
-        text = text.translate(_SPACES)
     pattern, thousands = (_COMMA, ".") if decimal == "," else (_POINT, ",")
-    if not pattern.fullmatch(text) or not any(c.isdigit() for c in text):
+    if not pattern.fullmatch(text):  # as most are
+        text = _bare(text)
+        if _SPACED.fullmatch(text):
+            text = text.translate(_SPACES)
+        if not pattern.fullmatch(text):
+            return None
+    try:
+        return float(text.replace(thousands, "").replace(",", "."))
+    except ValueError:  # nothing but a sign, or nothing
         return None
-    return float(text.replace(thousands, "").replace(",", "."))
 
 
 def _bare(text: str) -> str:
