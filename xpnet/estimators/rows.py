@@ -14,7 +14,8 @@ from ..errors import DataError
 from ..interchange import astype, empty_beside, namespace, take_rows, to_host
 from .scaling import FeatureScaler
 
-CHUNK = 4096  # rows that are scaled and predicted at a time
+_MOST = 4096  # rows that are scaled and predicted at a time
+_NUMBERS = 1 << 19  # so many numbers stay in the processor's cache while they are scaled
 
 
 def scaled(x: Any, scaler: FeatureScaler | None, dtype: str) -> Any:
@@ -41,9 +42,10 @@ def scaled(x: Any, scaler: FeatureScaler | None, dtype: str) -> Any:
 
 def chunks(x: Any) -> Iterator[slice]:
     """Slices of so many rows of x that what is computed of them stays small."""
-    n = x.shape[0]
-    for start in range(0, n, CHUNK):
-        yield slice(start, min(start + CHUNK, n))
+    n, width = x.shape
+    size = min(max(_NUMBERS // max(width, 1), 256), _MOST)
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
 
 
 def in_chunks(x: Any, method: Callable[[Any], Any], scaler: FeatureScaler | None, dtype: str) -> Any:
