@@ -170,3 +170,13 @@ def test_predicted_probabilities_undo_the_smoothing() -> None:
     said = [json.loads(line) for line in xp("predict", "smooth", "a.csv", "--json").output.splitlines()]
     # the network learned that no class is surer than 1 - 0.1 + 0.1 / 3
     assert max(row["predictions"][0]["probability"] for row in said) > 0.98
+
+
+def test_a_schedule_that_follows_another_length_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    x, y = datasets.load_iris(return_X_y=True)
+    write("a.csv", x, y)
+    for schedule, said in (("cosine", True), ("constant", False), ("step:every=1", False)):
+        xp("train", "a.csv", "--epochs", 2, "--schedule", schedule, "--out", schedule[:4], "--quiet")
+        capfd.readouterr()
+        done = xp("train", "--resume", schedule[:4], "--epochs", 3)
+        assert ("was planned for 2 epochs and follows the new length" in done.output) == said

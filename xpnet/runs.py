@@ -26,6 +26,7 @@ from .mlp import MLP, load
 from .resume import fingerprint
 from .run_data import check_files_are_there, load_run_data, split, with_absolute_paths
 from .run_folder import CONFIG, ENVIRONMENT, FIGURES, METRICS, MODEL, RESULT, SCALING, STATE, RunFolder, place
+from .schedules import ReduceOnPlateau
 from .scores import score
 from .tabular import TabularPreprocessing, columns_text
 from .targets import in_target_units
@@ -349,6 +350,13 @@ def _continue(folder: RunFolder, trainer: Trainer, quiet: bool) -> None:
             f"note: all {trainer.epochs} epochs are done; to train on, name a larger number with --epochs",
             file=sys.stderr,
         )
+    before = folder.config().epochs
+    if before != trainer.epochs and _follows_the_length(trainer, before):
+        print(
+            f"note: the learning rate of {trainer.schedule.name!r} was planned for {before} epochs and follows the new "
+            f"length from here on; a run of {trainer.epochs} epochs from the start would end elsewhere",
+            file=sys.stderr,
+        )
     now = place(trainer.model.be)
     if folder.saved_on not in (None, now):
         print(
@@ -362,6 +370,15 @@ def _continue(folder: RunFolder, trainer: Trainer, quiet: bool) -> None:
             "the result will agree to rounding, not bit for bit",
             file=sys.stderr,
         )
+
+
+def _follows_the_length(trainer: Trainer, epochs: int) -> bool:
+    """Whether the schedule would have another rate now if the run had so many epochs."""
+    if isinstance(trainer.schedule, ReduceOnPlateau):
+        return False
+    done, each = trainer.step.n_updates, trainer.steps_per_epoch
+    now, then = (trainer.schedule(done, n * each, each) for n in (trainer.epochs, epochs))
+    return now != then
 
 
 def _as_written(folder: RunFolder, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
