@@ -40,6 +40,7 @@ def xp(*arguments: Any, code: int = 0) -> Result:
 
 def train(out: str, *more: Any, code: int = 0) -> dict[str, Any]:
     settings = ["--data", "d.npz", "--hidden", "7", "--dropout", "0.2", "--epochs", "4", "--batch-size", "16"]
+    settings += ["--schedule", "constant"]  # others follow the new length
     xp("train", *settings, "--out", out, "--quiet", *more, code=code)
     return json.loads(Path(out, "result.json").read_text()) if code == 0 else {}
 
@@ -215,6 +216,7 @@ def test_a_device_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         on(patch, Failing(12, Lost()))
         settings = ["--data", "d.npz", "--hidden", 7, "--dropout", 0.2, "--epochs", 4, "--batch-size", 16]
+        settings += ["--schedule", "constant"]
         shown = xp("train", *settings, "--out", "run", "--quiet", code=4).stderr
     assert "the device cpu failed during training: the device fell off the bus. The last" in shown
     assert "The last checkpoint, after 12 updates, is safe; continue with: xpnet train --resume run" in shown
