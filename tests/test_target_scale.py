@@ -91,9 +91,9 @@ def test_counts_are_learnt_in_units_of_their_mean_and_reported() -> None:
 
 def test_a_resumed_run_on_counts_equals_an_uninterrupted_one() -> None:
     x, y = counts(1000.0, 60)
-    train(x, y, "--loss", "poisson", "--epochs", "4")
+    train(x, y, "--loss", "poisson", "--epochs", "4", "--schedule", "constant")
     whole = json.loads(Path("run/result.json").read_text())
-    train(x, y, "--loss", "poisson", "--epochs", "2")
+    train(x, y, "--loss", "poisson", "--epochs", "2", "--schedule", "constant")
     CliRunner().invoke(main, ["train", "--resume", "run", "--epochs", "4", "--quiet"])
     parts = json.loads(Path("run/result.json").read_text())
     assert parts["epochs"] == 4
