@@ -313,25 +313,6 @@ def test_files_under_other_names_and_without_labels() -> None:
     assert "--labels FILE" in xp("train", "x.npy", code=1).stderr
 
 
-def test_ctrl_c_while_the_command_is_loading_is_quiet() -> None:
-    program = """
-import os, signal, sys, time
-import _xpnet_command
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == "xpnet.config" or name == "xpnet":
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(5)
-sys.meta_path.insert(0, Finder())
-sys.argv = ["xpnet", "info"]
-_xpnet_command.main()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-
-
 # --- settings -----------------------------------------------------------------------------------
 def test_flags_overrule_the_file() -> None:
     Path("c.toml").write_text('hidden = [5]\nepochs = 1\nbatch-size = 50\nactivation = "tanh"\n')
