@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpnet import Backend, get_backend
+from xpnet import Backend, atomic, get_backend
 from xpnet.backend.cuda.probe import probe
 from xpnet.backend.reference import ReferenceBackend
 
@@ -58,3 +58,10 @@ def data_dir() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"XPNET_DATA={folder} is not a folder")
     return Path(folder)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, and do not wait for disks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)

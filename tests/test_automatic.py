@@ -8,27 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
-from xpnet import MLPClassifier, MLPRegressor, atomic, automatic, runs
-from xpnet.cli import main
+from tests.command import xp
+from xpnet import MLPClassifier, MLPRegressor, automatic, runs
 from xpnet.config import TrainConfig
 from xpnet.data import Dataset
 from xpnet.history import History
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
-
-
-def xp(*arguments: Any, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert done.exit_code == code, done.output
-    return done
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def write(path: str, x: np.ndarray, y: np.ndarray) -> None:

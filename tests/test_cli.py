@@ -14,10 +14,11 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 import xpnet
-from xpnet import atomic, checkpoint, environment, plots, runs
+from tests.command import xp
+from xpnet import checkpoint, environment, plots, runs
 from xpnet.cli import commands, main
 from xpnet.config import TrainConfig, read_toml
 from xpnet.data import Preprocessing
@@ -30,19 +31,7 @@ X = RNG.normal(size=(60, 4)) + 2 * Y[:, None]
 FAST = ["--hidden", "6", "--epochs", "2", "--batch-size", "16"]
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in an empty folder, and do not wait for disks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
-
-
-def xp(*arguments: Any, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(a) for a in arguments])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == code, done.output
-    return done
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def train(*arguments: Any, out: str = "run") -> dict[str, Any]:

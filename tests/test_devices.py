@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import xpnet
+from tests.command import xp
 from xpnet import atomic, get_backend, memory, runs
 from xpnet.backend.cpu import CpuBackend
-from xpnet.cli import main
 from xpnet.data import Dataset
 from xpnet.errors import ConfigError, DeviceError, OutOfMemoryError
 
@@ -28,14 +27,6 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
     np.savez("d.npz", x=X, y=Y)
-
-
-def xp(*arguments: Any, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(a) for a in arguments])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == code, done.output
-    return done
 
 
 def train(out: str, *more: Any, code: int = 0) -> dict[str, Any]:

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from xpnet import atomic, lock, run_folder, runs
-from xpnet.cli import main
+from tests.command import xp
+from xpnet import lock, run_folder, runs
 from xpnet.errors import ConfigError, XpnetError
 from xpnet.lock import LOCK, locked
 from xpnet.run_folder import RunFolder
@@ -30,10 +29,8 @@ SMALL = ["--data", "points.npz", "--batch-size", "8", "--hidden", "6"]
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def here(elsewhere: None) -> None:
     """Work in a folder with data and nothing else, and do not wait for disks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
     rng = np.random.default_rng(0)
     y = np.arange(60) % 3
     np.savez("points.npz", x=rng.normal(size=(60, 5)) + y[:, None], y=y)
@@ -56,12 +53,6 @@ def training() -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.communicate()
-
-
-def xp(*arguments: Any, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert done.exit_code == code, done.output
-    return done
 
 
 # --- runs ---------------------------------------------------------------------------------------

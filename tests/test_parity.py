@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import xpnet
+from tests.command import xp
 from xpnet import parity
 from xpnet.backend import Backend
 from xpnet.backend.cpu import CpuBackend
-from xpnet.cli import main
 from xpnet.config import TrainConfig
 from xpnet.data import Dataset
 from xpnet.errors import ConfigError, DeviceError
@@ -166,14 +165,6 @@ def test_what_cannot_be_compared() -> None:
 
 
 # --- the command ------------------------------------------------------------------------------------
-def xp(*arguments: Any, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(a) for a in arguments])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == code, done.output
-    return done
-
-
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xpnet import atomic, runs
+from xpnet import runs
 from xpnet.config import TrainConfig
 from xpnet.errors import ConfigError
 from xpnet.report_page import write_report
@@ -19,10 +19,8 @@ EVIL = '<script>alert("x")</script>'
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def here(elsewhere: None) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
 
 
 class Page(HTMLParser):

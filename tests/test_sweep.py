@@ -11,12 +11,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import xpnet
-from xpnet import atomic, runs
+from tests.command import xp
+from xpnet import runs
 from xpnet.automatic import resolve
-from xpnet.cli import main
 from xpnet.config import TrainConfig
 from xpnet.errors import ConfigError, DataError, FileFormatError, XpnetError
 from xpnet.plots import sweep_scores
@@ -40,10 +39,8 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def here(elsewhere: None) -> None:
     """Work in an empty folder with two small data sets, and do not wait for disks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
     rng = np.random.default_rng(0)
     y = np.arange(90) % 3
     x = rng.normal(size=(90, 4)) + 1.5 * y[:, None]
@@ -55,14 +52,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def small(**more: Any) -> TrainConfig:
     return TrainConfig(**{**SMALL, **more})
-
-
-def xp(*arguments: Any, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(a) for a in arguments])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == code, done.output
-    return done
 
 
 FLAGS = ("--data", "small.npz", "--hidden", 5, "--epochs", 2, "--batch-size", 16)

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import xpnet
-from xpnet import atomic, runs
-from xpnet.cli import main
+from tests.command import xp
+from xpnet import runs
 from xpnet.data.columns import Table
 from xpnet.data.table_sources import from_columns, read_table
 from xpnet.errors import ConfigError, DataError, FileFormatError
@@ -25,19 +24,7 @@ from xpnet.targets import in_target_units, in_training_units
 FAST = ["--hidden", "8", "--epochs", "3", "--batch-size", "16", "--quiet"]
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in an empty folder, and do not wait for disks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
-
-
-def xp(*arguments: Any, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(a) for a in arguments])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == code, done.output
-    return done
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def passengers(n: int = 300, seed: int = 0) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from sklearn.linear_model import PoissonRegressor
 from sklearn.metrics import d2_tweedie_score
 
 import xpnet
-from xpnet import MLPRegressor, atomic
+from xpnet import MLPRegressor
 from xpnet.cli import main
 from xpnet.errors import ConfigError
 from xpnet.tabular import TabularPreprocessing
@@ -22,11 +22,7 @@ from xpnet.targets import in_target_units, in_training_units
 LOSSES = ["squared_error", "absolute_error", "huber", "huber:0.5", "quantile:0.9", "poisson"]
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in an empty folder, and do not wait for disks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def counts(mean: float, n: int = 900) -> tuple[np.ndarray, np.ndarray]:
