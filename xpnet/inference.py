@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .backend import Array
+from .data.arrays import check_finite, is_finite
 from .interchange import is_foreign
 from .workspace import Workspace
 
@@ -25,12 +26,22 @@ class Inference:
         self._passes: dict[int, _ForwardPass] = {}
 
     def __call__(self, model: MLP, rows: Any) -> Any:
-        """Return what the last layer gives for rows (B, I) in the model's dtype: (..., B, O), where the rows are."""
+        """Return what the last layer gives for rows (B, I) in the model's dtype: (..., B, O), where the rows are.
+
+        Raises
+        ------
+        DataError
+            A number is not finite: it would come out as some class or other.
+        """
         n, there = rows.shape[0], is_foreign(rows)
+        if there:
+            check_finite(rows, "X")
         result = (model.be.empty if there else np.empty)((*model.lead, n, model.sizes[-1]), model.dtype)
         for start in range(0, n, _CHUNK):
             chunk = rows[start : min(start + _CHUNK, n), :]
             size = chunk.shape[0]
+            if not there and not is_finite(chunk):  # chunk by chunk, while it is in the cache
+                check_finite(rows, "X")
             if size not in self._passes:
                 if len(self._passes) >= _KEPT:
                     self._passes.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -10,17 +11,14 @@ import numpy as np
 from xpnet.errors import DataError
 from xpnet.interchange import astype, dtype_name, is_foreign, kind, namespace
 
-# Up to so many numbers the calls cost more than the work.
-_FEW = 1 << 16
-
 
 def is_finite(x: Any) -> bool:
     """Say whether every number of an array is finite."""
-    if isinstance(x, np.ndarray) and x.size <= _FEW:
-        return bool(np.isfinite(x).all())
-    xp = namespace(x)
-    # One sum is cheaper than a mask, and every NaN or infinity makes it non-finite; so do large numbers, seldom.
+    # One number is cheaper than a mask, and every NaN or infinity makes it non-finite; so do large numbers, seldom.
     with np.errstate(over="ignore", invalid="ignore"):
+        if isinstance(x, np.ndarray) and x.flags.c_contiguous and x.dtype.itemsize > 2:
+            return math.isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())
+        xp = namespace(x)
         return bool(xp.isfinite(xp.sum(x))) or bool(xp.all(xp.isfinite(x)))
 
 
