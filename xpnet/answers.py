@@ -48,13 +48,12 @@ def unsmoothed(p: Any, s: float) -> Any:
     return q / xp.sum(q, axis=-1, keepdims=True)
 
 
-def predictions(h: Any, loss: Loss, task: str | None) -> Any:
-    """Return class indices (...), labels (..., O) or predicted values (..., O) of outputs h (..., O)."""
-    xp = namespace(h)
+def predictions(h: Any, loss: Loss, task: str | None, be: Backend) -> Any:
+    """Return class indices (...), labels (..., O) or predicted values (..., O) of outputs h (..., O) of `be`."""
     if task == "regression":
-        return xp.exp(h) if loss.link == "exp" else h
+        return namespace(h).exp(h) if loss.link == "exp" else h
     if task == "multilabel":
         return astype(h > loss.threshold, "int64")
     if h.shape[-1] == 1:
         return astype(h[..., 0] > loss.threshold, "int64")
-    return xp.argmax(h, axis=-1)
+    return be.argmax(h, out=be.empty(h.shape[:-1], "int64"))

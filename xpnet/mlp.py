@@ -356,8 +356,10 @@ class MLP:
 
         A population adds its axis M in front.
         """
-        loss = self.loss_function()
-        return follow(x, answers.predictions(self._inference(self, self.rows(x)), loss, self.task))
+        loss, h = self.loss_function(), self._inference(self, self.rows(x))
+        # outputs have come to the host unless the samples were on the device
+        be = self.be if type(h) is type(self.weights) else get_backend("cpu")
+        return follow(x, answers.predictions(h, loss, self.task, be))
 
     def learns(self, task: str, loss: Loss) -> None:
         """Take note of the task and the loss that it is trained with: they say what its outputs mean."""

@@ -28,6 +28,7 @@ _CACHED = 1_600_000  # bytes; 784 x 500 float32 numbers gain, 1024 x 512 lose
 _DEEP = 8192  # rows of a panel; longer ones leave that cache themselves
 _SHARED = 1_000_000  # multiplications of the largest product from which a second thread is worth while
 _SMALL = 65536  # elements up to which a loop of ours starts sooner than NumPy's machinery
+_NARROW = 16  # numbers of a row up to which NumPy takes longer to start with the row than a loop takes for it
 
 
 class CompiledBackend(CpuBackend):
@@ -235,7 +236,8 @@ class CompiledBackend(CpuBackend):
         return super().sum(x, axis=axis, out=out)
 
     def argmax(self, x: Array, *, out: Array) -> Array:
-        if x.ndim >= 2 and 0 < x.size <= _SMALL and _plain(x) and out.flags.c_contiguous:
+        quick = x.size <= _SMALL or x.shape[-1] <= _NARROW
+        if x.ndim >= 2 and x.size > 0 and quick and _plain(x) and out.flags.c_contiguous:
             self._loop(loops.ARGMAX, _rows(x), out.reshape(-1), rows=out.size, work=EASY * x.shape[-1])
             return out
         return super().argmax(x, out=out)
