@@ -67,8 +67,8 @@ def own_activations(*given: Any) -> dict[str, Activation]:
     return found
 
 
-def layers(a: Architecture, own: Mapping[str, Activation] | None = None) -> list[Layer]:
-    """Return the layers in order; `own` has the activations that xpnet does not know, by name.
+def layers(a: Architecture) -> list[Layer]:
+    """Return the layers in order; activations are names or, as `with_objects` puts them there, objects.
 
     Raises
     ------
@@ -88,17 +88,15 @@ def layers(a: Architecture, own: Mapping[str, Activation] | None = None) -> list
         result.append(InputNoise(sizes[0], a["input_noise"]))
     if a["input_dropout"]:
         result.append(Dropout(sizes[0], a["input_dropout"]))
-    own = own or {}
-    for n_in, n_out, name, p in zip(sizes[:-2], sizes[1:-1], a["activation"], a["dropout"], strict=True):
-        f = own.get(name, name)
+    for n_in, n_out, f, p in zip(sizes[:-2], sizes[1:-1], a["activation"], a["dropout"], strict=True):
         result += hidden_layer(n_in, n_out, f, a["init"], a["bias"])
         if p:
             result.append(Dropout(n_out, p))
-    if a["output_activation"].partition(":")[0] in ("prelu", "maxout"):
-        raise ConfigError(f"output_activation cannot be {a['output_activation']!r}; use it for hidden layers")
-    n_in, n_out = sizes[-2:]
     last = a["output_activation"]
-    return result + hidden_layer(n_in, n_out, own.get(last, last), a["init"], a["bias"])
+    if _name(last).partition(":")[0] in ("prelu", "maxout"):
+        raise ConfigError(f"output_activation cannot be {last!r}; use it for hidden layers")
+    n_in, n_out = sizes[-2:]
+    return result + hidden_layer(n_in, n_out, last, a["init"], a["bias"])
 
 
 def member(a: Architecture, m: int) -> Architecture:

@@ -107,10 +107,8 @@ def has_features(data: Dataset) -> bool:
 def training_rows(config: TrainConfig, data: Dataset) -> int:
     """How many rows the network learns from, once its validation part is held out."""
     n = len(data.x_train)
-    if (
-        data.x_valid is not None or data.tabular is not None
-    ):  # the rows of tables are divided as they are read
-        return n
+    if data.x_valid is not None or data.tabular is not None:
+        return n  # the rows of tables are divided as they are read
     return max(1, n - round(valid_fraction(config, n, features=has_features(data)) * n))
 
 
@@ -125,20 +123,15 @@ def resolve(config: TrainConfig, data: Dataset) -> TrainConfig:
     >>> config.epochs, config.batch_size, config.hidden
     (5, 64, [256])
     """
-    found = {
-        f.name: None for f in fields(config) if f.metadata.get("auto") and getattr(config, f.name) is None
-    }
-    if not found:
+    left = {f.name for f in fields(config) if f.metadata.get("auto") and getattr(config, f.name) is None}
+    if not left:
         return config
-    chosen = _for_features(config, data) if has_features(data) else PLAIN
-    held = VALID_FRACTION if data.x_valid is not None else 0.0
-    share = (
-        held
-        if data.tabular is not None
-        else valid_fraction(config, len(data.x_train), features=has_features(data))
-    )
-    chosen = {"valid_fraction": share, **chosen}
-    return replace(config, **{name: chosen[name] for name in chosen if name in found})
+    chosen = dict(_for_features(config, data) if has_features(data) else PLAIN)
+    if data.tabular is not None:  # its rows are divided already
+        chosen["valid_fraction"] = VALID_FRACTION if data.x_valid is not None else 0.0
+    else:
+        chosen["valid_fraction"] = valid_fraction(config, len(data.x_train), features=has_features(data))
+    return replace(config, **{name: value for name, value in chosen.items() if name in left})
 
 
 def _for_features(config: TrainConfig, data: Dataset) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
+from .history import Record
+
 if TYPE_CHECKING:
     from .train import Trainer
-
-Record = dict[str, Any]
 
 
 class Callback:

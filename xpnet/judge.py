@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from .backend import Array, Backend, get_backend
+from .history import Record
 from .mlp import MLP
 from .params import ParameterLayout
 from .schedules import ReduceOnPlateau, Schedule
-
-Record = dict[str, Any]
 
 
 def host_views(layout: ParameterLayout, flat: np.ndarray) -> dict[str, np.ndarray]:

@@ -130,7 +130,7 @@ class MLP:
 
     def make_layers(self) -> list[Layer]:
         """Return the layers in order; a subclass may have others, see `xpnet.layers.Layer`."""
-        return architecture.layers(self.architecture, self.own_activations)
+        return architecture.layers(self._settings())
 
     def _settings(self) -> dict[str, Any]:
         """The architecture as the constructor takes it."""

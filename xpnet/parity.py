@@ -18,12 +18,11 @@ from .callbacks import Callback
 from .config import TrainConfig
 from .data import Dataset
 from .errors import ConfigError
+from .history import Record
 from .judge import host_views
 from .run_data import load_run_data, split
 from .runs import build_model, build_trainer
 from .train import Trainer
-
-Record = dict[str, Any]
 
 #: Rows of the training set that are predicted where there is no validation set.
 _ROWS = 1000

@@ -95,11 +95,10 @@ def standardized(data: Dataset) -> Dataset:
     """
     x = np.asarray(data.x_train, dtype=np.float64).reshape(len(data.x_train), -1)
     if len([n for n in data.sample_shape if n > 1]) > 1:
-        scaler = FeatureScaler().fit(x.reshape(-1, 1))
-        mean, scale = float(scaler.mean_[0]), float(scaler.scale_[0])
-        return replace(data, scale=1.0 / scale, shift=-mean / scale)
-    scaler = FeatureScaler().fit(x)
-    return replace(data, scale=1.0 / scaler.scale_, shift=-scaler.mean_ / scaler.scale_)
+        scale, shift = FeatureScaler().fit(x.reshape(-1, 1)).affine
+        return replace(data, scale=float(scale[0]), shift=float(shift[0]))
+    scale, shift = FeatureScaler().fit(x).affine
+    return replace(data, scale=scale, shift=shift)
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:

@@ -9,10 +9,9 @@ import numpy as np
 
 from .callbacks import Callback
 from .errors import ConfigError
+from .history import Record
 from .losses import Loss
 from .mlp import MLP
-
-Record = dict[str, Any]
 
 
 def means(part: str, totals: np.ndarray, task: str, n: int) -> Record:

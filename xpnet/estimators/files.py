@@ -17,7 +17,6 @@ from sklearn.exceptions import NotFittedError
 from ..checkpoint import load_tensors
 from ..data import Preprocessing
 from ..errors import ConfigError, DeviceError, FileFormatError, check_options
-from ..losses import get_loss
 from ..mlp import MLP
 from ..mlp import load as load_model
 from .scaling import LIMIT, FeatureScaler
@@ -65,17 +64,13 @@ def described(estimator: Any) -> MLP:
     """A copy of its network that takes raw features, and knows its classes or the units of its targets."""
     model = estimator.model_.to("cpu")
     scaler, shape = estimator.scaler_, (estimator.n_features_in_,)
-    model.preprocessing = (
-        Preprocessing(shape)
-        if scaler is None
-        else Preprocessing(shape, 1.0 / scaler.scale_, -scaler.mean_ / scaler.scale_)
-    )
+    model.preprocessing = Preprocessing(shape, *(() if scaler is None else scaler.affine))
     if model.task == "classification":
         model.classes = [str(label) for label in estimator.classes_]
     if model.task == "regression":
         weight, bias = _last_names(model)
         weights, (mean, scale) = model.get_weights(), (estimator.target_mean_, estimator.target_scale_)
-        if get_loss(model.loss).link == "exp":
+        if model.loss_function().link == "exp":
             weights[bias] = (weights[bias] + np.log(scale)).astype(model.dtype)
         else:
             weights[weight] = (weights[weight] * scale[:, None]).astype(model.dtype)

@@ -70,6 +70,11 @@ class FeatureScaler:
             z /= follow(z, self.scale_)
         return follow(given, self._on_tails(_shortened, z))
 
+    @property
+    def affine(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and shift (I,): x * scale + shift is `transform` of x where nothing is compressed."""
+        return 1.0 / self.scale_, -self.mean_ / self.scale_
+
     def inverse_transform(self, z: Any) -> Any:
         """Return x from z, in its array library and on its device."""
         given, z = z, in_place(z, "z")

@@ -72,7 +72,7 @@ def raw_layers(source: Any) -> Layers:
                     f"columns {columns} have outliers that are compressed before the first layer, which plain weights "
                     "cannot express; fit with standardize=False behind a scaler of your own"
                 )
-            scale, shift = 1.0 / scaler.scale_, -scaler.mean_ / scaler.scale_
+            scale, shift = scaler.affine
     elif model.preprocessing is not None:
         scale, shift = model.preprocessing.scale, model.preprocessing.shift
     if scale is not None:
