@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 import xpnet
-from xpnet import runs
-from xpnet.config import TrainConfig
 from xpnet.data import Dataset
+from xpnet.runs.config import TrainConfig
+from xpnet.runs.run import train
 
 SEEDS = (0, 1, 2)
 VALID = 5000 / 60000
@@ -90,7 +90,7 @@ def main() -> None:
             config = TrainConfig(data="mnist", data_dir=arguments.data_dir, seed=seed, **settings)
             with tempfile.TemporaryDirectory() as folder:
                 started = time.perf_counter()
-                result = runs.train(config, Path(folder) / "run", quiet=True)
+                result = train(config, Path(folder) / "run", quiet=True)
                 seconds += (time.perf_counter() - started) / len(SEEDS)
             scores.append(result["test_accuracy"])
             print(f"{name}, seed {seed}: {result['test_accuracy']:.2%}", file=sys.stderr, flush=True)

@@ -39,9 +39,9 @@ def traced(row: Row) -> int:
     import numpy as np
 
     import xpnet
-    from xpnet.examples import Examples
     from xpnet.losses import get_loss
-    from xpnet.step import TrainingStep
+    from xpnet.training.examples import Examples
+    from xpnet.training.step import TrainingStep
 
     from .problem import make_problem
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpnet import Backend, atomic, get_backend
+from xpnet import Backend, get_backend
 from xpnet.backend.cuda.probe import probe
 from xpnet.backend.reference import ReferenceBackend
+from xpnet.storage import atomic
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and so would be every process the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

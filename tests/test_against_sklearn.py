@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from xpnet.examples import Examples
 from xpnet.losses import get_loss
 from xpnet.mlp import MLP
 from xpnet.optim import SGD, Adam
-from xpnet.step import TrainingStep
-from xpnet.update import Regularization
+from xpnet.training.examples import Examples
+from xpnet.training.step import TrainingStep
+from xpnet.training.update import Regularization
 
 N, BATCH, STEPS, EPS = 60, 12, 50, 1e-300
 G = np.random.default_rng(0)

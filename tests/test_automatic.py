@@ -12,10 +12,13 @@ from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
 from tests.command import xp
-from xpnet import MLPClassifier, MLPRegressor, automatic, runs
-from xpnet.config import TrainConfig
+from xpnet import MLPClassifier, MLPRegressor
 from xpnet.data import Dataset
-from xpnet.history import History
+from xpnet.runs import automatic
+from xpnet.runs.config import TrainConfig
+from xpnet.runs.folder import RunFolder, open_model
+from xpnet.runs.notes import still_falling
+from xpnet.training.history import History
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -90,7 +93,7 @@ def test_the_estimators_use_the_same_rules() -> None:
     write("t.csv", x, y)
     clf = MLPClassifier(max_iter=1).fit(x, y)
     xp("train", "t.csv", "--test-fraction", 0, "--epochs", 1, "--out", "run", "--quiet")
-    config = runs.RunFolder("run").config()
+    config = RunFolder("run").config()
     assert (config.l2, config.input_noise, config.hidden) == (clf.alpha_, clf.input_noise_, [512])
     assert (config.lr, config.schedule) == (clf.learning_rate_init, clf.learning_rate)
 
@@ -101,7 +104,7 @@ def test_a_run_keeps_what_was_chosen_and_goes_on_with_it() -> None:
     xp("train", "t.csv", "--epochs", 4, "--out", "run", "--quiet")
     text = Path("run/config.toml").read_text()
     assert '"auto"' not in text.replace('init = "auto"', "")
-    config = runs.RunFolder("run").config()
+    config = RunFolder("run").config()
     assert (config.hidden, config.epochs, config.schedule, config.valid_fraction) == ([512], 4, "cosine", 0.0)
     xp("train", "--resume", "run", "--epochs", 5, "--quiet")
     xp("train", "--config", "run/config.toml", "--out", "again", "--quiet")
@@ -114,7 +117,7 @@ def test_a_sweep_of_few_rows_has_something_to_compare_by() -> None:
     rng = np.random.default_rng(0)
     write("t.csv", rng.normal(size=(90, 3)), np.arange(90) % 3)
     xp("sweep", "t.csv", "--grid", "hidden=4;6", "--epochs", 2, "--top", 1, "--out", "s", "--quiet")
-    top = runs.RunFolder("s/top-1").config()
+    top = RunFolder("s/top-1").config()
     assert (top.valid_fraction, top.schedule, top.lr) == (0.1, "cosine", 0.003)
 
 
@@ -129,13 +132,11 @@ def history(losses: Any, valid: Any = None, stopped: str = "epochs") -> History:
 def test_a_loss_that_still_falls_is_noticed() -> None:
     t = np.arange(30) / 30
     slow, fast = np.exp(-1.0 * t), np.exp(-8.0 * t)
-    assert runs.still_falling(history(slow)) and runs.still_falling(history(1 - t))
-    assert not runs.still_falling(history(fast)) and not runs.still_falling(history(slow[::-1]))
-    assert not runs.still_falling(history(slow[:3])) and not runs.still_falling(history(np.ones(30)))
-    assert not runs.still_falling(history(slow, stopped="patience"))
-    assert runs.still_falling(history(slow, valid=slow)) and not runs.still_falling(
-        history(slow, valid=slow[::-1])
-    )
+    assert still_falling(history(slow)) and still_falling(history(1 - t))
+    assert not still_falling(history(fast)) and not still_falling(history(slow[::-1]))
+    assert not still_falling(history(slow[:3])) and not still_falling(history(np.ones(30)))
+    assert not still_falling(history(slow, stopped="patience"))
+    assert still_falling(history(slow, valid=slow)) and not still_falling(history(slow, valid=slow[::-1]))
 
 
 def test_the_end_of_training_says_so() -> None:
@@ -155,7 +156,7 @@ def test_predicted_probabilities_undo_the_smoothing() -> None:
     write("a.csv", x, np.array(["a", "b", "c"])[y])
     xp("train", "a.csv", "--epochs", 40, "--out", "smooth", "--quiet")
     xp("train", "a.csv", "--epochs", 1, "--label-smoothing", 0, "--out", "plain", "--quiet")
-    assert [runs.open_model(run)[0].unsmoothing for run in ("smooth", "plain")] == [0.1, None]
+    assert [open_model(run)[0].unsmoothing for run in ("smooth", "plain")] == [0.1, None]
     said = [json.loads(line) for line in xp("predict", "smooth", "a.csv", "--json").output.splitlines()]
     # the network learned that no class is surer than 1 - 0.1 + 0.1 / 3
     assert max(row["predictions"][0]["probability"] for row in said) > 0.98

@@ -15,13 +15,13 @@ from xpnet import ConfigError, DeviceError, get_backend, rng
 from xpnet.backend import OPERATIONS, Backend
 from xpnet.backend.cpu import CpuBackend
 from xpnet.backend.reference import ReferenceBackend
-from xpnet.examples import prepare
 from xpnet.losses import get_loss
 from xpnet.optim import get_optimizer
-from xpnet.passes import Pass, Targets
-from xpnet.step import TrainingStep
 from xpnet.testing import check_backend
-from xpnet.update import Regularization
+from xpnet.training.examples import prepare
+from xpnet.training.passes import Pass, Targets
+from xpnet.training.step import TrainingStep
+from xpnet.training.update import Regularization
 
 
 def test_backend_keeps_the_contract(be):

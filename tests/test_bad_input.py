@@ -21,9 +21,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from xpnet import MLP, atomic, checkpoint, fit, runs
+from xpnet import MLP, checkpoint, fit
 from xpnet.cli import main
 from xpnet.data import write_idx
+from xpnet.runs.folder import METRICS, RunFolder
+from xpnet.storage import atomic
 
 X = np.random.default_rng(0).normal(size=(30, 4))
 Y = np.arange(30) % 3
@@ -478,7 +480,7 @@ def test_an_error_of_our_own_making_is_never_hidden(finished: Path, monkeypatch:
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(runs, "load_run_data", broken)
+    monkeypatch.setattr("xpnet.runs.run.load_run_data", broken)
     done = run("train")
     assert isinstance(done.exception, ZeroDivisionError) and done.exit_code == 1
 
@@ -487,7 +489,7 @@ def test_an_error_of_our_own_making_is_never_hidden(finished: Path, monkeypatch:
 def process(command: str, folder: Path, limit: int | None = None, **options: Any) -> Any:
     """Run the command as a process, in which no file may grow beyond `limit` bytes."""
     limits = None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    env = os.environ | {"PYTHONPATH": str(Path(runs.__file__).parents[1]), "OPENBLAS_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": str(Path(checkpoint.__file__).parents[1]), "OPENBLAS_NUM_THREADS": "1"}
     call = [sys.executable, "-m", "xpnet", *command.split()]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.run(call, cwd=folder, env=env, text=True, preexec_fn=limits, **(pipes | options))
@@ -508,25 +510,25 @@ def test_a_full_disk(limit: int, file: str, finished: Path, tmp_path: Path) -> N
 
 def test_metrics_that_do_not_fit(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one file that grows: what was saved before stays whole, and the best model is not touched."""
-    append = runs.RunFolder.append_metrics
+    append = RunFolder.append_metrics
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("needs /dev/full")
 
-    def fill_up(folder: runs.RunFolder, record: dict[str, Any]) -> None:
+    def fill_up(folder: RunFolder, record: dict[str, Any]) -> None:
         if record["epoch"] == 3:
-            (folder / runs.METRICS).unlink()
-            (folder / runs.METRICS).symlink_to(full)
+            (folder / METRICS).unlink()
+            (folder / METRICS).symlink_to(full)
         append(folder, record)
 
-    monkeypatch.setattr(runs.RunFolder, "append_metrics", fill_up)
+    monkeypatch.setattr(RunFolder, "append_metrics", fill_up)
     done = run(f"train --data {finished}/good.npz --hidden 5 --epochs 5 --out {tmp_path}/run --quiet")
     check(done, 1)
     assert "metrics.jsonl: No space left on device; free some space, then continue with" in done.stderr
     monkeypatch.undo()
-    (tmp_path / "run" / runs.METRICS).unlink()
+    (tmp_path / "run" / METRICS).unlink()
     assert run(f"train --resume {tmp_path}/run --quiet").exit_code == 0
-    assert len(runs.RunFolder(tmp_path / "run").metrics()) == 5
+    assert len(RunFolder(tmp_path / "run").metrics()) == 5
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -28,11 +28,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from safetensors import SafetensorError, safe_open
 
-from xpnet import atomic, checkpoint, strictjson
-from xpnet.atomic import write_bytes_atomic, write_json_atomic, write_text_atomic
+from xpnet import checkpoint
 from xpnet.checkpoint import load_tensors, save_tensors, weights_sha256
 from xpnet.errors import DataError, FileFormatError, FileWriteError, XpnetError
-from xpnet.strictjson import dumps_json, loads_json
+from xpnet.storage import atomic, strictjson
+from xpnet.storage.atomic import write_bytes_atomic, write_json_atomic, write_text_atomic
+from xpnet.storage.strictjson import dumps_json, loads_json
 
 # The same examples on every run and on a slow machine; nothing is stored.
 RELIABLE = settings(

@@ -18,10 +18,12 @@ from click.testing import CliRunner
 
 import xpnet
 from tests.command import xp
-from xpnet import checkpoint, environment, plots, runs
+from xpnet import checkpoint, plots
 from xpnet.cli import commands, main
-from xpnet.config import TrainConfig, read_toml
 from xpnet.data import Preprocessing
+from xpnet.runs import environment
+from xpnet.runs.config import TrainConfig, read_toml
+from xpnet.runs.folder import FIGURES, SCALING, RunFolder
 from xpnet.train import Trainer
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +62,7 @@ def test_the_run_folder_is_complete_and_nothing_is_outside_it() -> None:
     shown = xp("train", *FAST).stdout
     assert files() == [f"runs/digits-1/{name}" for name in RUN]
     run = Path("runs/digits-1")
-    records = runs.RunFolder(run).metrics()
+    records = RunFolder(run).metrics()
     assert [list(r) for r in records] == 2 * [
         ["epoch", "step", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "lr", "seconds",
          "samples_per_second"]
@@ -140,7 +142,7 @@ def test_overwrite_replaces_a_run_and_nothing_else() -> None:
     xp("train", *FAST, "--out", "run", code=2)
     xp("train", *FAST, "--epochs", "1", "--out", "run", "--overwrite", "--quiet")
     assert files("run") == sorted([*RUN, "notes.txt"])
-    assert len(runs.RunFolder("run").metrics()) == 1
+    assert len(RunFolder("run").metrics()) == 1
 
 
 def test_json_is_the_last_line_and_quiet_is_quiet() -> None:
@@ -233,7 +235,7 @@ def test_a_run_that_took_numbers_as_they_are_goes_on_so(monkeypatch: pytest.Monk
     xp("train", *FAST, *options, "--epochs", 1, "--out", "old", "--quiet")
     # as an older xpnet has left it: standardize meant tables only, and nothing was said about scaling
     tensors, metadata = checkpoint.load_tensors("old/last/state.safetensors")
-    del metadata["fixed"][runs.SCALING]
+    del metadata["fixed"][SCALING]
     metadata["fixed"]["standardize"] = True
     checkpoint.save_tensors("old/last/state.safetensors", tensors, metadata)
     config = Path("old/config.toml")
@@ -241,7 +243,7 @@ def test_a_run_that_took_numbers_as_they_are_goes_on_so(monkeypatch: pytest.Monk
     xp("train", "--resume", "old", "--epochs", 2, "--quiet")
     whole, old = (json.loads(Path(f, "result.json").read_text()) for f in ("whole", "old"))
     assert whole["last_weights_sha256"] == old["last_weights_sha256"]
-    assert not runs.RunFolder("old").config().standardize
+    assert not RunFolder("old").config().standardize
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -323,10 +325,10 @@ def test_a_linear_model_and_many_layers() -> None:
 
 def test_statistics_of_layers() -> None:
     train("--statistics")
-    layers = runs.RunFolder("run").metrics()[0]["layers"]
+    layers = RunFolder("run").metrics()[0]["layers"]
     assert [entry["layer"] for entry in layers] == ["0: dense 64->6 relu", "1: dense 6->10 identity"]
     train("--no-statistics", out="without")
-    assert "layers" not in runs.RunFolder("without").metrics()[0]
+    assert "layers" not in RunFolder("without").metrics()[0]
 
 
 def test_auto_says_what_it_chose() -> None:
@@ -511,7 +513,7 @@ def test_plot(digits: str) -> None:
     shown = xp("plot", digits).stdout.splitlines()
     assert shown == [f"run/plots/{name}.png" for name in ("curves", "first_layer", "confusion", "mistakes")]
     assert sorted(set(files()) - set(before)) == sorted(shown)
-    assert {Path(p).stem for p in shown} == set(runs.FIGURES) - {"regression"}
+    assert {Path(p).stem for p in shown} == set(FIGURES) - {"regression"}
     shown = xp(
         "plot", f"{digits}/model.safetensors", "--data", "digits", "--out", "figures"
     ).stdout.splitlines()
@@ -571,7 +573,7 @@ def test_the_reference_names_every_key_of_the_records() -> None:
     train()
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     result = json.loads(Path("run/result.json").read_text())
-    for key in (*result, *runs.RunFolder("run").metrics()[0], *(name.partition("/")[0] for name in RUN)):
+    for key in (*result, *RunFolder("run").metrics()[0], *(name.partition("/")[0] for name in RUN)):
         assert f"`{key}`" in text or f"`{key}/`" in text, key
 
 
@@ -612,7 +614,7 @@ def test_a_model_is_used_where_nothing_else_is_installed() -> None:
 
 
 def test_numbers_that_are_not_finite_are_written_and_read_back() -> None:
-    folder = runs.RunFolder("nan")
+    folder = RunFolder("nan")
     folder.create(overwrite=False)
     folder.write_metrics([{"epoch": 1, "train_loss": float("nan"), "valid_loss": float("inf"), "lr": 0.1}])
     assert Path("nan/metrics.jsonl").read_text() == (

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from xpnet.config import TrainConfig, parse_spec, read_toml, resolve
 from xpnet.errors import ConfigError
 from xpnet.optim import SGD, AdamW
+from xpnet.runs.config import TrainConfig, parse_spec, read_toml, resolve
 from xpnet.schedules import Cosine, Step
 
 # One value per setting that is not its default.

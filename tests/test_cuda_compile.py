@@ -15,12 +15,12 @@ from xpnet.backend.cuda import joined, kernels, nvrtc
 from xpnet.backend.cuda.backend import CudaBackend
 from xpnet.backend.program import trace
 from xpnet.errors import DeviceError
-from xpnet.examples import prepare
 from xpnet.losses import get_loss
 from xpnet.optim import get_optimizer
-from xpnet.passes import Targets
-from xpnet.step import TrainingStep
-from xpnet.update import Regularization
+from xpnet.training.examples import prepare
+from xpnet.training.passes import Targets
+from xpnet.training.step import TrainingStep
+from xpnet.training.update import Regularization
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 

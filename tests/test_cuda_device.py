@@ -11,7 +11,7 @@ from tests.estimator_cases import CLASSES, QUICK, check_all
 from tests.estimator_cases import X as SAMPLES
 from xpnet import MLPClassifier, get_backend, rng
 from xpnet.errors import OutOfMemoryError
-from xpnet.failures import device_errors
+from xpnet.training.failures import device_errors
 
 pytestmark = pytest.mark.gpu
 

@@ -14,10 +14,10 @@ from xpnet.backend.cuda import backend, fusion, joined
 from xpnet.backend.cuda.backend import CudaBackend
 from xpnet.backend.cuda.products import describe, with_bias
 from xpnet.backend.cuda.schedule import dependencies
-from xpnet.examples import prepare
 from xpnet.losses import get_loss
-from xpnet.step import TrainingStep
-from xpnet.update import Regularization
+from xpnet.training.examples import prepare
+from xpnet.training.step import TrainingStep
+from xpnet.training.update import Regularization
 
 pytestmark = pytest.mark.skipif(
     COMPILER is None, reason="needs a C++ compiler to run the kernels' source: g++"

@@ -11,7 +11,7 @@ from xpnet import conformance, get_backend
 from xpnet.backend.cuda import kernels
 from xpnet.backend.cuda.backend import CudaBackend
 from xpnet.backend.reference import ReferenceBackend
-from xpnet.step import TrainingStep
+from xpnet.training.step import TrainingStep
 
 pytestmark = pytest.mark.skipif(
     COMPILER is None, reason="needs a C++ compiler to run the kernels' source: g++"
@@ -82,8 +82,8 @@ def test_large_batches_and_many_classes_keep_their_separate_kernels(be):
 
 def _nodes(tmp_path, loss, **options):
     """What a captured step of 784-500-10 with Adam asks for."""
-    from xpnet.examples import prepare
     from xpnet.losses import get_loss
+    from xpnet.training.examples import prepare
 
     be = CudaBackend(Emulator(Kernels(tmp_path), dry=True))
     model = xpnet.MLP([784, 500, 10], device=be, seed=0)

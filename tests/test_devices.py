@@ -11,10 +11,11 @@ import pytest
 
 import xpnet
 from tests.command import xp
-from xpnet import atomic, get_backend, memory, runs
+from xpnet import get_backend, memory
 from xpnet.backend.cpu import CpuBackend
 from xpnet.data import Dataset
 from xpnet.errors import ConfigError, DeviceError, OutOfMemoryError
+from xpnet.storage import atomic
 
 RNG = np.random.default_rng(0)
 Y = np.arange(90) % 3
@@ -106,7 +107,7 @@ class Small(CpuBackend):
 
 
 def on(monkeypatch: pytest.MonkeyPatch, be: CpuBackend) -> None:
-    monkeypatch.setattr(runs, "choose_backend", lambda config: be)
+    monkeypatch.setattr("xpnet.runs.run.choose_backend", lambda config: be)
 
 
 def test_a_run_too_large_is_refused_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:

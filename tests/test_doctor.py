@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from xpnet import MLP, doctor, info, memory, runs
+from xpnet import MLP, doctor, info, memory
 from xpnet.backend.cuda.probe import Finding
 from xpnet.cli import main
 from xpnet.mlp import load
+from xpnet.runs.folder import MODEL
 
 
 def statuses() -> dict[str, str]:
@@ -181,8 +182,8 @@ def test_a_run_and_a_model_file(tmp_path: Path) -> None:
     facts = info.describe(tmp_path / "run")
     assert (facts["sizes"], facts["parameters"], facts["epochs_done"]) == ([4, 6, 2], 44, 2)
     assert facts["classes"] == ["a", "b"] and facts["result"]["epochs"] == 2
-    model = info.describe(tmp_path / "run" / runs.MODEL)
-    assert model["parameters"] == load(tmp_path / "run" / runs.MODEL).n_parameters and "result" not in model
+    model = info.describe(tmp_path / "run" / MODEL)
+    assert model["parameters"] == load(tmp_path / "run" / MODEL).n_parameters and "result" not in model
     shown = CliRunner().invoke(main, ["info", str(tmp_path / "run")])
     assert shown.exit_code == 0 and "classes                a, b" in shown.stdout
 

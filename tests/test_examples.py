@@ -7,9 +7,9 @@ import pytest
 
 from xpnet import MLP, ConfigError, DataError
 from xpnet.data import Preprocessing
-from xpnet.examples import prepare
 from xpnet.losses import get_loss
 from xpnet.train import evaluate, fit
+from xpnet.training.examples import prepare
 
 X = np.arange(12.0).reshape(4, 3)
 Y = np.array([0, 1, 2, 1])

@@ -16,7 +16,7 @@ from xpnet.errors import ConfigError, FileWriteError
 from xpnet.exchange import to_onnx
 from xpnet.exchange.onnx import OPSET
 from xpnet.tabular import TabularPreprocessing
-from xpnet.targets import in_target_units
+from xpnet.tabular.targets import in_target_units
 
 onnx = pytest.importorskip("onnx", reason="ONNX export is checked where onnx is installed (extra onnx)")
 runtime = pytest.importorskip("onnxruntime", reason="ONNX files are checked with onnxruntime (extra test)")

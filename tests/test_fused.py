@@ -118,15 +118,15 @@ def _double(ns, x):
 
 
 def test_two_runs_are_equal_bit_by_bit_and_so_is_a_resumed_one(cache, tmp_path):
-    from xpnet import runs
-    from xpnet.config import TrainConfig
+    from xpnet.runs.config import TrainConfig
+    from xpnet.runs.run import train
 
     settings = {"hidden": [8], "device": "numba", "batch_size": 100, "dropout": [0.2], "seed": 4}
-    straight = runs.train(TrainConfig(epochs=4, **settings), tmp_path / "straight", quiet=True)
-    runs.train(TrainConfig(epochs=2, **settings), tmp_path / "halved", quiet=True)
+    straight = train(TrainConfig(epochs=4, **settings), tmp_path / "straight", quiet=True)
+    train(TrainConfig(epochs=2, **settings), tmp_path / "halved", quiet=True)
     config = TrainConfig(epochs=4, **settings)
-    resumed = runs.train(config, tmp_path / "halved", quiet=True, resume=True)
-    again = runs.train(config, tmp_path / "again", quiet=True)
+    resumed = train(config, tmp_path / "halved", quiet=True, resume=True)
+    again = train(config, tmp_path / "again", quiet=True)
     assert straight["weights_sha256"] == resumed["weights_sha256"] == again["weights_sha256"]
 
 

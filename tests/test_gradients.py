@@ -20,12 +20,12 @@ import xpnet
 from xpnet import MLP, ConfigError, activations, losses
 from xpnet.backend.cpu import CpuBackend
 from xpnet.backend.reference import ReferenceBackend
-from xpnet.examples import infer_task
 from xpnet.layers import Layer
 from xpnet.losses import get_loss
-from xpnet.passes import Targets
 from xpnet.testing import _CENTRAL_STEP, _Objective, check_gradients
-from xpnet.update import Regularization
+from xpnet.training.examples import infer_task
+from xpnet.training.passes import Targets
+from xpnet.training.update import Regularization
 
 COMPLEX_TOLERANCE, CENTRAL_TOLERANCE = 1e-10, 1e-6
 
@@ -318,7 +318,7 @@ def test_planted_bug_in_an_activation(name, slope):
 
 
 def test_planted_bug_in_the_penalties(monkeypatch):
-    from xpnet.update import Update
+    from xpnet.training.update import Update
 
     model = MLP([3, 4, 3], activation="tanh", dtype="float64", seed=2, bias=0.5)
     assert check_gradients(model, X, Y, l1=0.1, l2=0.3) < 1e-12

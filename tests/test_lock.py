@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 
 from tests.command import xp
-from xpnet import lock, run_folder, runs
+from xpnet import checkpoint
 from xpnet.errors import ConfigError, XpnetError
-from xpnet.lock import LOCK, locked
-from xpnet.run_folder import RunFolder
+from xpnet.runs import folder as run_folder
+from xpnet.runs.folder import STATE, RunFolder
+from xpnet.storage import lock
+from xpnet.storage.lock import LOCK, locked
 from xpnet.sweep.folder import SweepFolder
 
 LIMIT = 60  # seconds after which a process counts as hung
@@ -40,7 +42,7 @@ def here(elsewhere: None) -> None:
 def training() -> Iterator[subprocess.Popen[str]]:
     """A process that trains into the folder "run" without end, and has done an epoch."""
     call = [sys.executable, "-m", "xpnet", "train", *SMALL, "--epochs", "1000000", "--out", "run"]
-    env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(runs.__file__).parents[1])}
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(checkpoint.__file__).parents[1])}
     process = subprocess.Popen(call, text=True, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert process.stdout is not None
@@ -91,7 +93,7 @@ def test_the_file_of_a_killed_process_alone_makes_no_folder_full() -> None:
 
 def test_nothing_stays_after_errors() -> None:
     xp("train", *SMALL, "--epochs", 1, "--out", "run", "--quiet")
-    Path("run", runs.STATE).write_bytes(b"damaged")
+    Path("run", STATE).write_bytes(b"damaged")
     xp("train", "--resume", "run", "--epochs", 2, code=1)
     assert not Path("run", LOCK).exists()
     Path("mine").mkdir()

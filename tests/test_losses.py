@@ -11,12 +11,12 @@ from scipy.special import expit, log_expit, logsumexp, softmax
 from xpnet.backend import get_backend
 from xpnet.backend.reference import ReferenceBackend
 from xpnet.errors import ConfigError
-from xpnet.examples import Examples
 from xpnet.losses import NAMES, get_loss
 from xpnet.mlp import MLP
 from xpnet.optim import SGD
-from xpnet.passes import Pass, Targets
-from xpnet.step import TrainingStep
+from xpnet.training.examples import Examples
+from xpnet.training.passes import Pass, Targets
+from xpnet.training.step import TrainingStep
 
 BACKENDS = {"cpu": get_backend("cpu"), "reference": ReferenceBackend(np)}
 B, C = 7, 5

@@ -13,7 +13,7 @@ from xpnet.backend.reference import ReferenceBackend
 from xpnet.errors import ConfigError
 from xpnet.optim import NAMES, SGD, AdaGrad, Adam, AdamW, RMSProp, get_optimizer
 from xpnet.params import ParameterLayout, ParamSpec
-from xpnet.update import Regularization, Update
+from xpnet.training.update import Regularization, Update
 
 BACKENDS = {"cpu": get_backend("cpu"), "reference": ReferenceBackend(np)}
 N = 6

@@ -14,9 +14,9 @@ from tests.command import xp
 from xpnet import parity
 from xpnet.backend import Backend
 from xpnet.backend.cpu import CpuBackend
-from xpnet.config import TrainConfig
 from xpnet.data import Dataset
 from xpnet.errors import ConfigError, DeviceError
+from xpnet.runs.config import TrainConfig
 from xpnet.schedules import get_schedule
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import pytest
 
 from xpnet import plots
 from xpnet.errors import ConfigError, DataError, FileWriteError, XpnetError
-from xpnet.history import History
+from xpnet.training.history import History
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

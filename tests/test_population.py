@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xpnet.examples import Examples
 from xpnet.losses import get_loss
 from xpnet.mlp import MLP
 from xpnet.optim import SGD, AdaGrad, Adam, AdamW, RMSProp
-from xpnet.passes import Pass, Targets
 from xpnet.rng import permutation
-from xpnet.step import TrainingStep
-from xpnet.update import Regularization
+from xpnet.training.examples import Examples
+from xpnet.training.passes import Pass, Targets
+from xpnet.training.step import TrainingStep
+from xpnet.training.update import Regularization
 
 M, N, BATCH, STEPS = 3, 45, 10, 25
 G = np.random.default_rng(0)

@@ -221,7 +221,7 @@ def test_preprocessing_and_bytes():
 
 
 def test_samples_that_stay_on_the_host():
-    from xpnet.examples import RowSource
+    from xpnet.training.examples import RowSource
 
     class Rows:
         shape = X.shape

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xpnet import runs
-from xpnet.config import TrainConfig
 from xpnet.errors import ConfigError
-from xpnet.report_page import write_report
+from xpnet.runs.config import TrainConfig
+from xpnet.runs.report_page import write_report
+from xpnet.runs.run import train
 
 EVIL = '<script>alert("x")</script>'
 
@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
 
 def page(config: TrainConfig, out: str = "run", **options) -> Page:
-    runs.train(config, out, quiet=True)
+    train(config, out, quiet=True)
     path = write_report(out, **options)
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"https?://|@import|url\(", text), "something from elsewhere"
@@ -98,13 +98,13 @@ def test_pictures_show_weights_and_mistakes() -> None:
     found = page(config)
     assert len(found.addresses) == 4  # curves, confusion, mistakes, first layer
     assert "8 × 8" in found.text
-    runs.train(config, "run", overwrite=True, quiet=True)
+    train(config, "run", overwrite=True, quiet=True)
     assert not Path("run/report.html").exists()  # it was about another run
 
 
 def test_without_its_data_a_run_still_has_a_page() -> None:
     write_table(classes=False)
-    runs.train(TrainConfig(data="t.csv", hidden=[4], epochs=2), "run", quiet=True)
+    train(TrainConfig(data="t.csv", hidden=[4], epochs=2), "run", quiet=True)
     Path("t.csv").unlink()
     found = Page(write_report("run", "elsewhere.html").read_text(encoding="utf-8"))
     assert (

@@ -22,10 +22,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from xpnet import atomic, checkpoint, runs
+from xpnet import checkpoint
 from xpnet.cli import main
-from xpnet.config import TrainConfig
-from xpnet.runs import RunFolder
+from xpnet.runs import continuing
+from xpnet.runs import run as run_module
+from xpnet.runs.config import TrainConfig
+from xpnet.runs.folder import CONFIG, ENVIRONMENT, METRICS, MODEL, RESULT, STATE, RunFolder
+from xpnet.runs.run import train
+from xpnet.storage import atomic
 from xpnet.train import Interrupted
 
 KILLS = int(os.environ.get("XPNET_KILLS", "4"))
@@ -70,7 +74,7 @@ class Crash(BaseException):
 
 
 def start(config: TrainConfig, folder: Path, **options: Any) -> dict[str, Any]:
-    return runs.train(config, folder, quiet=True, **options)
+    return train(config, folder, quiet=True, **options)
 
 
 def go_on(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -83,13 +87,13 @@ def go_on(folder: Path, **changes: Any) -> dict[str, Any]:
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException | None = None) -> None:
     """Let every training stop after update number `step`: as after a signal, or with `error`."""
 
-    class Writer(runs._Writer):
+    class Writer(run_module._Writer):
         def on_step_end(self, trainer: Any) -> None:
             super().on_step_end(trainer)
             if trainer.step.n_updates == step:
                 raise error or Interrupted(signal.SIGINT)
 
-    monkeypatch.setattr(runs, "_Writer", Writer)
+    monkeypatch.setattr(run_module, "_Writer", Writer)
 
 
 def stopped(monkeypatch: pytest.MonkeyPatch, step: int, run: Any) -> None:
@@ -194,7 +198,7 @@ def test_save_every_keeps_states_within_an_epoch(
     with monkeypatch.context() as patch, pytest.raises(Crash):
         stop_at(patch, 7, Crash())
         start(config, tmp_path / "parts")
-    _, state = checkpoint.load_tensors(tmp_path / "parts" / runs.STATE)
+    _, state = checkpoint.load_tensors(tmp_path / "parts" / STATE)
     assert (state["n_updates"], state["epoch"], state["batch"]) == (6, 1, 2)
     same(go_on(tmp_path / "parts"), expected)
 
@@ -205,7 +209,7 @@ def test_metrics_beyond_the_state_are_dropped(
     config = settings(data)
     expected = start(config, tmp_path / "whole")
     stopped(monkeypatch, 9, lambda: start(config, tmp_path / "parts"))
-    with open(tmp_path / "parts" / runs.METRICS, "a") as file:
+    with open(tmp_path / "parts" / METRICS, "a") as file:
         file.write('{"epoch": 3, "train_loss": 99.0}\n{"epoch": 4, "tr')
     assert [r["epoch"] for r in RunFolder(tmp_path / "parts").metrics()] == [1, 2, 3]  # the torn line is not
     same(go_on(tmp_path / "parts"), expected)
@@ -226,7 +230,7 @@ def test_a_run_that_stopped_early_stays_stopped(data: Path, tmp_path: Path) -> N
     config = settings(data, patience=1, min_delta=0.9)
     expected = start(config, tmp_path / "run")
     assert expected["stopped"] == "early_stopping"
-    (tmp_path / "run" / runs.RESULT).unlink()  # killed after its last epoch
+    (tmp_path / "run" / RESULT).unlink()  # killed after its last epoch
     same(go_on(tmp_path / "run"), expected)
     same(go_on(tmp_path / "run", epochs=9), expected)
 
@@ -261,7 +265,7 @@ def refused(folder: Path, *options: str) -> str:
     ],
 )  # fmt: skip
 def test_settings_changed_by_hand(key: str, value: str, half: Path) -> None:
-    path = half / runs.CONFIG
+    path = half / CONFIG
     lines = [line for line in path.read_text().splitlines() if not line.startswith(f"{key} =")]
     path.write_text("\n".join([*lines, f"{key} = {value}"]))
     assert "cannot continue" in refused(half) and key in refused(half)
@@ -279,8 +283,8 @@ def test_other_validation_data(half: Path, data: Path) -> None:
     own = Path(shutil.copy(data, half.parent / "valid.npz"))
     arrays = dict(np.load(own))
     np.savez(own, **arrays | {"x": arrays["x"] + 1})
-    text = (half / runs.CONFIG).read_text()
-    (half / runs.CONFIG).write_text(text.replace('own.npz"\nvalid_', 'valid.npz"\nvalid_'))
+    text = (half / CONFIG).read_text()
+    (half / CONFIG).write_text(text.replace('own.npz"\nvalid_', 'valid.npz"\nvalid_'))
     assert RunFolder(half).config().valid == str(own)
     assert "the validation data" in refused(half)
 
@@ -288,21 +292,21 @@ def test_other_validation_data(half: Path, data: Path) -> None:
 def test_data_that_moved_are_still_the_same(half: Path, tmp_path: Path) -> None:
     (tmp_path / "own.npz").rename(tmp_path / "moved.npz")
     assert "no such file" in refused(half)
-    text = (half / runs.CONFIG).read_text()
-    (half / runs.CONFIG).write_text(text.replace("own.npz", "moved.npz"))
+    text = (half / CONFIG).read_text()
+    (half / CONFIG).write_text(text.replace("own.npz", "moved.npz"))
     assert go_on(half)["epochs"] == EPOCHS
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "a model", "text", "lacking"])
 def test_a_damaged_state(damage: str, half: Path) -> None:
-    path = half / runs.STATE
+    path = half / STATE
     good = path.read_bytes()
     tensors, metadata = checkpoint.load_tensors(path)
     bad = {
         "flipped": good[:-9] + bytes([good[-9] ^ 1]) + good[-8:],
         "cut": good[: len(good) // 2],
         "empty": b"",
-        "a model": (half / runs.MODEL).read_bytes(),
+        "a model": (half / MODEL).read_bytes(),
         "text": b"hello",
     }
     if damage == "lacking":
@@ -314,15 +318,15 @@ def test_a_damaged_state(damage: str, half: Path) -> None:
 
 
 def test_no_state_yet(half: Path) -> None:
-    (half / runs.STATE).unlink()
+    (half / STATE).unlink()
     message = refused(half)
     assert "stopped before its first state was saved" in message
     assert f"xpnet train --config {half}/config.toml --out {half} --overwrite" in message
 
 
 def test_the_advice_for_a_run_without_a_state_works(half: Path) -> None:
-    (half / runs.STATE).unlink()
-    (half / runs.MODEL).unlink()
+    (half / STATE).unlink()
+    (half / MODEL).unlink()
     done = command("train", "--config", half / "config.toml", "--out", half, "--overwrite", "--quiet")
     assert done.exit_code == 0, done.output
     assert len(metrics(half)) == EPOCHS
@@ -343,7 +347,7 @@ def test_fewer_epochs_than_begun(half: Path) -> None:
 
 
 def test_environment_that_is_gone_is_no_obstacle(half: Path) -> None:
-    (half / runs.ENVIRONMENT).unlink()
+    (half / ENVIRONMENT).unlink()
     done = command("train", "--resume", half)
     assert done.exit_code == 0 and "to rounding" in done.stderr
 
@@ -374,7 +378,7 @@ def test_a_process_killed_at_random_moments(data: Path, tmp_path: Path) -> None:
     again = [*arguments, "--out", out, "--overwrite"]
 
     def finish() -> None:
-        process = xpnet("train", *(["--resume", out] if (out / runs.STATE).is_file() else again))
+        process = xpnet("train", *(["--resume", out] if (out / STATE).is_file() else again))
         assert process.wait() == 0
         same(json.loads((out / "result.json").read_text()), expected)
         assert metrics(out) == metrics(tmp_path / "whole")
@@ -382,10 +386,10 @@ def test_a_process_killed_at_random_moments(data: Path, tmp_path: Path) -> None:
 
     kills = 0
     while kills < KILLS:
-        resume = (out / runs.STATE).is_file()
+        resume = (out / STATE).is_file()
         process = xpnet("train", *(["--resume", out] if resume else again), stderr=subprocess.PIPE)
         # Both write this file when they are about to train; to import everything takes far longer than that.
-        wait_for_change(process, out / runs.CONFIG)
+        wait_for_change(process, out / CONFIG)
         time.sleep(random_.uniform(0, 0.15))
         process.send_signal(signal.SIGKILL)
         _, errors = process.communicate()
@@ -411,8 +415,8 @@ def wait_for_change(process: subprocess.Popen[str], path: Path) -> None:
 def test_settings_are_listed_completely() -> None:
     """Every setting either must stay the same, or may change, or names a file whose contents are checked."""
     names = list(TrainConfig.__dataclass_fields__)
-    loose = {*runs.RESUMABLE, "target"}
+    loose = {*continuing.RESUMABLE, "target"}
     assert loose < set(names)
-    fixed = runs._fixed(TrainConfig(), None)
+    fixed = continuing.fixed(TrainConfig(), None)
     assert set(fixed) == set(names) - loose | {"the validation data"}
     assert not set(itertools.chain(loose, fixed)) - set(names) - {"the validation data"}

@@ -20,10 +20,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from xpnet import atomic, checkpoint, runs
+from xpnet import checkpoint
 from xpnet.cli import main
-from xpnet.step import TrainingStep
+from xpnet.runs import run as run_module
+from xpnet.runs.folder import STATE, RunFolder
+from xpnet.storage import atomic
 from xpnet.train import Interrupted, Trainer
+from xpnet.training.step import TrainingStep
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX systems")
 
@@ -47,7 +50,10 @@ def start(tmp_path: Path) -> Iterator[Any]:
 
     def begin(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
         call = [sys.executable, "-m", "xpnet", *map(str, arguments)]
-        env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(runs.__file__).parents[1])}
+        env = os.environ | {
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(checkpoint.__file__).parents[1]),
+        }
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         started.append(subprocess.Popen(call, text=True, cwd=tmp_path, env=env, **{**pipes, **options}))
         return started[-1]
@@ -90,7 +96,7 @@ def test_a_signal_stops_after_saving(signum: signal.Signals, data: Path, start: 
     out = tmp_path / "runs" / "points-1"
     assert not (out / "result.json").exists()
     # What the message says works, and ends as the run that was never stopped.
-    epochs = len(runs.RunFolder(out).metrics()) + 2
+    epochs = len(RunFolder(out).metrics()) + 2
     assert start("train", "--resume", "runs/points-1", "--epochs", epochs, "--quiet").wait(LIMIT) == 0
     whole = start("train", "--data", data, *ENDLESS, "--epochs", epochs, "--out", "whole", "--quiet")
     assert whole.wait(LIMIT) == 0
@@ -105,7 +111,7 @@ def test_nothing_after_it_in_the_shell_runs(data: Path, tmp_path: Path) -> None:
     """``xpnet train && next`` stops, and the shell sees the process's own exit code."""
     options = " ".join(map(str, ENDLESS))
     script = f"{sys.executable} -m xpnet train {options} --data {data} && echo next; echo $?"
-    env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(runs.__file__).parents[1])}
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(checkpoint.__file__).parents[1])}
     process = subprocess.Popen(
         ["sh", "-c", script], text=True, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -122,7 +128,7 @@ def test_nothing_after_it_in_the_shell_runs(data: Path, tmp_path: Path) -> None:
 
 def test_quiet_still_says_how_to_go_on(data: Path, start: Any, tmp_path: Path) -> None:
     process = start("train", "--data", data, *ENDLESS, "--out", "my run", "--quiet", "--json")
-    wait_for_file(process, tmp_path / "my run" / runs.STATE)
+    wait_for_file(process, tmp_path / "my run" / STATE)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=LIMIT)
     assert (process.returncode, out) == (130, "")
@@ -193,7 +199,7 @@ def test_a_signal_outside_a_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """While a state is written, after the last epoch, before the result is written."""
-    owner: Any = {"save_state": runs.RunFolder, "write_json_atomic": atomic}.get(moment, runs)
+    owner: Any = {"save_state": RunFolder, "write_json_atomic": atomic}.get(moment, run_module)
     do = getattr(owner, moment)
 
     def with_signal(*arguments: Any) -> Any:
@@ -251,7 +257,7 @@ def test_a_second_signal_stops_at_once_and_saves_nothing(
         done = train_here(data, tmp_path / "run")
     assert done.exit_code == CODES[signum]
     assert f"interrupted by {signum.name}; what was saved last is kept. Continue with" in done.stderr
-    _, state = checkpoint.load_tensors(tmp_path / "run" / runs.STATE)
+    _, state = checkpoint.load_tensors(tmp_path / "run" / STATE)
     assert state["n_updates"] == 4
     assert resume_here(tmp_path / "run") == expected
 

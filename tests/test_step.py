@@ -10,13 +10,13 @@ import pytest
 from xpnet.activations import NAMES
 from xpnet.backend import get_backend
 from xpnet.backend.reference import ReferenceBackend
-from xpnet.examples import Examples
 from xpnet.losses import get_loss
 from xpnet.mlp import MLP
 from xpnet.optim import SGD, AdaGrad, Adam, AdamW, RMSProp
-from xpnet.passes import Pass, Targets
-from xpnet.step import TrainingStep
-from xpnet.update import Regularization
+from xpnet.training.examples import Examples
+from xpnet.training.passes import Pass, Targets
+from xpnet.training.step import TrainingStep
+from xpnet.training.update import Regularization
 
 BACKENDS = [pytest.param(get_backend("cpu"), id="cpu"), pytest.param(ReferenceBackend(np), id="reference")]
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import xpnet
-from xpnet import Callback, DivergedError, divergence, get_backend, rng, train
+from xpnet import Callback, DivergedError, get_backend, rng, train
+from xpnet.training import divergence
 
 X = np.random.default_rng(1).integers(0, 256, (90, 12)).astype(np.uint8)
 Y = np.random.default_rng(2).integers(0, 3, 90)

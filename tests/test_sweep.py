@@ -14,12 +14,13 @@ import pytest
 
 import xpnet
 from tests.command import xp
-from xpnet import runs
-from xpnet.automatic import resolve
-from xpnet.config import TrainConfig
 from xpnet.errors import ConfigError, DataError, FileFormatError, XpnetError
 from xpnet.plots import sweep_scores
-from xpnet.run_data import load_run_data
+from xpnet.runs.automatic import resolve
+from xpnet.runs.config import TrainConfig
+from xpnet.runs.data import load_run_data
+from xpnet.runs.folder import RunFolder
+from xpnet.runs.run import train
 from xpnet.sweep import Range, SweepConfig, candidates, sweep
 from xpnet.sweep import results as results_module
 from xpnet.sweep import run as run_module
@@ -179,8 +180,8 @@ class TestFolds:
         y = np.repeat([0, 1, 2], [30, 20, 11])
         folds = fold_rows(y, 4, seed=3, stratify=True)
         assert sorted(np.concatenate([v for _, v in folds]).tolist()) == list(range(61))
-        for train, valid in folds:
-            assert not set(train) & set(valid) and len(train) + len(valid) == 61
+        for learnt, valid in folds:
+            assert not set(learnt) & set(valid) and len(learnt) + len(valid) == 61
             counts = np.bincount(y[valid], minlength=3)
             assert (np.abs(counts - np.array([30, 20, 11]) / 4) < 1.0).all()
         again = fold_rows(y, 4, seed=3, stratify=True)
@@ -215,7 +216,7 @@ class TestMembersEqualRuns:
         for m in members[::3]:
             own = {**config.candidates()[m["candidate"]], "seed": m["seed"]}
             own["valid_fraction"] = 0.1  # a run on few rows of a table holds none out by itself
-            alone = runs.train(small(data=data, **own), "alone", overwrite=True, quiet=True)
+            alone = train(small(data=data, **own), "alone", overwrite=True, quiet=True)
             for name in ("valid_loss", "valid_accuracy", "best_epoch", "epochs"):
                 assert m[name] == (
                     alone[name] if alone[name] is None else pytest.approx(alone[name], rel=1e-9)
@@ -225,7 +226,7 @@ class TestMembersEqualRuns:
         config = SweepConfig(base=small(valid="small.npz"), grid={"lr": [0.01, 0.1]}, seeds=2)
         sweep(config, "s", quiet=True)
         members = json.loads(Path("s/state.json").read_text())["members"]
-        alone = runs.train(small(valid="small.npz", lr=0.1, seed=1), "alone", quiet=True)
+        alone = train(small(valid="small.npz", lr=0.1, seed=1), "alone", quiet=True)
         (same,) = [m for m in members if m["candidate"] == 1 and m["seed"] == 1]
         assert same["valid_loss"] == pytest.approx(alone["valid_loss"], rel=1e-9)
 
@@ -259,7 +260,7 @@ class TestResults:
         model = xpnet.load("s/top-1/model.safetensors")
         assert model.sizes == (4, *result["best"]["settings"]["hidden"], 3)
         assert json.loads(Path("s/top-1/result.json").read_text())["test_accuracy"] == top["test_accuracy"]
-        assert runs.RunFolder("s/top-1").config().valid_fraction == 0.0
+        assert RunFolder("s/top-1").config().valid_fraction == 0.0
         assert not any(name.startswith("test") for row in (rows[0], *table("s/members.csv")) for name in row)
 
     def test_parquet(self) -> None:

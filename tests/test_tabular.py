@@ -14,12 +14,12 @@ import pytest
 
 import xpnet
 from tests.command import xp
-from xpnet import runs
 from xpnet.data.columns import Table
 from xpnet.data.table_sources import from_columns, read_table
 from xpnet.errors import ConfigError, DataError, FileFormatError
+from xpnet.runs.folder import RunFolder
 from xpnet.tabular import TabularPreprocessing
-from xpnet.targets import in_target_units, in_training_units
+from xpnet.tabular.targets import in_target_units, in_training_units
 
 FAST = ["--hidden", "8", "--epochs", "3", "--batch-size", "16", "--quiet"]
 
@@ -520,7 +520,7 @@ def test_regression_answers_in_its_own_units() -> None:
     houses()
     xp("train", "houses.csv", "--hidden", "16", "--epochs", "60", "--lr", "0.02", "--out", "run", "--quiet")
     result = json.loads(Path("run/result.json").read_text())
-    config = runs.RunFolder("run").config()
+    config = RunFolder("run").config()
     assert (config.task, config.target) == ("regression", "price")
     assert result["test_r2"] > 0.8 and result["test_loss"] < 0.2 and 1e3 < result["test_mae"] < 3e5
     scores = json.loads(xp("evaluate", "run", "--json").stdout)

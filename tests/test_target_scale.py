@@ -17,7 +17,7 @@ from xpnet import MLPRegressor
 from xpnet.cli import main
 from xpnet.errors import ConfigError
 from xpnet.tabular import TabularPreprocessing
-from xpnet.targets import in_target_units, in_training_units
+from xpnet.tabular.targets import in_target_units, in_training_units
 
 LOSSES = ["squared_error", "absolute_error", "huber", "huber:0.5", "quantile:0.9", "poisson"]
 

@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import xpnet
 from xpnet import MLP, SGD, Adam, AdamW, Callback, ConfigError, DataError, DivergedError, FileFormatError
 from xpnet.data import Preprocessing
-from xpnet.examples import default_loss, infer_task
 from xpnet.losses import get_loss
 from xpnet.schedules import Cosine, Schedule
 from xpnet.train import Interrupted, Trainer, evaluate, fit
+from xpnet.training.examples import default_loss, infer_task
 
 XOR = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 RECORD = {

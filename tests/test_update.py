@@ -12,7 +12,7 @@ from xpnet.backend.reference import ReferenceBackend
 from xpnet.errors import ConfigError
 from xpnet.optim import SGD, Adam, AdamW
 from xpnet.params import ParameterLayout, ParamSpec
-from xpnet.update import Regularization, Update
+from xpnet.training.update import Regularization, Update
 
 BACKENDS = [pytest.param(get_backend("cpu"), id="cpu"), pytest.param(ReferenceBackend(np), id="reference")]
 SPECS = [

@@ -16,10 +16,10 @@ from .errors import (
     OutOfMemoryError,
     XpnetError,
 )
-from .history import History
 from .mlp import MLP, load
 from .optim import SGD, AdaGrad, Adam, AdamW, RMSProp
 from .train import Trainer, evaluate, fit
+from .training.history import History
 
 if _TYPE_CHECKING:
     from .estimators import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
-from .history import Record
+from .training.history import Record
 
 if TYPE_CHECKING:
     from .train import Trainer

@@ -1,7 +1,7 @@
 """Files of tensors that are never half believed.
 
 A file is believed only after its SHA-256 has been checked over every byte, header included; writing is that
-of `xpnet.atomic`.
+of `xpnet.storage.atomic`.
 
 The format is `safetensors <https://github.com/huggingface/safetensors>`_, so any safetensors library opens
 the files. The header's ``__metadata__`` holds ``format`` = ``xpnet``, ``format_version`` = ``1``,
@@ -26,9 +26,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from xpnet.atomic import StrPath, write_parts_atomic
 from xpnet.errors import DataError, FileFormatError, MissingFileError, OutOfMemoryError
-from xpnet.strictjson import dumps_json, loads_json, parse_json
+from xpnet.storage.atomic import StrPath, write_parts_atomic
+from xpnet.storage.strictjson import dumps_json, loads_json, parse_json
 
 __all__ = ["load_tensors", "save_tensors", "weights_sha256"]
 

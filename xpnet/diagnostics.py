@@ -8,7 +8,7 @@ import numpy as np
 
 from .layers import Dense
 from .mlp import MLP
-from .step import TrainingStep
+from .training.step import TrainingStep
 
 # A unit whose slope is below this share of the steepest slope of its activation counts as saturated.
 SATURATED = 0.05

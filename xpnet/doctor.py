@@ -13,7 +13,7 @@ import numpy as np
 from . import __version__
 from .backend.cpu import processors
 from .backend.cuda.probe import probe
-from .environment import blas, version
+from .runs.environment import blas, version
 
 
 def check() -> list[dict[str, str]]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from . import __version__
 from .backend.cuda.probe import probe
-from .environment import blas, version
 from .memory import free_memory, step_bytes
+from .runs.environment import blas, version
 
 _PACKAGES = (
     "numpy", "scikit-learn", "safetensors", "array-api-compat", "pooch", "rich", "click", "matplotlib",
@@ -39,8 +39,8 @@ def _devices() -> list[str]:
 
 def describe(path: Path) -> dict[str, Any]:
     """Architecture, parameters, memory of a training step, and results of a run folder or model file."""
-    from .automatic import PLAIN
-    from .runs import RESULT, RunFolder, open_model
+    from .runs.automatic import PLAIN
+    from .runs.folder import RESULT, RunFolder, open_model
     from .tabular import TabularPreprocessing
 
     model, folder = open_model(path)
@@ -53,7 +53,7 @@ def describe(path: Path) -> dict[str, Any]:
     if model.tabular is not None:
         facts["columns"] = TabularPreprocessing.from_metadata(model.tabular).describe()
     if isinstance(folder, RunFolder):
-        from .strictjson import loads_json
+        from .storage.strictjson import loads_json
 
         config = folder.config()
         facts["training_step_bytes"] = step_bytes(

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .atomic import write_text_atomic
 from .callbacks import Callback, Record
 from .errors import FileFormatError, FileWriteError, XpnetError
+from .storage.atomic import write_text_atomic
 
 if TYPE_CHECKING:
     from .train import Trainer

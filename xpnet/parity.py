@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from .automatic import resolve
 from .backend import Backend, get_backend
 from .callbacks import Callback
-from .config import TrainConfig
 from .data import Dataset
 from .errors import ConfigError
-from .history import Record
-from .judge import host_views
-from .run_data import load_run_data, split
-from .runs import build_model, build_trainer
+from .runs.automatic import resolve
+from .runs.building import build_model, build_trainer
+from .runs.config import TrainConfig
+from .runs.data import load_run_data, split
 from .train import Trainer
+from .training.history import Record
+from .training.judge import host_views
 
 #: Rows of the training set that are predicted where there is no validation set.
 _ROWS = 1000

@@ -23,14 +23,14 @@ from .backend import Array
 from .backend.reference import ReferenceBackend
 from .conformance import check_backend
 from .errors import ConfigError
-from .examples import infer_task, prepare
 from .layers import Dense
 from .losses import Loss, get_loss
 from .mlp import MLP
 from .optim import SGD
-from .passes import Pass, Targets
-from .step import TrainingStep
-from .update import Regularization
+from .training.examples import infer_task, prepare
+from .training.passes import Pass, Targets
+from .training.step import TrainingStep
+from .training.update import Regularization
 
 _COMPLEX_STEP, _CENTRAL_STEP = 1e-30, 1e-5
 
@@ -104,7 +104,7 @@ def check_gradients(
     l1, l2 : float or one per member, default 0
     sample_weight : array_like (B,), optional
     label_smoothing, infogain
-        See `xpnet.passes.Targets`.
+        See `xpnet.training.passes.Targets`.
     step : int, default 0
         Position of the random streams: which masks and noise.
     method : {"complex", "central"}

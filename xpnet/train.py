@@ -1,8 +1,7 @@
 """Training: `fit` for a model and its data, `Trainer` for the state behind it.
 
-The best weights and patience are the matter of `xpnet.judge`, losses that are not finite that of `xpnet.divergence`,
-the order of examples that of `xpnet.order`, signals that of `xpnet.signals`, saving and continuing that of
-`xpnet.resume`.
+Its parts are in `xpnet.training`: the best weights and patience (`judge`), losses that are not finite
+(`divergence`), the order of examples (`order`), signals (`signals`), saving and continuing (`resume`).
 """
 
 from __future__ import annotations
@@ -18,23 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from . import resume, rng
+from . import rng
 from .backend import Backend
 from .callbacks import Callback, EpochTable, LayerStatistics
-from .divergence import Divergence
 from .errors import ConfigError, DataError, check_options
-from .examples import TASKS, default_loss, infer_task, prepare
-from .failures import device_errors
-from .history import History, Record
 from .interchange import arrive
-from .judge import Judge
 from .losses import Loss, get_loss
 from .mlp import MLP
 from .optim import Optimizer, get_optimizer
-from .order import Order
-from .passes import Pass, Targets
 from .schedules import ReduceOnPlateau, Schedule, get_schedule
-from .settings import (
+from .training import resume
+from .training.divergence import Divergence
+from .training.examples import TASKS, default_loss, infer_task, prepare
+from .training.failures import device_errors
+from .training.history import History, Record
+from .training.judge import Judge
+from .training.order import Order
+from .training.passes import Pass, Targets
+from .training.settings import (
     check_callbacks,
     check_combination,
     check_infogain,
@@ -44,9 +44,9 @@ from .settings import (
     means,
     whole_number,
 )
-from .signals import Interrupted, Signals
-from .step import TrainingStep, batches
-from .update import Regularization
+from .training.signals import Interrupted, Signals
+from .training.step import TrainingStep, batches
+from .training.update import Regularization
 
 __all__ = ["EVALUATION_BATCH", "History", "Interrupted", "Trainer", "evaluate", "fit"]
 
@@ -411,7 +411,7 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
     l1, l2 : float or one per member, default 0
         Penalty l1 sum |w| + (l2 / 2) sum w^2 on weights.
     max_norm, clip_norm, clip_value : float, optional
-        See `xpnet.update.Regularization`.
+        See `xpnet.training.update.Regularization`.
     label_smoothing : float, default 0
     infogain : (C, C) array, optional
         Rows become the targets of the classes.

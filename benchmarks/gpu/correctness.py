@@ -25,8 +25,8 @@ def parity() -> Iterator[Finding]:
     import numpy as np
 
     from xpnet.backend import get_backend
-    from xpnet.config import TrainConfig
     from xpnet.parity import compare_devices
+    from xpnet.runs.config import TrainConfig
     from xpnet.testing import check_backend
 
     settings: dict[str, Any] = {
@@ -66,9 +66,9 @@ def _weights(config: Any) -> bytes:
     """The weights after a training on the device."""
     import dataclasses
 
-    from xpnet.automatic import resolve
-    from xpnet.run_data import load_run_data, split
-    from xpnet.runs import build_model, build_trainer
+    from xpnet.runs.automatic import resolve
+    from xpnet.runs.building import build_model, build_trainer
+    from xpnet.runs.data import load_run_data, split
 
     config = dataclasses.replace(config, device="cuda")
     data = load_run_data(config)

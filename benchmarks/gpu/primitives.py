@@ -149,7 +149,7 @@ def adam() -> Iterator[Finding]:
     from xpnet.backend import get_backend
     from xpnet.optim import Adam
     from xpnet.params import ParameterLayout, ParamSpec
-    from xpnet.update import Regularization, Update
+    from xpnet.training.update import Regularization, Update
 
     device = Device()
     cupy = device.cupy

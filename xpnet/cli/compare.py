@@ -26,10 +26,10 @@ def compare(
 
     Weights, batches and masks are the same everywhere, so the differences are those of rounding. Nothing is written.
     """
-    from .. import config as config_module
     from .. import parity
-    from ..runs import limited_threads
-    from ..strictjson import dumps_json
+    from ..runs import config as config_module
+    from ..runs.building import limited_threads
+    from ..storage.strictjson import dumps_json
 
     config = config_module.resolve(config_file, {k: v for k, v in flags.items() if v is not None})
     names = devices.split(",")

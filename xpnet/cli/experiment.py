@@ -31,7 +31,7 @@ def experiment(
     what it claims.
     """
     from .. import experiments
-    from ..strictjson import dumps_json
+    from ..storage.strictjson import dumps_json
 
     known = experiments.experiments()
     if action == "list":

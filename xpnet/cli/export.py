@@ -23,12 +23,12 @@ def export(run: str, kind: str, out: str | None, input_dtype: str | None, overwr
 
     RUN is a run folder or a model file.
     """
-    from .. import runs
     from ..errors import ConfigError
+    from ..runs.folder import open_model
 
     if input_dtype is not None and kind != "onnx":
         raise ConfigError(f"--input-dtype belongs to --format onnx, found --format {kind}")
-    model, folder = runs.open_model(run)
+    model, folder = open_model(run)
     target = Path(out) if out else (Path(run) if folder else Path(run).parent) / _ENDINGS[kind]
     if target.exists() and not overwrite:
         raise ConfigError(f"{target} exists; pass --overwrite, or another name with --out")

@@ -35,11 +35,11 @@ def evaluate(run: str, as_json: bool, **options: Any) -> None:
 
     RUN is a run folder or a model file.
     """
-    from .. import reports
+    from ..runs import reports
 
     scores = reports.evaluate_run(run, **options)
     if as_json:
-        from ..strictjson import dumps_json
+        from ..storage.strictjson import dumps_json
 
         click.echo(dumps_json(scores))
     else:
@@ -69,7 +69,7 @@ def predict(
 
     RUN is a run folder or a model file. The file - is a CSV file on standard input.
     """
-    from .. import reports
+    from ..runs import reports
 
     form = _format(form, as_json, out)
     flip: Any = {"auto": "auto", "yes": True, "no": False}[invert]
@@ -79,7 +79,7 @@ def predict(
         for line in lines:
             click.echo(line, nl=False)
         return
-    from ..atomic import write_text_atomic
+    from ..storage.atomic import write_text_atomic
 
     write_text_atomic(out, "".join(lines))
 
@@ -107,7 +107,7 @@ def _format(form: str | None, as_json: bool, out: str | None) -> str:
 @click.option("--out", type=click.Path(), help="Folder for the figures.  [default: RUN/plots]")
 def plot(run: str, out: str | None, **options: Any) -> None:
     """Draw curves, confusion matrix or residuals, first-layer weights and the worst mistakes as PNG."""
-    from .. import reports
+    from ..runs import reports
 
     for path in reports.plot_run(run, out, **options):
         click.echo(path)

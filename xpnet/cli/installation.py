@@ -14,7 +14,7 @@ import click
 def info(run: str | None, as_json: bool) -> None:
     """Show versions and devices, or what is in a run folder or model file."""
     from ..info import as_text, describe, installation
-    from ..strictjson import dumps_json
+    from ..storage.strictjson import dumps_json
 
     facts = installation() if run is None else describe(Path(run))
     click.echo(dumps_json(facts) if as_json else as_text(facts))
@@ -25,7 +25,7 @@ def info(run: str | None, as_json: bool) -> None:
 def doctor_command(as_json: bool) -> None:
     """Check the installation and say what to do about each finding. Exits 1 where something is broken."""
     from .. import doctor
-    from ..strictjson import dumps_json
+    from ..storage.strictjson import dumps_json
 
     findings = doctor.check()
     if as_json:

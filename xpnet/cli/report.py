@@ -18,6 +18,6 @@ def report(run: str, out: str | None, **options: Any) -> None:
 
     It is judged on the run's own test set, else on its validation set, or on --data. RUN is a run folder.
     """
-    from .. import report_page
+    from ..runs import report_page
 
     click.echo(report_page.write_report(run, out, **options))

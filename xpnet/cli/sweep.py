@@ -56,7 +56,7 @@ def sweep(
     Candidates come from --grid, --range with --random, and --point; each is trained on all folds and with all
     seeds, many networks at a time. The test data are used for the --top networks only.
     """
-    from ..strictjson import dumps_json
+    from ..storage.strictjson import dumps_json
     from ..sweep import run, settings, space
     from ..sweep.folder import RESUMABLE, SweepFolder
 

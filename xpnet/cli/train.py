@@ -17,7 +17,7 @@ class GroupedCommand(click.Command):
     """A command whose help shows the settings by their group in `TrainConfig`."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from ..config import TrainConfig
+        from ..runs.config import TrainConfig
 
         groups = {f.name: f.metadata["group"] for f in fields(TrainConfig)}
         rows: dict[str, list[tuple[str, str]]] = {}
@@ -101,7 +101,7 @@ def train_options(without: Iterable[str] = ()) -> Callable[[Callable[..., Any]],
 
 
 def _with_options(command: Callable[..., Any], without: frozenset[str]) -> Callable[..., Any]:
-    from ..config import TrainConfig, _hints
+    from ..runs.config import TrainConfig, _hints
 
     hints = _hints()
     for f in reversed([f for f in fields(TrainConfig) if f.name not in without]):
@@ -141,8 +141,10 @@ def train(
     DATA is the same as --data DATA: a table (CSV, Parquet), another file, or a named data set. Without it: the
     embedded digits.
     """
-    from .. import config as config_module
-    from .. import runs
+    from ..runs import config as config_module
+    from ..runs.continuing import RESUMABLE
+    from ..runs.folder import RunFolder
+    from ..runs.run import train as train_run
 
     if file is not None:
         if flags.get("data") is not None:
@@ -151,19 +153,19 @@ def train(
     given = {k: v for k, v in flags.items() if v is not None}
     if resume is not None:
         others = {"config": config_file, "out": out, "overwrite": overwrite}
-        clash = [k for k in given if k not in runs.RESUMABLE] + [k for k, v in others.items() if v]
+        clash = [k for k in given if k not in RESUMABLE] + [k for k, v in others.items() if v]
         if clash:
             raise ConfigError(
                 f"{_flags(clash)} cannot be combined with --resume, which keeps all settings of the run but "
-                f"{_flags(runs.RESUMABLE)}"
+                f"{_flags(RESUMABLE)}"
             )
-        config = replace(runs.RunFolder(resume).config(), **given)
+        config = replace(RunFolder(resume).config(), **given)
     else:
         config = config_module.resolve(config_file, given)
     if print_config:
         click.echo(config.to_toml(), nl=False)
         return
-    result = runs.train(config, resume or out, overwrite=overwrite, quiet=quiet, resume=resume is not None)
+    result = train_run(config, resume or out, overwrite=overwrite, quiet=quiet, resume=resume is not None)
     _report(result, as_json, quiet)
 
 
@@ -172,7 +174,7 @@ def _flags(names: Iterable[str]) -> str:
 
 
 def _report(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
-    from ..strictjson import dumps_json
+    from ..storage.strictjson import dumps_json
 
     if not quiet:
         if result["test_accuracy"] is not None:

@@ -18,7 +18,6 @@ from ..backend import Backend, get_backend
 from ..callbacks import Callback
 from ..data.checks import check_weights
 from ..errors import DataError
-from ..history import History
 from ..interchange import (
     arrive,
     astype,
@@ -37,6 +36,7 @@ from ..losses import get_loss
 from ..mlp import MLP
 from ..schedules import ReduceOnPlateau, Schedule, get_schedule
 from ..train import Trainer
+from ..training.history import History
 from . import choices
 from .missing import check_present
 from .moments import kept_moments, restore_moments

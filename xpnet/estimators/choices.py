@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import automatic
 from ..callbacks import Callback
 from ..errors import ConfigError, unknown_name
 from ..interchange import dtype_name
@@ -18,6 +17,7 @@ from ..optim import Optimizer, get_optimizer
 from ..schedules import NAMES as SCHEDULES
 from ..schedules import ReduceOnPlateau, Schedule, get_schedule
 from ..train import Trainer
+from ..training import defaults
 
 SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad")
 Rule = tuple[str, Callable[[Any], bool]]
@@ -97,7 +97,7 @@ def or_automatic(name: str, value: Any, expected: str, choose: Callable[[], Any]
 
 def batch_size(value: Any, n: int) -> int:
     """Return the batch size for n samples; "auto" is n / 128, within 64 and 256."""
-    size = or_automatic("batch_size", value, "a whole number >= 1", lambda: automatic.batch_size(n))
+    size = or_automatic("batch_size", value, "a whole number >= 1", lambda: defaults.batch_size(n))
     if not isinstance(size, (int, np.integer)) or size < 1:
         raise ConfigError(f"batch_size must be a whole number >= 1 or 'auto', found {value!r}")
     return min(int(size), n)

@@ -12,14 +12,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from .. import automatic
 from ..callbacks import Callback
 from ..errors import ConfigError, DataError
-from ..history import History
 from ..interchange import astype, dtype_name, follow, is_foreign, kind, namespace, take_rows, to_host
 from ..losses import get_loss
 from ..optim import Optimizer
 from ..schedules import Schedule
+from ..training import defaults
+from ..training.history import History
 from .base import BaseMLP, checked_weights, scored_on_host, validation_pair
 from .classweight import Spec, weigh
 from .rows import without_absent
@@ -280,13 +280,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return 1 if two else len(self.classes_)
 
     def _auto_alpha(self, n: int) -> float:
-        return automatic.penalty(n, "classification")
+        return defaults.penalty(n, "classification")
 
     def _auto_hidden(self, n: int) -> tuple[int, ...]:
-        return automatic.hidden(n, "classification")
+        return defaults.hidden(n, "classification")
 
     def _auto_noise(self, n: int) -> float:
-        return automatic.input_noise(n, self.n_features_in_, "classification")
+        return defaults.input_noise(n, self.n_features_in_, "classification")
 
     def _options(self) -> dict[str, Any]:
         smooths = self._loss_name() in ("softmax_cross_entropy", "binary_cross_entropy")

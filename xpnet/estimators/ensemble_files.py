@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.base import clone
 
-from ..atomic import write_json_atomic
 from ..errors import ConfigError, FileFormatError
 from ..mlp import MLP
 from ..mlp import load as load_model
-from ..strictjson import loads_json
+from ..storage.atomic import write_json_atomic
+from ..storage.strictjson import loads_json
 from . import files
 
 if TYPE_CHECKING:

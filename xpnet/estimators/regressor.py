@@ -9,7 +9,6 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
-from .. import automatic
 from ..callbacks import Callback
 from ..errors import DataError
 from ..interchange import astype, dtype_name, follow, namespace, to_host
@@ -17,6 +16,7 @@ from ..losses import get_loss
 from ..optim import Optimizer
 from ..schedules import Schedule
 from ..train import Trainer
+from ..training import defaults
 from .base import BaseMLP, Part, checked_weights, scored_on_host, validation_pair
 from .rows import in_chunks
 from .scaling import mean_of_rows
@@ -224,13 +224,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return self._n_targets
 
     def _auto_hidden(self, n: int) -> tuple[int, ...]:
-        return automatic.hidden(n, "regression")
+        return defaults.hidden(n, "regression")
 
     def _auto_alpha(self, n: int) -> float:
-        return automatic.penalty(n, "regression")
+        return defaults.penalty(n, "regression")
 
     def _auto_dropout(self, n: int) -> float:
-        return automatic.dropout(n, "regression")
+        return defaults.dropout(n, "regression")
 
     def _scale_targets(self, t: Any, w: Any, *, fit: bool) -> Any:
         if fit:

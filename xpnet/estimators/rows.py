@@ -63,7 +63,7 @@ def largest_input(dtype: str) -> float:
 
 
 class SparseRows:
-    """A CSR matrix as `xpnet.examples.RowSource`: only the rows of the batch at hand are ever dense.
+    """A CSR matrix as `xpnet.training.examples.RowSource`: only the rows of the batch at hand are ever dense.
 
     Parameters
     ----------

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError, DivergedError, XpnetError
-from ..history import History
 from ..mlp import MLP
 from ..populations import MemberResult, fit_many
+from ..training.history import History
 from .base import BaseMLP
 from .session import Plan, Planned, Session, Trained, entered
 

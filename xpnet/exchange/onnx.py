@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import LEAST
-from ..atomic import write_bytes_atomic
 from ..errors import ConfigError, XpnetError
 from ..layers import Dense, Dropout, InputNoise, Maxout, PReLU
 from ..mlp import DTYPES, MLP
+from ..mlp.answers import LEAST
+from ..storage.atomic import write_bytes_atomic
 from .onnx_graph import Graph
 from .weights import bare_model, class_names, is_estimator
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..recipes import CategoryRecipe, NumberRecipe, spellings
 from ..tabular import TabularPreprocessing
+from ..tabular.recipes import CategoryRecipe, NumberRecipe, spellings
 from .onnx_graph import Graph
 
 #: Names of outputs, which no input may have; a column of such a name gets "column " before it.

@@ -10,7 +10,7 @@ import numpy as np
 
 import xpnet
 from xpnet import data
-from xpnet.runs import open_model
+from xpnet.runs.folder import open_model
 
 from ..errors import ConfigError, DataError, XpnetError
 from .centring import centred

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..atomic import write_bytes_atomic
 from ..errors import ConfigError, DataError, XpnetError
+from ..storage.atomic import write_bytes_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, Backend
-from ..examples import RowSource
-from ..history import History
-from ..judge import Keeper, Standing
 from ..mlp import MLP
 from ..params import ParameterLayout
-from ..passes import Pass
 from ..schedules import ReduceOnPlateau, Schedule
-from ..settings import from_best, means
-from ..step import TrainingStep, batches
 from ..train import EVALUATION_BATCH
-from ..update import Regularization
+from ..training.examples import RowSource
+from ..training.history import History
+from ..training.judge import Keeper, Standing
+from ..training.passes import Pass
+from ..training.settings import from_best, means
+from ..training.step import TrainingStep, batches
+from ..training.update import Regularization
 from ..workspace import filled
 from .group import Group, mixed_number, mixed_optimizer, mixed_rates
 from .members import Member

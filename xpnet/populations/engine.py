@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..backend import Backend, get_backend
-from ..failures import device_errors
-from ..history import History
-from ..signals import Signals
+from ..training.failures import device_errors
+from ..training.history import History
+from ..training.signals import Signals
 from .block import Block, finished
 from .group import Group
 from .members import Member

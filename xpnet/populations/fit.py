@@ -9,8 +9,8 @@ from typing import Any
 
 from ..backend import get_backend
 from ..errors import ConfigError
-from ..settings import whole_number
-from ..signals import Signals
+from ..training.settings import whole_number
+from ..training.signals import Signals
 from .engine import run
 from .group import Data, make_groups
 from .members import read_configurations

@@ -10,12 +10,12 @@ import numpy as np
 
 from ..data.checks import check_trainable_labels
 from ..errors import ConfigError, DataError
-from ..examples import TASKS, Examples, default_loss, example_weights, infer_task, prepare
 from ..losses import Loss, get_loss
 from ..mlp import MLP
 from ..optim import Optimizer
-from ..passes import Targets
-from ..settings import check_combination, check_infogain, check_monitor
+from ..training.examples import TASKS, Examples, default_loss, example_weights, infer_task, prepare
+from ..training.passes import Targets
+from ..training.settings import check_combination, check_infogain, check_monitor
 from .members import Member
 
 

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError, check_options
-from ..history import History
 from ..layers import Dropout, InputNoise
 from ..mlp import MLP
 from ..optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp, get_optimizer
-from ..passes import Targets
 from ..rng import check_seed
 from ..schedules import Schedule, get_schedule
-from ..settings import from_best, least_change, whole_number
 from ..train import Trainer, fit
-from ..update import Regularization
+from ..training.history import History
+from ..training.passes import Targets
+from ..training.settings import from_best, least_change, whole_number
+from ..training.update import Regularization
 
 _NETWORK = (
     "sizes",

@@ -19,7 +19,7 @@ from ..backend.cpu import EASY, CpuBackend, processors
 from ..errors import ConfigError, OutOfMemoryError
 from ..memory import free_memory, plan_training, size
 from ..mlp import MLP
-from ..settings import whole_number
+from ..training.settings import whole_number
 from .block import Block
 from .group import Data, Group
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from ..history import History
 from ..mlp import MLP
+from ..training.history import History
 
 
 @dataclass(kw_only=True)

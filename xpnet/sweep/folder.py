@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import atomic
-from ..config import FILES, TrainConfig
 from ..errors import ConfigError, FileFormatError, XpnetError
-from ..lock import locked
-from ..run_folder import holds_files, numbered
-from ..strictjson import dumps_json, loads_json
+from ..runs.config import FILES, TrainConfig
+from ..runs.folder import holds_files, numbered
+from ..storage import atomic
+from ..storage.lock import locked
+from ..storage.strictjson import dumps_json, loads_json
 from . import results
 from .results import Row
 from .settings import SweepConfig, resolve

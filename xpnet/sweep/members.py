@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import init, resume
-from ..automatic import resolve
-from ..config import TrainConfig
+from .. import init
 from ..data import Dataset, stratified_split
 from ..data.table_sources import is_table
 from ..errors import ConfigError, DataError
 from ..mlp import MLP
-from ..run_data import load_run_data
-from ..runs import build_trainer, network_settings, training_settings
+from ..runs.automatic import resolve
+from ..runs.building import build_trainer, network_settings, training_settings
+from ..runs.config import TrainConfig
+from ..runs.data import load_run_data
+from ..training import resume
 from .settings import SweepConfig, shown
 from .space import Candidate
 

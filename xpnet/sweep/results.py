@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import write_bytes_atomic, write_text_atomic
 from ..errors import ConfigError, XpnetError
 from ..populations import MemberResult
+from ..storage.atomic import write_bytes_atomic, write_text_atomic
 from .settings import show_value
 from .space import Candidate
 

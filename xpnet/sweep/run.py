@@ -10,16 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import atomic, runs
-from ..automatic import resolve
-from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import ConfigError, XpnetError
-from ..failures import device_errors
 from ..populations import MemberResult, fit_many
-from ..run_data import with_absolute_paths
-from ..run_folder import RESULT, RunFolder
-from ..strictjson import loads_json
+from ..runs.automatic import resolve
+from ..runs.building import choose_backend, limited_threads
+from ..runs.config import TrainConfig
+from ..runs.continuing import RESUMABLE
+from ..runs.data import with_absolute_paths
+from ..runs.folder import RESULT, RunFolder
+from ..runs.notes import note
+from ..runs.run import train
+from ..storage import atomic
+from ..storage.strictjson import loads_json
+from ..training.failures import device_errors
 from . import results
 from .folder import FIGURE, SUMMARY, SweepFolder
 from .members import check, configurations, fingerprint, parts
@@ -78,10 +82,10 @@ def sweep(
     started = time.perf_counter()
     candidates = settings.candidates()
     extra = None if table is None else results.check_writable(table)
-    be = runs.choose_backend(settings.base)
+    be = choose_backend(settings.base)
     # by its name, each thread gets a back end of its own; one with other settings is used by a single thread
     device = settings.base.device if be.captures and not (be.precision or be.autotune) else be
-    say = _silent if quiet else runs.note
+    say = _silent if quiet else note
     settings = replace(settings, base=with_absolute_paths(settings.base))
     pieces = list(parts(settings, progress=not quiet and sys.stderr.isatty(), say=say))
     check(settings, candidates, pieces[0].dataset)
@@ -94,7 +98,7 @@ def sweep(
             print(_headline(settings, candidates, per_candidate, folder), flush=True)
         try:
             with (
-                runs.limited_threads(settings.base.threads),
+                limited_threads(settings.base.threads),
                 device_errors(be),
                 nullcontext() if quiet else Progress(candidates, per_candidate) as progress,
             ):
@@ -184,7 +188,7 @@ def _report(
 
             sweep_scores(rows, settings.varied, folder.monitor, folder / FIGURE)
         except XpnetError as error:  # no matplotlib: the tables have everything
-            runs.note(f"no figure: {error}")
+            note(f"no figure: {error}")
     return rows
 
 
@@ -221,7 +225,7 @@ def _train_top(
         config = final_config(settings, candidates[row["candidate"]], row["best_epoch"], dataset)
         if not quiet:
             print(f"training rank {row['rank']} into {path}", flush=True)
-        result = _finished(path, config) or runs.train(config, path, overwrite=True, quiet=True)
+        result = _finished(path, config) or train(config, path, overwrite=True, quiet=True)
         test = {k: v for k, v in result.items() if k.startswith("test_") and v is not None}
         top.append({"rank": row["rank"], "run": str(path), **test})
     return top
@@ -231,7 +235,7 @@ def _finished(path: Path, config: TrainConfig) -> dict[str, Any] | None:
     """The result of a run that is there already with these settings."""
     try:
         kept = RunFolder(path).config()
-        given = {n: v for n, v in vars(config).items() if v is not None and n not in runs.RESUMABLE[1:]}
+        given = {n: v for n, v in vars(config).items() if v is not None and n not in RESUMABLE[1:]}
         if any(getattr(kept, n) != v for n, v in given.items()):
             return None
         result: dict[str, Any] = loads_json((path / RESULT).read_text(encoding="utf-8"))

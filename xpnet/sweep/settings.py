@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .. import config as config_module
-from ..automatic import VALID_FRACTION
-from ..config import TrainConfig, _converted, _hints, _toml, known_settings, load_toml
 from ..errors import ConfigError, unknown_name
+from ..runs import config as config_module
+from ..runs.config import TrainConfig, _converted, _hints, _toml, known_settings, load_toml
+from ..training.defaults import VALID_FRACTION
 from .space import Candidate, Range, candidates, setting_name
 
 #: Settings that mean something for a single run only.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from .. import rng
-from ..config import TrainConfig, _hints
 from ..errors import ConfigError, unknown_name
+from ..runs.config import TrainConfig, _hints
 
 _FIXED = ("seed", "dtype", "precision", "statistics", "monitor")
 #: Settings that may differ between candidates.

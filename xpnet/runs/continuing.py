@@ -1,0 +1,105 @@
+"""Going on with a run: what must be the same, what may change, and what is said about it."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from ..data import Dataset
+from ..data.table_sources import is_table
+from ..errors import ConfigError, FileFormatError
+from ..schedules import ReduceOnPlateau
+from ..train import Trainer
+from ..training.resume import fingerprint
+from .config import FILES, TrainConfig
+from .environment import blas
+from .folder import SCALING, RunFolder, place
+from .notes import note
+
+#: What may change when a run goes on: how long, where, and how products are rounded, never what is computed.
+RESUMABLE = (
+    "epochs",
+    "device",
+    "precision",
+    "capture",
+    "autotune",
+    "threads",
+    "save_every",
+    "data_dir",
+    "log",
+    # Files may have moved; that they hold the same is checked by their contents.
+    *FILES,
+)
+
+
+def fixed(config: TrainConfig, validation: tuple[Any, Any] | None) -> dict[str, Any]:
+    free = (*RESUMABLE, "target")  # a column or a key: the data that it leads to are compared
+    fixed = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in free}
+    return fixed | {"the validation data": validation and fingerprint(*validation)}
+
+
+def scaling(data: Dataset) -> dict[str, Any] | None:
+    """What tells how samples are scaled; None for pixels, and for tables, whose features are scaled already."""
+    plain = data.tabular is not None or (np.ndim(data.shift) == 0 and not data.shift)
+    return None if plain else fingerprint(np.asarray(data.scale), np.asarray(data.shift))
+
+
+def as_started(config: TrainConfig, folder: RunFolder) -> TrainConfig:
+    """Return the settings as a run was started: an older xpnet took the numbers of NPZ and NPY files as they are."""
+    before = folder.fixed_before()
+    old = before is not None and SCALING not in before
+    return replace(config, standardize=False) if old and not is_table(config.data) else config
+
+
+def go_on(folder: RunFolder, trainer: Trainer, quiet: bool) -> None:
+    folder.load_state(trainer)
+    begun = trainer.epoch + bool(trainer.batch)
+    if trainer.epochs < begun:
+        raise ConfigError(
+            f"{folder.path} is in epoch {begun} already, so --epochs must be at least that, "
+            f"found {trainer.epochs}"
+        )
+    folder.remove_leftovers()
+    # Epochs that were written after the state belong to the run that was cut off; they come again.
+    folder.write_metrics(_as_written(folder, list(trainer.history)))
+    if quiet:
+        return
+    if trainer.epoch == trainer.epochs:
+        note(f"all {trainer.epochs} epochs are done; to train on, name a larger number with --epochs")
+    before = folder.config().epochs
+    if before != trainer.epochs and _follows_the_length(trainer, before):
+        note(
+            f"the learning rate of {trainer.schedule.name!r} was planned for {before} epochs and follows the new "
+            f"length from here on; a run of {trainer.epochs} epochs from the start would end elsewhere"
+        )
+    now = place(trainer.model.be)
+    if folder.saved_on not in (None, now):
+        note(
+            f"the run was on {folder.saved_on} and goes on on {now}; "
+            "the result will agree to rounding, not bit for bit"
+        )
+    elif folder.blas() != blas():
+        note(
+            "the matrix library, its kernel or its number of threads differ from the first run's; "
+            "the result will agree to rounding, not bit for bit"
+        )
+
+
+def _follows_the_length(trainer: Trainer, epochs: int) -> bool:
+    """Whether the schedule would have another rate now if the run had so many epochs."""
+    if isinstance(trainer.schedule, ReduceOnPlateau):
+        return False
+    done, each = trainer.step.n_updates, trainer.steps_per_epoch
+    now, then = (trainer.schedule(done, n * each, each) for n in (trainer.epochs, epochs))
+    return now != then
+
+
+def _as_written(folder: RunFolder, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same epochs from metrics.jsonl where it has them, with their keys in the first order."""
+    try:
+        written = folder.metrics()[: len(history)]
+    except FileFormatError:
+        return history
+    return written if written == history else history

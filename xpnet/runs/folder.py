@@ -1,0 +1,287 @@
+"""The folder of a run: which files it has, and how each is read and written.
+
+Nothing is written outside the folder, and every file but the growing metrics.jsonl is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .. import checkpoint
+from ..backend import Backend
+from ..errors import ConfigError, FileFormatError, XpnetError
+from ..logs import EVENTS, LOG
+from ..mlp import MLP, load
+from ..storage import atomic
+from ..storage.lock import LOCK, locked
+from ..storage.strictjson import dumps_json, loads_json
+from ..train import Trainer
+from .config import TrainConfig, read_toml
+
+MODEL, CONFIG, ENVIRONMENT = "model.safetensors", "config.toml", "environment.json"
+METRICS, RESULT, STATE = "metrics.jsonl", "result.json", "last/state.safetensors"
+REPORT = "report.html"
+#: What the state says about the scaling of samples; an older xpnet, which did not standardise them, says nothing.
+SCALING = "the scaling of samples"
+FIGURES = ("curves", "confusion", "first_layer", "mistakes", "regression")
+
+
+def numbered(parent: str, stem: str) -> Path:
+    """Make the first folder ``PARENT/STEM-NUMBER`` that does not exist yet.
+
+    Raises
+    ------
+    XpnetError
+        It cannot be made.
+    """
+    number = 1
+    while True:
+        path = Path(parent, f"{stem}-{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise XpnetError(f"cannot create {path}: {error.strerror}; choose another --out") from error
+
+
+def holds_files(path: Path) -> bool:
+    """Say whether a folder holds anything but what a killed process left of its lock."""
+    return path.is_dir() and any(entry.name != LOCK for entry in path.iterdir())
+
+
+class RunFolder:
+    """The files of one run.
+
+    Parameters
+    ----------
+    path : path
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        #: What must be the same when the run goes on; kept with the state.
+        self.fixed: dict[str, Any] = {}
+        #: Back end, device and precision of the state that was loaded; None where it does not say.
+        self.saved_on: str | None = None
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @classmethod
+    def numbered(cls, name: str) -> RunFolder:
+        """Make the first folder ``runs/NAME-NUMBER`` that does not exist yet."""
+        return cls(numbered("runs", Path(name).stem or "run"))
+
+    @contextmanager
+    def taken(self, *, resume: bool, overwrite: bool = False) -> Iterator[None]:
+        """Keep the folder for this process: made and emptied for a new run, as it is for one to `resume`.
+
+        Reading is free to all. A process that is killed keeps nothing.
+
+        Raises
+        ------
+        ConfigError
+            Another process trains in it; or a new run finds files there, without `overwrite`, or that are no run's.
+        XpnetError
+            It cannot be written.
+        """
+        if not resume:
+            self._make(overwrite)
+        if not self.path.is_dir():
+            yield  # there is nothing to continue; what reads the state says so
+            return
+        instead = f"wait until it has ended, or stop it and continue with: {self.continuation}"
+        with locked(self.path, instead if resume else f"{instead}; or choose another --out"):
+            if not resume:
+                self.create(overwrite=overwrite)
+            yield
+
+    def _make(self, overwrite: bool) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is a file; --out needs a folder")
+        try:
+            if holds_files(self.path):
+                self._check_replaceable(overwrite)
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
+
+    def create(self, *, overwrite: bool) -> None:
+        """Make the folder; a non-empty one is an error unless `overwrite`, which removes an old run's files.
+
+        Raises
+        ------
+        ConfigError
+            The folder is not empty, or is a file, or would be replaced but holds no run.
+        XpnetError
+            It cannot be written.
+        """
+        self._make(overwrite)
+        try:
+            if holds_files(self.path):
+                self._clear()
+            (self.path / "last").mkdir(exist_ok=True)
+        except OSError as error:
+            raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
+
+    def _check_replaceable(self, overwrite: bool) -> None:
+        if not overwrite:
+            raise ConfigError(
+                f"{self.path} is not empty; use --resume {self.path} to continue it, "
+                "--overwrite to replace it, or another --out"
+            )
+        # Only what a run writes, and only from a run: a wrong --out must not cost anybody their files.
+        if not (self.path / "last").is_dir():
+            raise ConfigError(
+                f"{self.path} holds files but no run, so it is not overwritten; choose another --out"
+            )
+
+    def _clear(self) -> None:
+        figures = [f"plots/{name}.png" for name in FIGURES]
+        for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG, LOG, REPORT, *figures):
+            (self.path / name).unlink(missing_ok=True)
+        for events in (self.path / EVENTS).glob("events.out.tfevents.*"):
+            events.unlink()
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove temporary files that a killed process left behind."""
+        for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG):
+            for left in (self / name).parent.glob(f".{Path(name).name}.*.tmp"):
+                left.unlink(missing_ok=True)
+
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Write all epochs so far, in one piece."""
+        atomic.write_text_atomic(self / METRICS, "".join(_line(r) for r in history))
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add one epoch."""
+        try:
+            with open(self / METRICS, "a", encoding="utf-8") as file:
+                file.write(_line(record))
+        except OSError as error:
+            raise XpnetError(
+                f"could not write {self / METRICS}: {error.strerror}; free some space, then continue with: "
+                f"{self.continuation}"
+            ) from error
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read the epochs; a last line that a crash cut off is left out."""
+        try:
+            lines = (self / METRICS).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise FileFormatError(f"{self.path} has no {METRICS}: is it a run folder?") from error
+        except UnicodeDecodeError as error:
+            raise FileFormatError(f"{self / METRICS} is damaged: it is not text") from error
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                records.append(loads_json(line))
+            except ValueError as error:
+                if number < len(lines):
+                    raise FileFormatError(f"{self / METRICS}, line {number} is not JSON: {error}") from error
+        return records
+
+    def blas(self) -> Any:
+        """What environment.json says about the matrix library; None where it cannot be read."""
+        try:
+            return loads_json((self / ENVIRONMENT).read_text(encoding="utf-8")).get("blas")
+        except (OSError, ValueError, AttributeError):
+            return None
+
+    def config(self) -> TrainConfig:
+        """Read the settings."""
+        if not (self / CONFIG).is_file():
+            raise FileFormatError(f"{self.path} is not a run folder: it has no {CONFIG}{self._instead()}")
+        return TrainConfig(**read_toml(self / CONFIG))
+
+    def _instead(self) -> str:
+        """What to open in place of a folder that holds a sweep."""
+        if not (self / "sweep.toml").is_file():
+            return ""
+        if (self / "top-1").is_dir():
+            return f". It holds a sweep, whose best run is {self / 'top-1'}"
+        again = f"xpnet sweep --resume {shlex.quote(str(self.path))} --top 1"
+        return f". It holds a sweep; train its best into {self / 'top-1'} with: {again}"
+
+    def save_state(self, trainer: Trainer) -> None:
+        """Replace the state that --resume continues from."""
+        tensors, metadata = trainer.state()
+        about = {"kind": "state", "fixed": self.fixed, "saved_on": place(trainer.model.be)}
+        checkpoint.save_tensors(self / STATE, tensors, about | metadata)
+
+    def load_state(self, trainer: Trainer) -> None:
+        """Continue `trainer` from the saved state.
+
+        Raises
+        ------
+        FileFormatError
+            There is none, it is damaged, or it belongs to other settings or data.
+        """
+        if not (self / STATE).is_file():
+            raise FileFormatError(
+                f"{self.path} has no {STATE}: the run stopped before its first state was saved. "
+                f"Start it again with: xpnet train --config {self / CONFIG} --out {self.path} --overwrite"
+            )
+        tensors, metadata = checkpoint.load_tensors(self / STATE)
+        if metadata.get("kind") != "state":
+            raise FileFormatError(f"{self / STATE} is not the state of a run")
+        self._check_fixed(metadata.get("fixed"))
+        try:
+            trainer.load_state(tensors, metadata)
+        except KeyError as error:
+            raise FileFormatError(f"{self / STATE} is not the state of a run: it lacks {error}") from error
+        self.saved_on = metadata.get("saved_on")
+
+    def fixed_before(self) -> dict[str, Any] | None:
+        """What the saved state says must be the same; None where there is no state that says so."""
+        try:
+            found = checkpoint.load_tensors(self / STATE)[1].get("fixed")
+        except (XpnetError, OSError):
+            return None  # loading it says what is wrong
+        return found if isinstance(found, dict) else None
+
+    def _check_fixed(self, before: Any) -> None:
+        now = loads_json(dumps_json(self.fixed))
+        defaults = vars(TrainConfig())  # of settings that an older xpnet did not have
+        for key in now:
+            if key == "standardize" and isinstance(before, dict) and SCALING not in before:
+                continue  # it had no meaning for arrays yet, and features of tables are compared by themselves
+            then = before.get(key, defaults.get(key)) if isinstance(before, dict) else None
+            if then != now[key]:
+                raise FileFormatError(
+                    f"cannot continue {self.path}: {key} is {now[key]!r}, but the run was started with "
+                    f"{then!r}. Bring back the settings and data of the first run, or start a new one."
+                )
+
+    @property
+    def continuation(self) -> str:
+        """The command that continues this run."""
+        return f"xpnet train --resume {shlex.quote(str(self.path))}"
+
+
+def place(be: Backend) -> str:
+    """Where and how numbers are computed: library, device, and precision where it is rounded."""
+    return f"{be.name} on {be.device}{f', {be.precision}' if be.precision else ''}"
+
+
+def _line(record: dict[str, Any]) -> str:
+    return dumps_json(record) + "\n"
+
+
+def open_model(path: str | Path, *, device: str = "cpu") -> tuple[MLP, RunFolder | None]:
+    """Open a run folder or a model file; returns the model and the folder, if it is one."""
+    path = Path(path)
+    if path.is_dir():
+        folder = RunFolder(path)
+        folder.config()  # says clearly when it is some other folder
+        if not (folder / MODEL).is_file():
+            raise FileFormatError(f"{path} has no model yet; finish an epoch with: {folder.continuation}")
+        return load(folder / MODEL, device=device), folder
+    return load(path, device=device), None

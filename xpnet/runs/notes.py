@@ -1,0 +1,37 @@
+"""What is worth knowing and no error, on standard error."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from ..training.history import History
+
+_EPOCHS_TO_JUDGE = 5  # of fewer, nothing can be said about how the loss would go on
+
+
+def note(text: str) -> None:
+    """Say on standard error what is worth knowing."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def still_falling(history: History) -> bool:
+    """Whether the training loss, and the validation loss if there is one, fell clearly to the last epoch.
+
+    Clearly is a fifth of what it fell an epoch in the mean. A curve that bends as an exponential does has then a
+    twentieth of its way still to go, or more. Each of the last three tenths of the epochs must have brought so much,
+    so that chance does not decide.
+    """
+    n, k = len(history), max(1, len(history) // 10)
+    if n < _EPOCHS_TO_JUDGE or history.stopped != "epochs":
+        return False
+    train = history.column("train_loss")
+    falls = -np.diff(np.reshape(train[-4 * k :], (4, k)).mean(axis=1)) / k
+    if history[-1]["valid_loss"] is not None:
+        valid = history.column("valid_loss")
+        if np.mean(valid[-k:]) >= np.mean(
+            valid[-2 * k : -k]
+        ):  # more epochs would only learn the rows by heart
+            return False
+    return bool(falls.min() > 0.2 * (train[0] - train[-1]) / (n - 1) > 0.0)

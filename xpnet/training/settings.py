@@ -1,0 +1,102 @@
+"""Settings of a training, checked one by one, and the entries of its records; what `fit` and populations share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..callbacks import Callback
+from ..errors import ConfigError
+from ..losses import Loss
+from ..mlp import MLP
+from .history import Record
+
+
+def means(part: str, totals: np.ndarray, task: str, n: int) -> Record:
+    """The loss and accuracy of a part of the data, from the totals (3, ...) of a `Pass` over its n examples."""
+    loss, weight, hits = totals
+    accuracy = None if task == "regression" else (hits / n).tolist()
+    return {f"{part}_loss": (loss / weight).tolist(), f"{part}_accuracy": accuracy}
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """`value` as an int, or a `ConfigError` where it is not one or below `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ConfigError(f"{name} must be a whole number >= {least}, found {value!r}")
+    return int(value)
+
+
+def least_change(value: Any) -> float:
+    """`min_delta`, checked."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not 0.0 <= value < np.inf:
+        raise ConfigError(f"min_delta must be a finite number >= 0, found {value!r}")
+    return float(value)
+
+
+def check_callbacks(callbacks: Any) -> list[Callback]:
+    """Callbacks as a list, checked."""
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+        raise ConfigError(
+            f"callbacks must be a list of Callback objects, found {callbacks!r}; write [...] around it"
+        )
+    for given in (found := list(callbacks)):
+        if not isinstance(given, Callback):
+            made = (
+                f"{given.__name__}() makes one"
+                if isinstance(given, type)
+                else "derive a class from xpnet.Callback"
+            )
+            raise ConfigError(f"callbacks must be a list of Callback objects, found {given!r} in it; {made}")
+    return found
+
+
+def from_best(value: Any) -> bool:
+    """Whether `min_delta_from`, checked, is "best"."""
+    if value not in ("improvement", "best"):
+        raise ConfigError(f"min_delta_from must be 'improvement' or 'best', found {value!r}")
+    return bool(value == "best")
+
+
+def check_infogain(matrix: Any, model: MLP) -> np.ndarray | None:
+    """The information-gain matrix (C, C) in float64, checked."""
+    if matrix is None:
+        return None
+    matrix = np.asarray(matrix, dtype=np.float64)
+    c = model.sizes[-1]
+    if matrix.shape != (c, c) or not np.isfinite(matrix).all():
+        raise ConfigError(f"infogain must be a finite ({c}, {c}) matrix, found shape {matrix.shape}")
+    return matrix
+
+
+def check_combination(loss: Loss, task: str, model: MLP) -> None:
+    """Raise `ConfigError` where the loss does not fit the task or the outputs of the model."""
+    width = model.sizes[-1]
+    fits = loss.regress if task == "regression" else loss.classify
+    if not fits or (task == "multilabel" and loss.link != "sigmoid"):
+        raise ConfigError(f"the {loss.name} loss does not fit the task {task!r}")
+    if loss.link == "softmax" and width < 2:
+        raise ConfigError(
+            "softmax_cross_entropy needs at least two outputs; for one, use binary_cross_entropy"
+        )
+    output = model.architecture["output_activation"]
+    if loss.link in ("softmax", "sigmoid", "exp") and output not in ("identity", "linear", "none"):
+        raise ConfigError(
+            f"the {loss.name} loss takes the raw outputs (it applies {loss.link} itself), but "
+            f"output_activation is {output!r}; leave it at 'identity'"
+        )
+
+
+def check_monitor(monitor: str | None, task: str, *, validated: bool) -> str:
+    """The entry of the records that decides which epoch is the best; by default accuracy for classes, else loss."""
+    part = "valid" if validated else "train"
+    known = ["train_loss"] + ([] if task == "regression" else ["train_accuracy"])
+    if validated:
+        known += [name.replace("train", "valid") for name in known]
+    if monitor is None:
+        return f"{part}_{'loss' if task == 'regression' else 'accuracy'}"
+    if monitor not in known:
+        raise ConfigError(f"monitor must be one of {', '.join(known)} here, found {monitor!r}")
+    return monitor
