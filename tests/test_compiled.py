@@ -86,7 +86,8 @@ def test_the_head_hands_on_nan_and_survives_large_logits(cache):
 
 def test_kernels_are_found_again_by_another_process(cache):
     code = (
-        "import numpy as np; from xpnet.backend import get_backend, jit; be = get_backend('numba');"
+        "import numpy as np; from xpnet.backend import get_backend; from xpnet.backend.compiled import jit;"
+        "be = get_backend('numba');"
         "x = np.ones((3, 4), 'f'); be.map(lambda ns, x: x * 2.5 + 0.25, x, out=x); assert (x == 2.75).all();"
         "(k,) = jit._functions.values(); print(sum(k.stats.cache_hits.values()))"
     )

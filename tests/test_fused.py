@@ -12,7 +12,8 @@ pytest.importorskip("numba", reason="joined steps need Numba")
 
 from numba import njit
 
-from xpnet.backend import compiled, elementary, fused
+from xpnet.backend.compiled import backend as compiled
+from xpnet.backend.compiled import elementary, fused
 
 
 @pytest.fixture(scope="module")

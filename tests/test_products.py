@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("numba")
 
-from xpnet.backend import compiled, get_backend
+from xpnet.backend import get_backend
+from xpnet.backend.compiled import backend as compiled
 from xpnet.backend.cpu import SMALL_PRODUCT
 
 # one number, less than a vector, around one and two vectors of 16, 8 or 4 numbers, around the rows of a tile

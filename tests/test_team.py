@@ -18,8 +18,9 @@ pytest.importorskip("numba", reason="teams need Numba")
 
 from numba import njit
 
-from xpnet.backend import compiled, fused, jit, shares
-from xpnet.backend.team import Team
+from xpnet.backend.compiled import backend as compiled
+from xpnet.backend.compiled import fused, jit, shares
+from xpnet.backend.compiled.team import Team
 
 
 @pytest.fixture

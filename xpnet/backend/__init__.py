@@ -387,7 +387,7 @@ def _make(device: str | types.ModuleType, precision: str | None, autotune: bool)
 
         return CpuBackend()
     if device == "numba":
-        from .compiled import CompiledBackend
+        from .compiled.backend import CompiledBackend
 
         return CompiledBackend()
     if isinstance(device, str) and (number := re.fullmatch(r"cuda(?::(\d+))?", device)):

@@ -167,7 +167,7 @@ class CpuBackend(ReferenceBackend):
     def sum(self, x: Array, *, axis: int, out: Array) -> Array:
         rows = x.ndim == 3 and axis == -1 and x.flags.c_contiguous and out.flags.c_contiguous
         flat, to = (x.reshape(-1, x.shape[-1]), out.reshape(-1)) if rows else (x, out)
-        if _fits_blas(flat, to):
+        if fits_blas(flat, to):
             ones = self._ones(x.shape[axis], x.dtype)
             self._do(np.dot, *((flat, ones) if axis == -1 else (ones, flat)), to)
         elif (
@@ -288,7 +288,7 @@ class CpuBackend(ReferenceBackend):
         return replay
 
 
-def _fits_blas(x: np.ndarray, out: np.ndarray) -> bool:
+def fits_blas(x: np.ndarray, out: np.ndarray) -> bool:
     """Whether `np.dot` takes the pair as it is: a matrix and a vector of one floating type."""
     return (
         x.ndim == 2 and out.ndim == 1 and x.dtype == out.dtype and x.dtype.char in _BITS

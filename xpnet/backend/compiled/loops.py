@@ -10,8 +10,8 @@ from math import prod
 
 import numpy as np
 
-from . import Array
-from .program import Program, Ref
+from .. import Array
+from ..program import Program, Ref
 
 SLOW = frozenset({"exp", "expm1", "log", "log1p", "tanh", "sin", "cos", "erf", "pow"})
 # the compiler vectorises these for float32

@@ -1,7 +1,7 @@
 """Runs of captured calls joined into one, which compiled code makes.
 
 A step of a small network is twenty calls of a few microseconds, and Python needs about as long to make them as
-they take. Here the calls that have compiled twins (the kernels of `compiled.py`, and matrix products, which Numba
+they take. Here the calls that have compiled twins (the kernels of `backend.py`, and matrix products, which Numba
 hands to BLAS) become a table: of each the address of its machine code, those of its buffers, and their lengths. A
 loop over the table makes the calls. Machine code depends on what a call does and on no size, and is kept on disk: all
 networks share it. Where a `Team` trains, long loops and products among the calls are cut into pieces for its threads.

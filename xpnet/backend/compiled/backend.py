@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DeviceError
-from . import Array, jit, loops
-from .cpu import EASY, SMALL_PRODUCT, CpuBackend, _fits_blas, processors
+from ...errors import DeviceError
+from .. import Array
+from ..cpu import EASY, SMALL_PRODUCT, CpuBackend, fits_blas, processors
+from . import jit, loops
 from .fused import Joined, Loop, Repeated, fuse
 
 _CACHED = 1_600_000  # bytes; 784 x 500 float32 numbers gain, 1024 x 512 lose
@@ -225,7 +226,7 @@ class CompiledBackend(CpuBackend):
 
     def sum(self, x: Array, *, axis: int, out: Array) -> Array:
         alike = _plain(x) and _plain(out) and x.dtype == out.dtype and x.size > 0
-        many = x.ndim == 2 and len(x) > 1 and not _fits_blas(x, out)
+        many = x.ndim == 2 and len(x) > 1 and not fits_blas(x, out)
         # one accumulator: good for a batch, not for a million numbers
         if alike and axis == -1 and (x.ndim == 1 or many) and x.shape[-1] <= 4096:
             self._loop(loops.TOTAL, _rows(x), out.reshape(-1), rows=out.size, work=EASY * x.shape[-1])

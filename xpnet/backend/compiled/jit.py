@@ -18,7 +18,7 @@ _functions: dict[str, Callable[..., Any]] = {}
 _HEADER = """import numpy as np
 from numba import cfunc, njit
 
-from xpnet.backend import elementary, pointers, products, shares
+from xpnet.backend.compiled import elementary, pointers, products, shares
 
 # {digest}
 
