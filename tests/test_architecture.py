@@ -23,12 +23,12 @@ SEAMLESS = ("layers", "losses", "optim", "metrics", "activations")
 #: From the ground up; a module imports its own level or lower ones. What is not named is an application.
 LEVELS = [
     {"errors", "rng", "training.signals"},
-    {"backend"},
+    {"backend", "storage"},
     {
         "activations", "params", "init", "workspace", "metrics", "schedules", "data", "interchange", "memory",
         "notebook", "training.history", "training.defaults",
     },
-    {"storage", "checkpoint"},
+    {"checkpoint"},
     {"layers", "losses", "optim"},
     {"mlp", "training.examples", "training.update", "training.tally"},
     {"training.passes"},

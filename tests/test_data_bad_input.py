@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from xpnet import data
-from xpnet.errors import ConfigError, DataError, FileFormatError, XpnetError
+from xpnet.errors import ConfigError, DataError, FileFormatError, FileWriteError, XpnetError
 
 X = np.zeros((4, 3), np.float32)
 Y = np.array([0, 1, 0, 1])
@@ -309,7 +309,7 @@ def test_a_missing_file_and_a_folder(read, tmp_path):
 
 
 def test_writing_where_no_folder_is(tmp_path):
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(FileWriteError, match="Create the folder first"):
         data.write_idx(tmp_path / "none" / "x", IMAGES)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from xpnet import data
 from xpnet.data.files import MNIST_FILES
-from xpnet.errors import DataError
+from xpnet.errors import DataError, MissingPackageError
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 IMAGES = np.arange(16, dtype=np.uint8).reshape(4, 2, 2)
@@ -233,7 +233,7 @@ def test_a_picture_too_large(tmp_path, image, monkeypatch):
 
 def test_without_pillow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(DataError, match=r'needs Pillow; run: pip install "xpnet\[images\]"'):
+    with pytest.raises(MissingPackageError, match=r'needs Pillow.*pip install "xpnet\[images\]"'):
         data.load_image(tmp_path / "p.png")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import xpnet
 from tests.command import xp
-from xpnet.errors import ConfigError, DataError, FileFormatError, XpnetError
+from xpnet.errors import ConfigError, DataError, FileFormatError, MissingPackageError, XpnetError
 from xpnet.plots import sweep_scores
 from xpnet.runs.automatic import resolve
 from xpnet.runs.config import TrainConfig
@@ -276,7 +276,7 @@ class TestResults:
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         sweep(SweepConfig(base=small(), grid={"lr": [0.01]}), "s", quiet=True)
         assert Path("s/results.csv").exists() and not list(Path("s").glob("*.parquet"))
-        with pytest.raises(ConfigError, match="Parquet needs pyarrow"):
+        with pytest.raises(MissingPackageError, match="Parquet needs pyarrow"):
             results_module.check_writable("x.parquet")
 
     def test_one_that_diverges_comes_last(self) -> None:

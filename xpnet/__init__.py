@@ -12,13 +12,15 @@ from .errors import (
     DeviceError,
     DivergedError,
     FileFormatError,
+    FileWriteError,
     MissingFileError,
+    MissingPackageError,
     OutOfMemoryError,
     XpnetError,
 )
 from .mlp import MLP, load
 from .optim import SGD, AdaGrad, Adam, AdamW, RMSProp
-from .train import Trainer, evaluate, fit
+from .train import Interrupted, Trainer, evaluate, fit
 from .training.history import History
 
 if _TYPE_CHECKING:
@@ -48,10 +50,13 @@ __all__ = [
     "DeviceError",
     "DivergedError",
     "FileFormatError",
+    "FileWriteError",
     "History",
+    "Interrupted",
     "MLPClassifier",
     "MLPRegressor",
     "MissingFileError",
+    "MissingPackageError",
     "OutOfMemoryError",
     "PopulationSearchCV",
     "RMSProp",

@@ -26,9 +26,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from xpnet.errors import DataError, FileFormatError, MissingFileError, OutOfMemoryError
-from xpnet.storage.atomic import StrPath, write_parts_atomic
-from xpnet.storage.strictjson import dumps_json, loads_json, parse_json
+from .errors import DataError, FileFormatError, MissingFileError, OutOfMemoryError
+from .storage.atomic import StrPath, write_parts_atomic
+from .storage.strictjson import dumps_json, loads_json, parse_json
 
 __all__ = ["load_tensors", "save_tensors", "weights_sha256"]
 

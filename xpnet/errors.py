@@ -72,6 +72,21 @@ class MissingFileError(FileFormatError, FileNotFoundError):
     """There is no such file; `except FileNotFoundError` catches it, too."""
 
 
+class MissingPackageError(XpnetError, ImportError):
+    """An optional package that this needs cannot be imported; says what installs it."""
+
+
+def missing_package(need: str, extra: str, error: ImportError) -> MissingPackageError:
+    """Build the error for a package of the extra `extra` of xpnet; `need` says what needs which package.
+
+    Examples
+    --------
+    >>> print(missing_package("plots need matplotlib", "plots", ImportError("No module named 'matplotlib'")))
+    plots need matplotlib, which cannot be imported (No module named 'matplotlib'): pip install "xpnet[plots]"
+    """
+    return MissingPackageError(f'{need}, which cannot be imported ({error}): pip install "xpnet[{extra}]"')
+
+
 def check_options(what: str, options: Iterable[str], known: Iterable[str]) -> None:
     """Raise `unknown_name` for the first of `options` that is not in `known`.
 

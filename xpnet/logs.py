@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .callbacks import Callback, Record
-from .errors import FileFormatError, FileWriteError, XpnetError
+from .errors import FileFormatError, FileWriteError, missing_package
 from .storage.atomic import write_text_atomic
 
 if TYPE_CHECKING:
@@ -158,8 +158,8 @@ class TensorBoard(Callback):
 
     Raises
     ------
-    ConfigError
-        The package is not installed.
+    MissingPackageError
+        The package is not installed: said when training starts.
 
     Examples
     --------
@@ -217,10 +217,10 @@ def _protocol() -> tuple[Any, Any, Any]:
     try:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
-    except ImportError:
-        raise XpnetError(
-            'TensorBoard logs need the package tensorboard: pip install "xpnet[tensorboard]"'
-        ) from None
+    except ImportError as error:
+        raise missing_package(
+            "TensorBoard logs need the package tensorboard", "tensorboard", error
+        ) from error
     return Event, SessionLog, Summary
 
 

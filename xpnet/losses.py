@@ -7,8 +7,10 @@ reach a loss as rows of t: one-hot, smoothed, soft, or rows of an information-ga
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .activations import _sigmoid, _softplus
@@ -17,10 +19,6 @@ from .errors import ConfigError, unknown_name
 
 Formula = Callable[..., Any]
 Work = Callable[[str], Array]  # name -> a scratch array shaped like h
-
-
-def _unset(*args: Any) -> Any:
-    raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -72,11 +70,15 @@ class Loss:
         be.sum(each, axis=-1, out=loss)
         be.map(self._weighted, h, t, be.xp.expand_dims(w, axis=-1), out=dh)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _weighted(self) -> Formula:
+        """(h, t, w) -> w slope(h, t), kept so that back ends trace it once."""
         slope = self.slope
-        object.__setattr__(self, "_weighted", lambda ns, h, t, w: w * slope(ns, h, t))
+        return lambda ns, h, t, w: w * slope(ns, h, t)
 
-    _weighted: Formula = _unset  # (h, t, w) -> w slope(h, t), kept so that back ends trace it once
+
+def _coupled(ns: Any, h: Any, t: Any) -> Any:
+    raise NotImplementedError("softmax couples the outputs: no output has a loss of its own")
 
 
 class SoftmaxCrossEntropy(Loss):
@@ -174,8 +176,7 @@ _TABLE: dict[str, tuple[type[Loss], float | None, Callable[..., dict[str, Any]]]
     "softmax_cross_entropy": (
         SoftmaxCrossEntropy,
         None,
-        # value and slope are not used: softmax couples the outputs
-        lambda: {"value": None, "slope": _product, "link": "softmax", "classify": True},
+        lambda: {"value": _coupled, "slope": _coupled, "link": "softmax", "classify": True},
     ),
     "binary_cross_entropy": (Loss, None, lambda: _BINARY),
     "squared_error": (
@@ -271,4 +272,6 @@ def get_loss(spec: str | Loss) -> Loss:
         parameter = float(number) if colon else default
     except ValueError:
         raise ConfigError(f"loss {spec!r}: expected a number after ':', found {number!r}") from None
+    if not math.isfinite(parameter):
+        raise ConfigError(f"loss {spec!r}: expected a finite number after ':', found {number!r}")
     return kind(name if parameter == default else f"{name}:{parameter:g}", **build(parameter))

@@ -15,8 +15,7 @@ import numpy as np
 
 from .backend import Backend
 from .errors import OutOfMemoryError
-
-_EVALUATION_ROWS = 1000  # as `xpnet.train.EVALUATION_BATCH`
+from .training.defaults import EVALUATION_BATCH
 
 
 def free_memory(be: Backend | None = None) -> int | None:
@@ -107,7 +106,6 @@ def plan_training(
     host : bool, default False
         Whether the device is the host. Another one keeps, beside the best and the last good weights, weights and
         moments of the last moment when all was well.
-
     precision : str, optional
         For ``"bf16"``, the rounded operands of products are counted, too.
 
@@ -119,7 +117,7 @@ def plan_training(
     width = np.dtype(dtype).itemsize
     parameters = width * n_models * sum(i * o + o for i, o in pairwise(sizes))
     inner = sum(sizes[1:])
-    rows = min(evaluated, _EVALUATION_ROWS)
+    rows = min(evaluated, EVALUATION_BATCH)
     activations = width * batch * (sizes[0] + n_models * (2 * inner + 2 * sizes[-1]))
     evaluation = width * rows * (sizes[0] + n_models * (inner + 2 * sizes[-1]))
     # steps and evaluations, each with a smaller batch at the end, have copies of the weights of their own

@@ -14,7 +14,7 @@ import numpy as np
 from .errors import ConfigError
 
 #: Purposes; `stream(purpose, index)` gives each its own sequence, `index` telling layers or tensors apart.
-INIT, DROPOUT, NOISE, SHUFFLE, SPLIT = range(1, 6)
+INIT, DROPOUT, NOISE, SHUFFLE = range(1, 5)
 
 
 def stream(purpose: int, index: int = 0) -> int:
@@ -100,10 +100,10 @@ def permutations(n: int, seeds: Sequence[int], epochs: Sequence[int]) -> np.ndar
     keys = np.stack([permutation_keys(seed, epoch) for seed, epoch in zip(seeds, epochs, strict=True)])
     if half_bits > _TABLE_BITS:
         return np.stack([_walked(n, each, half_bits) for each in keys])
-    result = np.empty((len(keys), n), np.int64)
-    at_once = max(1, _TOGETHER >> 2 * half_bits)
     if len(keys) == 1:
         return _tabulated(n, keys, half_bits)
+    result = np.empty((len(keys), n), np.int64)
+    at_once = max(1, _TOGETHER >> 2 * half_bits)
     for start in range(0, len(keys), at_once):
         piece = slice(start, start + at_once)
         result[piece] = _tabulated(n, keys[piece], half_bits)
@@ -112,7 +112,7 @@ def permutations(n: int, seeds: Sequence[int], epochs: Sequence[int]) -> np.ndar
 
 def permutation_entries(n: int, k: int) -> int:
     """Numbers in each of the few arrays that `permutations` works with at a time for `k` orders of `n`."""
-    bits = 2 * max(1, ((n - 1).bit_length() + 1) // 2)
+    bits = 2 * permutation_bits(n)
     return n if bits > 2 * _TABLE_BITS else min(k, max(1, _TOGETHER >> bits)) << bits
 
 

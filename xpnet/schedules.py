@@ -33,6 +33,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for field in fields(self):
+            if field.name not in _RANGES:  # one of a subclass of the user's
+                continue
             low, high = _RANGES[field.name]
             value = getattr(self, field.name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -43,7 +45,8 @@ class Schedule:
 
     @property
     def name(self) -> str:
-        return next(k for k, v in _TABLE.items() if v is type(self))
+        """Name in `NAMES`; of a schedule of your own, its class's."""
+        return next((k for k, v in _TABLE.items() if v is type(self)), type(self).__name__)
 
     def __call__(self, step: int, total: int, per_epoch: int) -> float:
         """Multiplier at update `step` (from 0) of `total`, with `per_epoch` updates in an epoch."""

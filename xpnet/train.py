@@ -27,6 +27,7 @@ from .mlp import MLP
 from .optim import Optimizer, get_optimizer
 from .schedules import ReduceOnPlateau, Schedule, get_schedule
 from .training import resume
+from .training.defaults import EVALUATION_BATCH
 from .training.divergence import Divergence
 from .training.examples import TASKS, default_loss, infer_task, prepare
 from .training.failures import device_errors
@@ -48,9 +49,8 @@ from .training.signals import Interrupted, Signals
 from .training.step import TrainingStep, batches
 from .training.update import Regularization
 
-__all__ = ["EVALUATION_BATCH", "History", "Interrupted", "Trainer", "evaluate", "fit"]
+__all__ = ["History", "Interrupted", "Trainer", "evaluate", "fit"]
 
-EVALUATION_BATCH = 1000  # rows per forward pass of an evaluation
 CHECK_EVERY = 256  # steps done ahead between two looks at whether the loss is still finite
 _NO_STEP = Callback.on_step_end  # what a callback has that does not watch steps
 

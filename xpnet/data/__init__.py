@@ -4,21 +4,21 @@ Importing this loads NumPy and nothing heavier; downloads, pictures and the embe
 what they need when they are used.
 """
 
-from xpnet.data.checks import (
+from .checks import (
     check_features,
     check_labels,
     check_targets,
     check_trainable_labels,
     check_weights,
 )
-from xpnet.data.dataset import Dataset, Preprocessing
-from xpnet.data.files import load_file
-from xpnet.data.idx import read_idx, write_idx
-from xpnet.data.images import load_image
-from xpnet.data.inputs import load_inputs
-from xpnet.data.labels import encode_labels
-from xpnet.data.sources import NAMES, load
-from xpnet.data.splits import stratified_split
+from .dataset import Dataset, Preprocessing
+from .files import load_file
+from .idx import read_idx, write_idx
+from .images import load_image
+from .inputs import load_inputs
+from .labels import encode_labels
+from .sources import NAMES, load
+from .splits import stratified_split
 
 __all__ = [
     "NAMES",

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.errors import DataError
-from xpnet.interchange import astype, dtype_name, is_foreign, kind, namespace
+from ..errors import DataError
+from ..interchange import astype, dtype_name, is_foreign, kind, namespace
 
 
 def is_finite(x: Any) -> bool:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.data.arrays import as_floating, as_real, check_finite, check_length, rectangular, whole_numbers
-from xpnet.errors import DataError
-from xpnet.interchange import astype, is_foreign, kind, namespace, to_host
+from ..errors import DataError
+from ..interchange import astype, is_foreign, kind, namespace, to_host
+from .arrays import as_floating, as_real, check_finite, check_length, rectangular, whole_numbers
 
 # Rows of soft labels must sum to one; float16 probabilities of many classes are off by about this much.
 _ROW_SUM_TOLERANCE = 1e-3

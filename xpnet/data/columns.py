@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.data.spelling import Spelling, advice
-from xpnet.errors import DataError
+from ..errors import DataError
+from .spelling import Spelling, advice
 
 _NO_VALUE = Spelling().without_value
 

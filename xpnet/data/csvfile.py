@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from xpnet.data.columns import Column, Table, Wanted, check_names, from_parsed, parse_numbers, typed, wanted
-from xpnet.data.idx import open_file
-from xpnet.data.spelling import Spelling, decimal_of, parse_number
-from xpnet.errors import DataError
+from ..errors import DataError
+from .columns import Column, Table, Wanted, check_names, from_parsed, parse_numbers, typed, wanted
+from .idx import open_file
+from .spelling import Spelling, decimal_of, parse_number
 
 _ROWS = 1 << 15  # rows whose text is in memory at a time
 _SEPARATORS = ",;\t|"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.errors import DataError, FileFormatError
-from xpnet.interchange import astype, follow, is_foreign, kind, namespace
+from ..errors import DataError, FileFormatError
+from ..interchange import astype, follow, is_foreign, kind, namespace
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from xpnet.errors import DataError
+from ..errors import DataError
 
 Report = Callable[[str, int, int], None]
 

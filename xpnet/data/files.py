@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.data.checks import check_features, check_targets
-from xpnet.data.dataset import Dataset
-from xpnet.data.idx import read_idx
-from xpnet.data.labels import encode_labels
-from xpnet.data.tables import CSV_SUFFIXES, kind_of, pick, read_csv, read_lines, read_npy, read_npz
-from xpnet.errors import DataError
+from ..errors import DataError
+from .checks import check_features, check_targets
+from .dataset import Dataset
+from .idx import read_idx
+from .labels import encode_labels
+from .tables import CSV_SUFFIXES, kind_of, pick, read_csv, read_lines, read_npy, read_npz
 
 MNIST_FILES = (
     "train-images-idx3-ubyte",

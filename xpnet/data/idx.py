@@ -9,17 +9,17 @@ from __future__ import annotations
 import gzip
 import math
 import os
-import secrets
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
 import numpy as np
 
-from xpnet.errors import DataError
+from ..errors import DataError
+from ..storage.atomic import write_parts_atomic
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -108,7 +108,9 @@ def write_idx(path: str | os.PathLike[str], array: Any) -> None:
     Raises
     ------
     DataError
-        The type is not one of the format's, an axis is too long, or the place cannot be written.
+        The type is not one of the format's, or an axis is too long.
+    FileWriteError
+        It cannot be written; the file that was there before is unchanged.
 
     Examples
     --------
@@ -129,10 +131,8 @@ def write_idx(path: str | os.PathLike[str], array: Any) -> None:
         raise DataError(f"IDX sizes are 32-bit: the shape {array.shape} has an axis longer than {_MAX_SIZE}")
     header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
     body = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder(">"))
-    try:
-        _write_whole(path, header, body)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    parts = [header, body.reshape(-1).view(np.uint8)]
+    write_parts_atomic(path, _packed(parts) if path.suffix == ".gz" else parts)
 
 
 @contextmanager
@@ -205,24 +205,12 @@ def _as_array(data: bytearray, dtype: np.dtype, shape: tuple[int, ...], path: Pa
     return array.astype(dtype, copy=False)
 
 
-def _write_whole(path: Path, header: bytes, body: np.ndarray) -> None:
-    # Made with open(), not tempfile, so that the file gets the permissions a new file ordinarily has.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            if path.suffix == ".gz":
-                with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
-                    packed.write(header)
-                    packed.write(body.data if body.size else b"")
-            else:
-                file.write(header)
-                file.write(body.data if body.size else b"")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+def _packed(parts: Iterable[Any]) -> Iterator[bytes]:
+    """The parts as one gzip member without a date, so that equal arrays give equal files."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    for part in parts:
+        yield packer.compress(part)
+    yield packer.flush()
 
 
 def _fail(path: Path, what: str) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, missing_package
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")
 
@@ -77,7 +77,7 @@ def _read_grey(path: Path) -> np.ndarray:
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise DataError(f'{path}: reading pictures needs Pillow; run: pip install "xpnet[images]"') from error
+        raise missing_package(f"{path}: reading pictures needs Pillow", "images", error) from error
     try:
         with warnings.catch_warnings():
             # A small file that unpacks to hundreds of megapixels is an attack or a mistake.

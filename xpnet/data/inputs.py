@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from xpnet.data.arrays import check_finite
-from xpnet.data.idx import read_idx
-from xpnet.data.images import IMAGE_SUFFIXES, load_image
-from xpnet.data.tables import csv_rows, kind_of, numbers, pick, read_npy, read_npz
-from xpnet.errors import DataError
+from ..errors import DataError
+from .arrays import check_finite
+from .idx import read_idx
+from .images import IMAGE_SUFFIXES, load_image
+from .tables import csv_rows, kind_of, numbers, pick, read_npy, read_npz
 
 Source = str | os.PathLike[str]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.data.arrays import as_real, rectangular, whole_numbers
-from xpnet.errors import DataError
+from ..errors import DataError
+from .arrays import as_real, rectangular, whole_numbers
 
 
 def encode_labels(

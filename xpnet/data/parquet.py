@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.data.columns import Column, Table, Wanted, check_names, days, wanted
-from xpnet.data.idx import open_file
-from xpnet.errors import DataError, XpnetError
+from ..errors import DataError, missing_package
+from .columns import Column, Table, Wanted, check_names, days, wanted
+from .idx import open_file
 
 _ROWS = 1 << 16  # rows decoded at a time
 
@@ -25,9 +25,8 @@ def read_parquet(path: Path, *, text: Container[str], only: Wanted, skip: Contai
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise XpnetError(
-            f"{path}: Parquet files need pyarrow, which cannot be imported ({error}); "
-            'run pip install "xpnet[tabular]", or save the table as CSV'
+        raise missing_package(
+            f"{path}: Parquet files (others are CSV) need pyarrow", "tabular", error
         ) from error
     try:
         with pq.ParquetFile(path) as file:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from xpnet.data import download as _download
-from xpnet.data.dataset import Dataset
-from xpnet.data.files import MNIST_FILES, find_idx, load_file
-from xpnet.data.idx import GZIP_MAGIC, open_file, read_idx
-from xpnet.data.splits import stratified_split
-from xpnet.errors import DataError, unknown_name
+from ..errors import DataError, unknown_name
+from . import download as _download
+from .dataset import Dataset
+from .files import MNIST_FILES, find_idx, load_file
+from .idx import GZIP_MAGIC, open_file, read_idx
+from .splits import stratified_split
 
 
 @dataclass(frozen=True)

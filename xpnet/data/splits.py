@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.errors import ConfigError, DataError
+from ..errors import ConfigError, DataError
 
 # The second half of the generator's key, so that no other use of the same seed draws the same numbers.
 _PURPOSE = 0x5350_4C49_54  # "SPLIT"

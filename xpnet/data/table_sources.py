@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.data import csvfile, parquet
-from xpnet.data.columns import Column, Table, Wanted, check_names, days, number_text, parse_date, wanted
-from xpnet.data.spelling import Spelling
-from xpnet.errors import DataError
+from ..errors import DataError
+from . import csvfile, parquet
+from .columns import Column, Table, Wanted, check_names, days, number_text, parse_date, wanted
+from .spelling import Spelling
 
 CSV_SUFFIXES = (".csv", ".tsv")
 PARQUET_SUFFIXES = (".parquet", ".pq")

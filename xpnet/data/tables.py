@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.data.idx import open_file
-from xpnet.errors import DataError
+from ..errors import DataError
+from .idx import open_file
 
 CSV_SUFFIXES = (".csv",)
 

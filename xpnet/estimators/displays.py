@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, missing_package
 from .base import BaseMLP
 
 KINDS = ("loss", "score")
@@ -127,13 +127,15 @@ class LossCurveDisplay:
         Raises
         ------
         ConfigError
-            `kind` is neither "loss" nor "score", or there are no scores; or matplotlib is not installed.
+            `kind` is neither "loss" nor "score", or there are no scores.
+        MissingPackageError
+            matplotlib is not installed.
         """
         curves = self._curves(kind)
         try:
             import matplotlib.pyplot as plt
-        except ImportError:
-            raise ConfigError('drawing needs matplotlib: pip install "xpnet[plots]"') from None
+        except ImportError as error:
+            raise missing_package("drawing needs matplotlib", "plots", error) from error
         if ax is None:
             _, ax = plt.subplots()
         name = self.estimator_name if name is None else name

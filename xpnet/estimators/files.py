@@ -66,7 +66,7 @@ def described(estimator: Any) -> MLP:
     scaler, shape = estimator.scaler_, (estimator.n_features_in_,)
     model.preprocessing = Preprocessing(shape, *(() if scaler is None else scaler.affine))
     if model.task == "classification":
-        model.classes = [str(label) for label in estimator.classes_]
+        model.classes = tuple(str(label) for label in estimator.classes_)
     if model.task == "regression":
         weight, bias = _last_names(model)
         weights, (mean, scale) = model.get_weights(), (estimator.target_mean_, estimator.target_scale_)

@@ -17,7 +17,7 @@ def kept_moments(trainer: Trainer) -> dict[str, Any]:
 
 
 def restore_moments(trainer: Trainer, kept: dict[str, Any]) -> None:
-    """Go on with what `moments` returned, where it is of the same optimizer."""
+    """Go on with what `kept_moments` returned, where it is of the same optimizer."""
     update = trainer.step.update
     if set(kept["tensors"]) != set(update.moments):
         return

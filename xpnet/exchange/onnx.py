@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, XpnetError
+from ..errors import ConfigError, missing_package
 from ..layers import Dense, Dropout, InputNoise, Maxout, PReLU
 from ..mlp import DTYPES, MLP
 from ..mlp.answers import LEAST
@@ -73,8 +73,8 @@ def to_onnx(source: Any, path: str | PathLike[str] | None = None, *, input_dtype
     """
     try:
         import onnx
-    except ImportError:
-        raise XpnetError('writing ONNX files needs the package onnx: pip install "xpnet[onnx]"') from None
+    except ImportError as error:
+        raise missing_package("writing ONNX files needs the package onnx", "onnx", error) from error
     model = bare_model(source)
     if model.dtype not in DTYPES:
         raise ConfigError(f"only float32 and float64 models can be exported, this one is {model.dtype}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..activations import parse
-from ..errors import ConfigError, FileFormatError, XpnetError
+from ..errors import ConfigError, FileFormatError, MissingPackageError
 from ..mlp import MLP
 from .weights import Layers, bare_model, fill, raw_layers, slopes
 
@@ -310,8 +310,11 @@ def from_torch(
 def _torch() -> Any:
     try:
         import torch
-    except ImportError:
-        raise XpnetError("this needs PyTorch; to_torch_state and from_torch_state do without it") from None
+    except ImportError as error:
+        raise MissingPackageError(
+            f"this needs PyTorch, which cannot be imported ({error}): pip install torch; to_torch_state and "
+            "from_torch_state do without it"
+        ) from error
     return torch
 
 

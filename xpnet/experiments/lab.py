@@ -14,7 +14,7 @@ import numpy as np
 import xpnet
 from xpnet import data
 
-from ..errors import DataError, XpnetError, unknown_name
+from ..errors import DataError, missing_package, unknown_name
 from . import chinese
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Lab:
         try:
             import matplotlib as mpl
         except ImportError as error:
-            raise XpnetError(f'figures need matplotlib ({error}); run pip install "xpnet[plots]"') from error
+            raise missing_package("figures need matplotlib", "plots", error) from error
         with mpl.rc_context():
             experiment(self)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DataError, XpnetError
+from ..errors import DataError, XpnetError, missing_package
 from .digits import MAX_SIDE, DigitReader
 from .points import MAX_CSV_BYTES, PRESETS, TWO_CLASSES, Points
 from .session import Session, Sessions
@@ -304,9 +304,7 @@ def serve(
         import starlette  # noqa: F401
         import uvicorn
     except ImportError as error:
-        raise XpnetError(
-            f'the playground needs starlette and uvicorn ({error}); run: pip install "xpnet[playground]"'
-        ) from error
+        raise missing_package("the playground needs starlette and uvicorn", "playground", error) from error
     digits = DigitReader(model, data_dir=data_dir)
     listener = _listen(port)
     address = f"http://{HOST}:{listener.getsockname()[1]}/"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError, DataError, XpnetError
+from ..errors import ConfigError, DataError, missing_package
 from ..storage.atomic import write_bytes_atomic
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ def new_figure(height: float) -> Figure:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
-        raise XpnetError(
-            f'plots need matplotlib, which cannot be imported ({error}); run pip install "xpnet[plots]"'
-        ) from error
+        raise missing_package("plots need matplotlib", "plots", error) from error
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)

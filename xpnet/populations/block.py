@@ -17,7 +17,7 @@ from ..backend import Array, Backend
 from ..mlp import MLP
 from ..params import ParameterLayout
 from ..schedules import ReduceOnPlateau, Schedule
-from ..train import EVALUATION_BATCH
+from ..training.defaults import EVALUATION_BATCH
 from ..training.examples import RowSource
 from ..training.history import History
 from ..training.judge import Keeper, Standing

@@ -10,7 +10,7 @@ from typing import Any
 from ..backend import get_backend
 from ..errors import ConfigError
 from ..training.settings import whole_number
-from ..training.signals import Signals
+from ..training.signals import Interrupted, Signals
 from .engine import run
 from .group import Data, make_groups
 from .members import read_configurations
@@ -131,8 +131,8 @@ def fit_many(
                         result.model = None
                     results[result.index] = result
         signals.check()
-    except KeyboardInterrupt as error:
+    except Interrupted as error:
         done = sorted(results.values(), key=lambda r: r.index)
-        error.results = PopulationResult(done, time.perf_counter() - started, planned)  # type: ignore[attr-defined]
+        error.results = PopulationResult(done, time.perf_counter() - started, planned)
         raise
     return PopulationResult([results[m.index] for m in members], time.perf_counter() - started, planned)

@@ -15,8 +15,8 @@ import stat
 from collections.abc import Iterable
 from typing import Any
 
-from xpnet.errors import DataError, FileWriteError
-from xpnet.storage.strictjson import dumps_json
+from ..errors import DataError, FileWriteError
+from .strictjson import dumps_json
 
 __all__ = ["write_bytes_atomic", "write_json_atomic", "write_parts_atomic", "write_text_atomic"]
 

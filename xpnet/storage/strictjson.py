@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.errors import DataError
+from ..errors import DataError
 
 __all__ = ["dumps_json", "loads_json", "parse_json"]
 

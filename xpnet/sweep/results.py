@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, XpnetError
+from ..errors import ConfigError, MissingPackageError
 from ..populations import MemberResult
 from ..storage.atomic import write_bytes_atomic, write_text_atomic
 from .settings import show_value
@@ -96,12 +96,12 @@ def write_parquet(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> No
 
     Raises
     ------
-    XpnetError
+    MissingPackageError
         pyarrow is not installed.
     """
     if not has_parquet():
-        raise XpnetError(
-            f'{path}: Parquet files need pyarrow; run pip install "xpnet[tabular]", or write CSV'
+        raise MissingPackageError(
+            f'{path}: Parquet files need pyarrow: pip install "xpnet[tabular]"; or write CSV'
         )
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -140,7 +140,7 @@ def check_writable(path: str | Path) -> Path:
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise ConfigError(f"--results {path}: the name must end in .csv or .parquet")
     if path.suffix.lower() == ".parquet" and not has_parquet():
-        raise ConfigError(
+        raise MissingPackageError(
             f'--results {path}: Parquet needs pyarrow; run pip install "xpnet[tabular]", or name a .csv file'
         )
     if path.is_dir():

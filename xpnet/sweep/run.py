@@ -235,7 +235,8 @@ def _finished(path: Path, config: TrainConfig) -> dict[str, Any] | None:
     """The result of a run that is there already with these settings."""
     try:
         kept = RunFolder(path).config()
-        given = {n: v for n, v in vars(config).items() if v is not None and n not in RESUMABLE[1:]}
+        changeable = {*RESUMABLE} - {"epochs"}
+        given = {n: v for n, v in vars(config).items() if v is not None and n not in changeable}
         if any(getattr(kept, n) != v for n, v in given.items()):
             return None
         result: dict[str, Any] = loads_json((path / RESULT).read_text(encoding="utf-8"))

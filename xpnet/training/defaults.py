@@ -6,6 +6,8 @@ rate that falls to zero, and from few rows with a penalty. `docs/estimators.md` 
 
 from __future__ import annotations
 
+EVALUATION_BATCH = 1000  # rows per forward pass of an evaluation
+
 LEARNING_RATE, EPOCHS, LABEL_SMOOTHING = 3e-3, 200, 0.1
 VALID_FRACTION = 0.1
 SMALL = 1000  # up to so many rows, those held out for validation are missed more than they tell

@@ -15,7 +15,6 @@ import numpy as np
 
 from ..errors import FileFormatError
 from ..interchange import is_foreign, to_host
-from ..schedules import Schedule
 from .examples import RowSource
 from .judge import host_views
 
@@ -68,19 +67,12 @@ def _settings(trainer: Trainer) -> dict[str, Any]:
         "data": trainer.fingerprint, "validation": trainer.validation_fingerprint, "sample_weight": weights,
         "batch_size": trainer.batch_size, "shuffle": trainer.shuffle, "seed": trainer.seed,
         "optimizer": {"name": trainer.optimizer.name, **asdict(trainer.optimizer)},
-        "schedule": {"name": _name(trainer.schedule), **asdict(trainer.schedule)},
+        "schedule": {"name": trainer.schedule.name, **asdict(trainer.schedule)},
         **asdict(step.update.regularization),
         "label_smoothing": step.targets.label_smoothing,
         "infogain": None if infogain is None else fingerprint(infogain),
     }  # fmt: skip
     return _normal(settings)
-
-
-def _name(schedule: Schedule) -> str:
-    try:
-        return schedule.name
-    except StopIteration:  # one of the user's own has no name in the table
-        return type(schedule).__name__
 
 
 def state(trainer: Trainer) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -6,7 +6,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..populations import PopulationResult
 
 
 class Interrupted(KeyboardInterrupt):
@@ -17,7 +20,11 @@ class Interrupted(KeyboardInterrupt):
     signum : int
     finished : bool
         Whether the step was finished first, so that the state can be saved. False after a second signal.
+    results : PopulationResult or None
+        Of `fit_many`: what is known about the members that ended before.
     """
+
+    results: PopulationResult | None = None
 
     def __init__(self, signum: int, *, finished: bool = True):
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
