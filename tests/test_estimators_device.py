@@ -15,8 +15,8 @@ from tests.device_data import DEVICE, counted, there
 from tests.estimator_cases import CLASSES, NUMBERS, QUICK, TARGETS, WEIGHTS, N, X, check_all
 from xpnet import DataError, MLPClassifier, MLPRegressor
 from xpnet.backend.reference import ReferenceBackend
+from xpnet.data.scaling import _median_of_different
 from xpnet.estimators import FeatureScaler
-from xpnet.estimators.scaling import _median_of_different
 from xpnet.interchange import namespace, to_host
 
 
@@ -189,8 +189,8 @@ def test_the_scaler_measures_where_the_data_are(left, weights):
 
 def test_columns_are_measured_in_blocks(monkeypatch):
     whole = FeatureScaler().fit(X)
-    monkeypatch.setattr("xpnet.estimators.scaling._DENSE", 2 * N)
-    monkeypatch.setattr("xpnet.estimators.scaling._FEWEST", 1)
+    monkeypatch.setattr("xpnet.data.scaling._DENSE", 2 * N)
+    monkeypatch.setattr("xpnet.data.scaling._FEWEST", 1)
     parts = FeatureScaler().fit(X)
     for name in ("mean_", "scale_", "tails_"):
         assert np.allclose(getattr(whole, name), getattr(parts, name), rtol=1e-13)

@@ -71,7 +71,7 @@ def test_a_row_of_weight_two_is_two_rows():
 
 
 def test_sparse_columns_in_blocks(monkeypatch):
-    monkeypatch.setattr("xpnet.estimators.scaling._BLOCK", 1000)
+    monkeypatch.setattr("xpnet.data.scaling._BLOCK", 1000)
     x = NORMAL * (NORMAL > 2.0)
     dense, scarce = FeatureScaler().fit(x), FeatureScaler().fit(sparse.csr_array(x))
     assert np.allclose(dense.mean_, scarce.mean_) and np.allclose(dense.scale_, scarce.scale_)

@@ -193,7 +193,7 @@ def expected(data: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 @both
-@pytest.mark.parametrize("moment", ["save_state", "_result", "_last_weights", "write_json_atomic"])
+@pytest.mark.parametrize("moment", ["save_state", "make_result", "_last_weights", "write_json_atomic"])
 def test_a_signal_outside_a_step(
     moment: str, signum: signal.Signals, data: Path, tmp_path: Path, expected: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,

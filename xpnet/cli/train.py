@@ -101,15 +101,15 @@ def train_options(without: Iterable[str] = ()) -> Callable[[Callable[..., Any]],
 
 
 def _with_options(command: Callable[..., Any], without: frozenset[str]) -> Callable[..., Any]:
-    from ..runs.config import TrainConfig, _hints
+    from ..runs.config import TrainConfig, hints
 
-    hints = _hints()
+    types = hints()
     for f in reversed([f for f in fields(TrainConfig) if f.name not in without]):
         default = f.default_factory() if callable(f.default_factory) else f.default
         auto = f.metadata.get("auto", False)
         shown = ",".join(map(str, default)) if isinstance(default, list) else "auto" if auto else default
         note = f"  [default: {shown}]" if shown not in (None, False, "") else ""
-        kind = _click_type(hints[f.name])
+        kind = _click_type(types[f.name])
         flag = f"--{f.name.replace('_', '-')}"
         if kind is bool:
             both = f"{flag}/{flag.replace('--', '--no-')}"

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from .scaling import FeatureScaler
+from ..data.scaling import FeatureScaler
 
 if TYPE_CHECKING:
     from .classifier import MLPClassifier

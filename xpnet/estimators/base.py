@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..backend import Backend, get_backend
 from ..callbacks import Callback
 from ..data.checks import check_weights
+from ..data.scaling import FeatureScaler
 from ..errors import DataError
 from ..interchange import (
     arrive,
@@ -41,7 +42,6 @@ from . import choices
 from .missing import check_present
 from .moments import kept_moments, restore_moments
 from .rows import check_numbers, hold_out, in_chunks, without_absent
-from .scaling import FeatureScaler
 from .session import Plan, Planned, current, fitted_scaler, scaled_examples
 
 INPUT_TYPES = (np.float64, np.float32, np.uint8)

@@ -16,10 +16,10 @@ from sklearn.exceptions import NotFittedError
 
 from ..checkpoint import load_tensors
 from ..data import Preprocessing
+from ..data.scaling import LIMIT, FeatureScaler
 from ..errors import ConfigError, DeviceError, FileFormatError, check_options
 from ..mlp import MLP
 from ..mlp import load as load_model
-from .scaling import LIMIT, FeatureScaler
 
 _FORMAT = 1
 _PLAIN = (bool, int, float, str, type(None))

@@ -10,6 +10,7 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
 from ..callbacks import Callback
+from ..data.scaling import mean_of_rows
 from ..errors import DataError
 from ..interchange import astype, dtype_name, follow, namespace, to_host
 from ..losses import get_loss
@@ -19,7 +20,6 @@ from ..train import Trainer
 from ..training import defaults
 from .base import BaseMLP, Part, checked_weights, scored_on_host, validation_pair
 from .rows import in_chunks
-from .scaling import mean_of_rows
 from .session import took_over
 
 

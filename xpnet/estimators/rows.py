@@ -10,9 +10,9 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from ..data.arrays import is_finite
+from ..data.scaling import FeatureScaler
 from ..errors import DataError
 from ..interchange import astype, empty_beside, namespace, take_rows, to_host
-from .scaling import FeatureScaler
 
 _MOST = 4096  # rows that are scaled and predicted at a time
 _NUMBERS = 1 << 19  # so many numbers stay in the processor's cache while they are scaled

@@ -20,8 +20,8 @@ import joblib  # type: ignore[import-untyped]
 import numpy as np
 from sklearn.utils import _safe_indexing
 
+from ..data.scaling import FeatureScaler
 from .rows import SparseRows, as_examples
-from .scaling import FeatureScaler
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _SAMPLED = 16  # rows that tell one training set from another

@@ -102,7 +102,7 @@ class Graph:
 
     def standardized(self, x: str, mean: Any, scale: Any, tails: Any) -> str:
         """Scale features (B, I) in float64 as `xpnet.estimators.FeatureScaler` does, tails included."""
-        from ..estimators.scaling import LIMIT
+        from ..data.scaling import LIMIT
 
         def number(value: Any) -> str:
             return self.constant(value, "float64")

@@ -202,7 +202,7 @@ class TrainConfig:
             if f.metadata.get("auto") and value in (None, AUTO):
                 setattr(self, f.name, None)
                 continue
-            setattr(self, f.name, _converted(f.name, _hints()[f.name], value))
+            setattr(self, f.name, converted(f.name, hints()[f.name], value))
             choices = f.metadata.get("choices")
             if choices and getattr(self, f.name) is not None and getattr(self, f.name) not in choices:
                 raise unknown_name(f.name.replace("_", "-"), getattr(self, f.name), choices)
@@ -253,7 +253,7 @@ class TrainConfig:
             if value is None and f.metadata.get("auto"):
                 value = AUTO
             if value is not None:
-                lines.append(f"{f.name} = {_toml(value)}")
+                lines.append(f"{f.name} = {toml_value(value)}")
         return "\n".join(lines) + "\n"
 
 
@@ -273,11 +273,11 @@ TABLE_SETTINGS = (
 
 
 @functools.cache
-def _hints() -> dict[str, Any]:
+def hints() -> dict[str, Any]:
     return typing.get_type_hints(TrainConfig)
 
 
-def _converted(name: str, hint: Any, value: Any) -> Any:
+def converted(name: str, hint: Any, value: Any) -> Any:
     """Check `value` against the type of the field; whole numbers may stand for real ones."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None:
@@ -288,7 +288,7 @@ def _converted(name: str, hint: Any, value: Any) -> Any:
     origin = typing.get_origin(kind)
     if origin is list:
         (inner,) = typing.get_args(kind)
-        return [_converted(name, inner, v) for v in (value if isinstance(value, list | tuple) else [value])]
+        return [converted(name, inner, v) for v in (value if isinstance(value, list | tuple) else [value])]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -301,11 +301,11 @@ def _converted(name: str, hint: Any, value: Any) -> Any:
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return f"[{', '.join(_toml(v) for v in value)}]"
+        return f"[{', '.join(toml_value(v) for v in value)}]"
     if isinstance(value, str):
         # TOML basic strings escape like JSON's, except that DEL must be escaped too
         import json

@@ -15,11 +15,11 @@ import numpy as np
 from ..data import Dataset, stratified_split
 from ..data import load as load_data
 from ..data.columns import Table
+from ..data.scaling import FeatureScaler
 from ..data.sources import NAMES
 from ..data.spelling import Spelling
 from ..data.table_sources import is_table, read_table
 from ..errors import ConfigError, DataError
-from ..estimators.scaling import FeatureScaler
 from ..losses import get_loss
 from ..tabular import TabularPreprocessing
 from . import automatic

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, unknown_name
 from ..runs import config as config_module
-from ..runs.config import TrainConfig, _converted, _hints, _toml, known_settings, load_toml
+from ..runs.config import TrainConfig, converted, hints, known_settings, load_toml, toml_value
 from ..training.defaults import VALID_FRACTION
 from .space import Candidate, Range, candidates, setting_name
 
@@ -97,7 +97,7 @@ class SweepConfig:
         key = setting_name(name)
         if value in ("none", "None"):
             value = None
-        return None if value is None else _converted(key, _hints()[key], value)
+        return None if value is None else converted(key, hints()[key], value)
 
     @property
     def varied(self) -> list[str]:
@@ -132,15 +132,23 @@ class SweepConfig:
             if getattr(self, name) is not None:
                 lines.append(f"{name} = {getattr(self, name)}")
         if self.grid:
-            lines += ["", "[sweep.grid]", *(f"{n} = {_toml(_without_none(v))}" for n, v in self.grid.items())]
+            lines += [
+                "",
+                "[sweep.grid]",
+                *(f"{n} = {toml_value(_without_none(v))}" for n, v in self.grid.items()),
+            ]
         if self.ranges:
             lines += ["", "[sweep.range]"]
             lines += [
-                f"{n} = {_toml(str(v) if isinstance(v, Range) else _without_none(v))}"
+                f"{n} = {toml_value(str(v) if isinstance(v, Range) else _without_none(v))}"
                 for n, v in self.ranges.items()
             ]  # fmt: skip
         for point in self.points:
-            lines += ["", "[[sweep.points]]", *(f"{n} = {_toml(_without_none(v))}" for n, v in point.items())]
+            lines += [
+                "",
+                "[[sweep.points]]",
+                *(f"{n} = {toml_value(_without_none(v))}" for n, v in point.items()),
+            ]
         return "\n".join(lines) + "\n"
 
 

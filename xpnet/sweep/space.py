@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import rng
 from ..errors import ConfigError, unknown_name
-from ..runs.config import TrainConfig, _hints
+from ..runs.config import TrainConfig, hints
 
 _FIXED = ("seed", "dtype", "precision", "statistics", "monitor")
 #: Settings that may differ between candidates.
@@ -98,7 +98,7 @@ def setting_name(name: str) -> str:
         return key
     if key == "seed":
         raise ConfigError("seed does not vary as a setting: --seeds N trains every candidate with N seeds")
-    if key in _hints():
+    if key in hints():
         raise ConfigError(
             f"{key} is the same for the whole sweep, so that its members share their data and arithmetic; "
             f"set it with --{key.replace('_', '-')}. What may vary: {', '.join(sorted(VARIABLE))}"
@@ -127,7 +127,7 @@ def read_axis(text: str) -> tuple[str, list[Any]]:
 
 def read_value(name: str, text: str) -> Any:
     """Read the text of one value as the type of the setting."""
-    hint = _hints()[name]
+    hint = hints()[name]
     options = [o for o in (typing.get_args(hint) or (hint,)) if o is not type(None)]
     optional = type(None) in typing.get_args(hint)
     kind = hint if typing.get_origin(hint) is list else options[0]
@@ -226,7 +226,7 @@ def _draws(
             source = ranges[name]
             if isinstance(source, Range):
                 value: Any = source.draw(generator)
-                draw[name] = [value] if typing.get_origin(_hints()[name]) is list else value
+                draw[name] = [value] if typing.get_origin(hints()[name]) is list else value
             else:
                 draw[name] = source[int(generator.integers(len(source)))]
         result.append(draw)

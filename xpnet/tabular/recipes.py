@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..data.columns import Column, Table, number_text, parse_numbers
+from ..data.scaling import FeatureScaler
 from ..data.spelling import MISSING, parse_number
 from ..errors import DataError
-from ..estimators.scaling import FeatureScaler
 
 #: What is done with a category that training did not see: an error, or as if the value were missing.
 UNKNOWN = ("refuse", "missing")
