@@ -75,7 +75,7 @@ def as_text(facts: dict[str, Any], indent: str = "") -> str:
     for key, value in facts.items():
         label = key.replace("_", " ")
         if key == "columns":
-            from .tabular import rows_text
+            from .tabular.features import rows_text
 
             lines += [f"{indent}{label}", *(f"{indent}  {line}" for line in rows_text(value))]
             continue

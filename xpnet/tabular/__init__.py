@@ -1,6 +1,6 @@
 """Columns of a table as features, and its target."""
 
-from .features import TabularPreprocessing, columns_text, rows_text
+from .features import TabularPreprocessing, columns_text
 from .targets import Target
 
-__all__ = ["TabularPreprocessing", "Target", "columns_text", "rows_text"]
+__all__ = ["Target", "TabularPreprocessing", "columns_text"]
