@@ -129,11 +129,16 @@ class Predictor:
         if link == "softmax":
             p = np.exp(h - h.max(axis=1, keepdims=True))
             return p / p.sum(axis=1, keepdims=True)
-        p = sigmoid(h) if link == "sigmoid" else np.clip(h, 0, 1)
+        if link == "sigmoid":  # small probabilities keep all their digits
+            e = np.exp(-np.abs(h))
+            p, rest = np.where(h >= 0, 1, e) / (1 + e), np.where(h >= 0, e, 1) / (1 + e)
+        else:
+            p = np.clip(h, 0, 1)
+            rest = 1 - p
         if self.task == "multilabel":
             return p
         if p.shape[1] == 1:
-            return np.concatenate([1 - p, p], axis=1)
+            return np.concatenate([rest, p], axis=1)
         total = p.sum(axis=1, keepdims=True)
         return np.where(total > 0, p / np.where(total > 0, total, 1), 1 / p.shape[1])
 

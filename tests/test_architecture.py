@@ -20,10 +20,10 @@ PACKAGE = Path(xpnet.__file__).parent
 #: The mathematics: it asks the back end for everything, so it runs on every array library.
 SEAMLESS = ("layers", "losses", "optim", "metrics", "activations")
 
-#: From the ground up; a module imports its own level or lower ones. A package stands for its modules that are not named.
+#: From the ground up; a module imports its own level or lower ones. A package stands for its unnamed modules.
 LEVELS = [
     {"errors"},
-    {"rng", "storage", "training.signals", "training.defaults"},
+    {"rng", "specs", "storage", "training.signals", "training.defaults"},
     {"backend"},
     {"activations", "interchange", "metrics", "notebook", "params", "schedules", "workspace"},
     {"checkpoint", "data", "init", "layers", "losses", "memory", "optim", "training.history"},

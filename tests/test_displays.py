@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from xpnet import MLP, MLPClassifier, MLPRegressor, fit
-from xpnet.errors import ConfigError, DataError
+from xpnet.errors import ConfigError, DataError, MissingPackageError
 from xpnet.estimators import LossCurveDisplay
 from xpnet.notebook import history_table
 
@@ -87,7 +87,7 @@ class TestLossCurves:
         with pytest.raises(DataError, match="one number per epoch"):
             LossCurveDisplay(loss_curve=[1.0], validation_loss_curve=[1.0, 2.0])
         monkeypatch.setitem(__import__("sys").modules, "matplotlib.pyplot", None)
-        with pytest.raises(ConfigError, match=r"xpnet\[plots\]"):
+        with pytest.raises(MissingPackageError, match=r"xpnet\[plots\]"):
             LossCurveDisplay.from_estimator(clf)
 
 

@@ -183,3 +183,16 @@ def test_torch_layers_without_bias_and_shared_slopes():
 def test_states_that_are_no_chain(state, message):
     with pytest.raises(FileFormatError, match=message):
         from_torch_state(state)
+
+
+@pytest.mark.parametrize("names", [("low", "mid", "high"), ("9", "10", "11"), ("yes", "no")])
+def test_classes_in_any_order(names):
+    k = len(names)
+    rows = k > Y
+    model = MLP([4, 8, k if k > 2 else 1], dtype="float64")
+    fit(model, (X[rows], Y[rows]), epochs=5)
+    model.classes = names
+    theirs = to_sklearn(model)
+    assert (theirs.predict(X) == np.array(names)[model.predict(X)]).all()
+    order = np.argsort(names)
+    assert np.allclose(theirs.predict_proba(X), model.predict_proba(X)[:, order], atol=1e-12)

@@ -97,6 +97,13 @@ def test_losses_of_classes(loss, rows):
         assert apart(found["probabilities"], clf.predict_proba(given)) <= 1e-6
 
 
+def test_shares_of_a_sigmoid_for_each_class():
+    model = MLP([4, 8, 3], dtype="float64")
+    fit(model, (X, Y), loss="binary_cross_entropy", epochs=5)
+    found, given = run(to_onnx(model), X)
+    assert apart(found["probabilities"], model.predict_proba(given)) <= 1e-6
+
+
 def test_shares_of_a_squared_error_where_every_output_is_below_zero():
     model = MLP([1, 3], dtype="float32")
     model.set_weights({"layers.0.weight": np.zeros((3, 1)), "layers.0.bias": np.full(3, -1.0)})

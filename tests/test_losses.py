@@ -277,6 +277,7 @@ def test_a_batch_without_weight_has_no_gradient():
         ("Squared-Error", "squared_error"),
         ("huber:1e-2", "huber:0.01"),
         ("quantile:0.5", "quantile"),
+        ("quantile:0.9999999", "quantile:0.9999999"),
     ],
 )
 def test_aliases(alias, name):
@@ -294,8 +295,8 @@ def test_aliases(alias, name):
         ("hinge:2", "takes no parameter"),
         ("huber:0", "delta > 0"),
         ("huber:-1", "delta > 0"),
-        ("huber:nan", "finite number after"),
-        ("huber:inf", "finite number after"),
+        ("huber:nan", "must be finite"),
+        ("huber:inf", "must be finite"),
         ("huber:wide", "expected a number after ':'"),
         ("quantile:1", "between 0 and 1"),
         ("quantile:-0.5", "between 0 and 1"),

@@ -178,6 +178,17 @@ def test_predict_and_probabilities(width, task, loss, proba, predict, n_models):
         np.testing.assert_array_equal(p.argmax(axis=-1), got)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_small_probabilities_of_a_sigmoid_keep_their_digits(dtype, outputs):
+    model = MLP([1, outputs], dtype=dtype)
+    model.set_weights({"layers.0.weight": np.ones((outputs, 1)), "layers.0.bias": np.zeros(outputs)})
+    model.task, model.loss = "classification" if outputs == 1 else "multilabel", "binary_cross_entropy"
+    z = np.linspace(-80.0, 80.0, 41)
+    exact = expit(np.stack([-z if outputs == 1 else z, z], axis=1))
+    np.testing.assert_allclose(model.predict_proba(z[:, None]), exact, rtol=4 * np.finfo(dtype).eps)
+
+
 def test_probabilities_after_the_squared_error_are_clipped_shares():
     model = trained(3, "classification", "squared_error")
     model.set_weights({k: np.zeros_like(w) for k, w in model.get_weights().items()})

@@ -108,7 +108,7 @@ def test_streams_differ_by_seed_purpose_index_and_step():
 
 
 def test_stream_numbers():
-    assert [rng.INIT, rng.DROPOUT, rng.NOISE, rng.SHUFFLE, rng.SPLIT] == [1, 2, 3, 4, 5]
+    assert [rng.INIT, rng.DROPOUT, rng.NOISE, rng.SHUFFLE] == [1, 2, 3, 4]
     assert rng.stream(rng.DROPOUT, 9) == (2 << 32) + 9
 
 

@@ -594,6 +594,36 @@ def test_a_member_equals_the_model_alone(kind, patience):
     assert len(set(history.best_epochs)) > 1  # else the test shows little
 
 
+@pytest.mark.parametrize("device", ["cpu", "numba"])
+@pytest.mark.parametrize("held_out", [None, HELD_OUT])
+def test_a_member_that_stops_keeps_the_weights_of_then(device, held_out):
+    options = {
+        "epochs": 12, "batch_size": 16, "patience": 1, "min_delta": 1e-3, "monitor": "train_loss",
+        "restore_best": False, "validation": held_out,
+    }  # fmt: skip
+
+    def trainer(*callbacks):
+        model = MLP([6, 12, 2], n_models=2, seed=5, dtype="float64", device=device)
+        return Trainer(model, NOISY, optimizer=SGD(lr=[1e-5, 0.1]), callbacks=callbacks, **options)
+
+    saved = []
+    steps = -(-len(NOISY[1]) // 16)
+    whole = trainer(At(3 * steps, lambda trainer: saved.append(frozen(trainer))))
+    history = whole.run()
+    epochs = []
+    for m, lr in enumerate([1e-5, 0.1]):
+        single, own = alone(whole.model, m, NOISY, SGD(lr=lr), **options)
+        same_weights(whole.model.member(m), single, 1e-12)
+        epochs.append(len(own))
+    assert epochs[0] == 2 and epochs[1] == len(history) > 3  # else the test shows little
+    again = trainer()
+    again.load_state(*saved[0])
+    assert again.judge.stopped.tolist() == [True, False]
+    again.run()
+    np.testing.assert_array_equal(weights_of(again.model), weights_of(whole.model))
+    np.testing.assert_array_equal(again.latest_weights(), whole.latest_weights())
+
+
 def test_members_lower_their_rates_alone():
     schedule = xpnet.train.get_schedule("plateau", factor=0.5, patience=1)
     options = {"validation": HELD_OUT, "epochs": 10, "batch_size": 16, "schedule": schedule}

@@ -127,6 +127,25 @@ def test_clip_by_norm_is_per_member(be):
 
 
 @pytest.mark.parametrize("be", BACKENDS)
+@pytest.mark.parametrize("limit", ["clip_norm", "max_norm"])
+def test_a_norm_beyond_the_range_of_the_type_is_a_divergence(be, limit):
+    """Neither a step of zero for ever nor weights of zero: numbers that are none, which training reports."""
+    c = Case(be, scale=1e30 if limit == "clip_norm" else 1.0, dtype="float32", **{limit: 1.0})
+    if limit == "max_norm":
+        c.w *= np.float32(1e30)
+    with np.errstate(all="ignore"):
+        assert np.isnan(c.step()["w1"]).any()
+
+
+@pytest.mark.parametrize("be", BACKENDS)
+@pytest.mark.parametrize("n_models", [None, 1])
+def test_a_list_of_one_number_is_that_number(be, n_models):
+    lists = Case(be, Adam(lr=[0.1], beta1=[0.8]), n_models, l1=[0.1], l2=[0.2])
+    plain = Case(be, Adam(lr=0.1, beta1=0.8), n_models, l1=0.1, l2=0.2)
+    check(lists.step(), plain.step(), rtol=0)
+
+
+@pytest.mark.parametrize("be", BACKENDS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_gradient_of_zero_survives_clipping_by_norm(be, dtype):
     c = Case(be, scale=0.0, clip_norm=1.0, dtype=dtype)

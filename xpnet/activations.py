@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from math import isfinite
 from typing import Any
 
+from . import specs
 from .errors import ConfigError, unknown_name
 
 Formula = Callable[..., Any]
@@ -83,12 +83,12 @@ class Activation:
         return self.name == "identity"
 
 
-def _sigmoid(ns: Any, z: Any) -> Any:
+def sigmoid(ns: Any, z: Any) -> Any:
     # tanh neither overflows nor branches: 1 / (1 + e^-z) = (1 + tanh(z / 2)) / 2
     return 0.5 * ns.tanh(0.5 * z) + 0.5
 
 
-def _softplus(ns: Any, z: Any) -> Any:
+def softplus(ns: Any, z: Any) -> Any:
     # log(1 + e^z) = max(z, 0) + log(1 + e^-|z|) does not overflow
     return ns.maximum(z, 0.0) + ns.log1p(ns.exp(-ns.where(z < 0.0, -z, z)))
 
@@ -149,7 +149,7 @@ def _gelu_tanh_slope(ns: Any, z: Any) -> Any:
 
 
 def _silu_slope(ns: Any, z: Any) -> Any:
-    s = _sigmoid(ns, z)
+    s = sigmoid(ns, z)
     return s * (1.0 + z * (1.0 - s))
 
 
@@ -169,7 +169,7 @@ def _hard_swish_slope(ns: Any, z: Any) -> Any:
 _TABLE: dict[str, tuple[float | None, Callable[..., dict[str, Any]]]] = {
     "identity": (None, lambda: {"value": lambda ns, z: z, "slope": lambda ns, y: 1.0 + 0.0 * y}),
     "step": (None, lambda: {"value": lambda ns, z: ns.where(z > 0.0, 1.0, 0.0 * z), "slope": None}),
-    "sigmoid": (None, lambda: {"value": _sigmoid, "slope": lambda ns, y: y * (1.0 - y)}),
+    "sigmoid": (None, lambda: {"value": sigmoid, "slope": lambda ns, y: y * (1.0 - y)}),
     "tanh": (
         None,
         lambda: {"value": lambda ns, z: ns.tanh(z), "slope": lambda ns, y: 1.0 - y * y},
@@ -185,7 +185,7 @@ _TABLE: dict[str, tuple[float | None, Callable[..., dict[str, Any]]]] = {
     "leaky_relu": (0.01, _leaky_relu),
     "softplus": (
         None,
-        lambda: {"value": _softplus, "slope": _sigmoid, "from_output": False},
+        lambda: {"value": softplus, "slope": sigmoid, "from_output": False},
     ),
     "elu": (1.0, _elu),
     "selu": (None, _selu),
@@ -197,7 +197,7 @@ _TABLE: dict[str, tuple[float | None, Callable[..., dict[str, Any]]]] = {
     "silu": (
         None,
         lambda: {
-            "value": lambda ns, z: z * _sigmoid(ns, z),
+            "value": lambda ns, z: z * sigmoid(ns, z),
             "slope": _silu_slope,
             "from_output": False,
         },
@@ -250,18 +250,7 @@ def parse(spec: str) -> tuple[str, float | None]:
     >>> parse("leaky_relu:0.2")
     ('leaky_relu', 0.2)
     """
-    name, colon, number = str(spec).strip().lower().partition(":")
-    name = name.replace("-", "_")  # not in the number, which may be 1e-3
-    name = _ALIASES.get(name, name)
-    if not colon:
-        return name, None
-    try:
-        value = float(number)
-    except ValueError:
-        raise ConfigError(f"activation {spec!r}: expected a number after ':', found {number!r}") from None
-    if not isfinite(value):
-        raise ConfigError(f"activation {spec!r}: the number after ':' must be finite")
-    return name, value
+    return specs.split("activation", spec, _ALIASES)
 
 
 @cache
@@ -297,5 +286,4 @@ def get_activation(spec: str) -> Activation:
             raise ConfigError(f"activation {name!r} takes no parameter, found {spec!r}")
         return Activation(name, **build())
     value = default if parameter is None else parameter
-    label = name if value == default else f"{name}:{value:g}"
-    return Activation(label, **build(value))
+    return Activation(specs.join(name, value, default), **build(value))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from . import specs
 from .errors import ConfigError, unknown_name
 from .params import ParamSpec
 from .rng import INIT, generator, stream
@@ -89,21 +90,13 @@ def parse(spec: str) -> tuple[str, float | None]:
     >>> parse("xavier"), parse("normal:0.01")
     (('glorot_uniform', None), ('normal', 0.01))
     """
-    name, colon, number = str(spec).strip().lower().partition(":")
-    name = name.replace("-", "_")  # not in the number, which may be -0.5 or 1e-3
-    name = _ALIASES.get(name, name)
+    name, value = specs.split("initialiser", spec, _ALIASES)
     if name not in NAMES:
         raise unknown_name("initialiser", name, NAMES)
-    if not colon:
+    if value is None:
         return name, None
-    try:
-        value = float(number)
-    except ValueError:
-        raise ConfigError(f"initialiser {spec!r}: expected a number after ':', found {number!r}") from None
-    if name not in _TAKES_NUMBER or not np.isfinite(value):
-        raise ConfigError(
-            f"initialiser {spec!r}: only {', '.join(_TAKES_NUMBER)} take a number, and it must be finite"
-        )
+    if name not in _TAKES_NUMBER:
+        raise ConfigError(f"initialiser {spec!r}: only {', '.join(_TAKES_NUMBER)} take a number")
     if value < 0.0 and name in ("uniform", "normal", "truncated_normal"):
         raise ConfigError(f"initialiser {spec!r}: the width of a distribution must be >= 0")
     return name, value

@@ -7,13 +7,13 @@ reach a loss as rows of t: one-hot, smoothed, soft, or rows of an information-ga
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .activations import _sigmoid, _softplus
+from . import specs
+from .activations import sigmoid, softplus
 from .backend import Array, Backend
 from .errors import ConfigError, unknown_name
 
@@ -131,7 +131,7 @@ def _hinge_gradient(ns: Any, active: Array, t: Array, count: Array, w: Array) ->
 
 def _binary_cross_entropy(ns: Any, h: Array, t: Array) -> Array:
     # -t log p - (1 - t) log(1 - p) with p = sigmoid(h), in a form that cannot overflow
-    return _softplus(ns, h) - t * h
+    return softplus(ns, h) - t * h
 
 
 def _hinge(ns: Any, h: Array, t: Array) -> Array:
@@ -165,7 +165,7 @@ def _quantile(q: float) -> dict[str, Any]:
 
 _BINARY = {
     "value": _binary_cross_entropy,
-    "slope": lambda ns, h, t: _sigmoid(ns, h) - t,
+    "slope": lambda ns, h, t: sigmoid(ns, h) - t,
     "link": "sigmoid",
     "threshold": 0.0,
     "classify": True,
@@ -258,20 +258,13 @@ def get_loss(spec: str | Loss) -> Loss:
     """
     if isinstance(spec, Loss):
         return spec
-    name, colon, number = str(spec).strip().lower().partition(":")
-    name = name.replace("-", "_")  # not in the number, which may be 1e-3
-    name = _ALIASES.get(name, name)
+    name, number = specs.split("loss", spec, _ALIASES)
     if name not in _TABLE:
         raise unknown_name("loss", name, NAMES)
     kind, default, build = _TABLE[name]
     if default is None:
-        if colon:
+        if number is not None:
             raise ConfigError(f"loss {name!r} takes no parameter, found {spec!r}")
         return kind(name, **build())
-    try:
-        parameter = float(number) if colon else default
-    except ValueError:
-        raise ConfigError(f"loss {spec!r}: expected a number after ':', found {number!r}") from None
-    if not math.isfinite(parameter):
-        raise ConfigError(f"loss {spec!r}: expected a finite number after ':', found {number!r}")
-    return kind(name if parameter == default else f"{name}:{parameter:g}", **build(parameter))
+    parameter = default if number is None else number
+    return kind(specs.join(name, parameter, default), **build(parameter))

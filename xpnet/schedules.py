@@ -81,6 +81,13 @@ class Step(Schedule):
     every: int = 10
     factor: float = 0.1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every != int(self.every):
+            raise ConfigError(
+                f"schedule {self.name}: every must be a whole number of epochs, found {self.every!r}"
+            )
+
     def after(self, step: int, total: int, per_epoch: int) -> float:
         return self.factor ** (step // (int(self.every) * per_epoch))
 

@@ -261,15 +261,19 @@ class Trainer:
     def finish(self) -> None:
         """Put the best weights into the model, where a validation set chose them.
 
-        Members of a population that diverged get their last good ones.
+        Else members of a population that diverged get their last good ones, and those that stopped earlier than others
+        the ones of then.
         """
         self.history.diverged = np.flatnonzero(self.diverged).tolist()
         if self.judge.restores:
             self._latest = np.array(self.latest_weights())
             self._set_weights(self.judge.best)
             self.history.best_epoch, self.history.best_epochs = self.best_epoch, self.best_epochs
-        elif self.history.diverged:
-            self.judge.rescue()
+        else:
+            self.judge.rescue(self.diverged)
+            if self.judge.stopped.any():
+                self._latest = np.array(self.latest_weights())
+                self.judge.rescue(self.judge.stopped)
 
     def _epoch(self) -> None:
         n, size = self.step.examples.n, self.batch_size
@@ -424,8 +428,9 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
     seed : int, optional
         Of the order of examples; by default the model's first seed.
     patience : int, optional
-        Stop when the monitored value has not improved for so many epochs. A member of a population then
-        keeps its best epoch, and training ends when all have stopped.
+        Stop when the monitored value has not improved for so many epochs. A member of a population keeps the weights
+        that it has then (or those of its best epoch, see `restore_best`), and training ends when all have stopped;
+        until then the history goes on for all.
     min_delta : float, default 0
         The least change that counts as an improvement for `patience`.
     min_delta_from : {"improvement", "best"}, default "improvement"

@@ -225,7 +225,7 @@ def _probabilities(graph: Graph, model: MLP, h: str) -> None:
         p = graph.op("Clip", h, graph.constant(0.0), one)
     if model.task == "classification" and width == 1:
         p, width = graph.op("Concat", graph.op("Sub", one, p), p, axis=-1), 2
-    elif model.task == "classification" and link == "identity":
+    elif model.task == "classification" and link != "softmax":
         total = graph.op("ReduceSum", p, graph.constant([-1], "int64"), keepdims=1)
         some = graph.op("Greater", total, graph.constant(0.0))
         share = graph.op("Div", p, graph.op("Where", some, total, one))

@@ -84,6 +84,8 @@ def to_sklearn(source: MLP | MLPClassifier | MLPRegressor) -> Any:
         else:
             result.partial_fit(x, classes[:2], classes=classes)
     # partial_fit made everything that a fitted network has; now it gets what was really learned
+    if isinstance(result, neural_network.MLPClassifier) and model.task == "classification":
+        layers[-1] = _in_order(*layers[-1], np.asarray(classes))
     result.coefs_ = [np.ascontiguousarray(w.T) for w, _ in layers]
     result.intercepts_ = [b.copy() for _, b in layers]
     del result._optimizer
@@ -94,6 +96,14 @@ def to_sklearn(source: MLP | MLPClassifier | MLPRegressor) -> Any:
         if source.best_loss_ is not None:
             result.best_loss_ = source.best_loss_
     return result
+
+
+def _in_order(w: np.ndarray, b: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The last weights and biases for classes as scikit-learn has them: sorted."""
+    order = np.argsort(classes)
+    if len(b) > 1:
+        return w[order], b[order]
+    return (w, b) if order[0] == 0 else (-w, -b)  # the one output speaks for the second class
 
 
 def from_sklearn(source: Any, *, dtype: str = "float64", device: Any = None) -> MLPClassifier | MLPRegressor:

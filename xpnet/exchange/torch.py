@@ -213,7 +213,7 @@ def _link(nn: Any, model: MLP) -> Any:
     link = None if model.task is None else model.loss_function().link
     if link == "softmax":
         return nn.Softmax(dim=-1)
-    if link == "sigmoid":
+    if link == "sigmoid" and (model.task == "multilabel" or model.sizes[-1] == 1):
         return nn.Sigmoid()
     if model.task == "regression" and link == "identity":
         return nn.Identity()

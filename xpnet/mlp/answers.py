@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..activations import _sigmoid
 from ..backend import Backend, get_backend
 from ..interchange import astype, is_foreign, namespace
 from ..losses import Loss
@@ -18,11 +17,18 @@ def probabilities(h: Any, loss: Loss, task: str | None, be: Backend) -> Any:
     xp = namespace(h)
     if loss.link == "softmax":
         return (be if is_foreign(h) else get_backend("cpu")).softmax(h, out=h)
-    p = _sigmoid(xp, h) if loss.link == "sigmoid" else xp.clip(h, 0.0, 1.0)
+    if loss.link == "sigmoid":
+        # 1 / (1 + e) and e / (1 + e): small probabilities keep all their digits, of either class
+        e = xp.exp(-xp.abs(h))
+        larger, smaller = 1.0 / (1.0 + e), e / (1.0 + e)
+        p, rest = xp.where(h >= 0.0, larger, smaller), xp.where(h >= 0.0, smaller, larger)
+    else:
+        p = xp.clip(h, 0.0, 1.0)
+        rest = 1.0 - p
     if task == "multilabel":
         return p
     if p.shape[-1] == 1:
-        return xp.concat([1.0 - p, p], axis=-1)
+        return xp.concat([rest, p], axis=-1)
     total = xp.sum(p, axis=-1, keepdims=True)
     some = total > 0.0
     share = p / xp.where(some, total, xp.ones_like(total))

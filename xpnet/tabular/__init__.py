@@ -3,4 +3,4 @@
 from .features import TabularPreprocessing, columns_text
 from .targets import Target
 
-__all__ = ["Target", "TabularPreprocessing", "columns_text"]
+__all__ = ["TabularPreprocessing", "Target", "columns_text"]

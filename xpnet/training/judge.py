@@ -184,7 +184,8 @@ class Judge:
     keeps_best : bool
         The parameter `restores`; may be changed.
     best, last_good : (P,) array
-        Flat weights of the best epoch, and of the last one whose weights were finite, on the model's device.
+        Flat weights of the best epoch, and of the last one whose weights were finite, on the model's device. Those of a
+        member that has stopped stay as they were then.
     standing : Standing
     diverged : bool
         Members whose loss or weights are no longer finite.
@@ -220,9 +221,16 @@ class Judge:
         return self.keeps_best and bool(self.best_at.any())
 
     @property
+    def stopped(self) -> np.ndarray:
+        """Members with which patience is over; those of a population train on, but nothing of it counts."""
+        if self.patience is None:
+            return np.zeros_like(self.diverged)
+        return self.standing.bad_epochs >= self.patience
+
+    @property
     def exhausted(self) -> bool:
         """Whether the patience with every member is over."""
-        return self.patience is not None and bool((self.standing.bad_epochs >= self.patience).all())
+        return bool(self.stopped.all())
 
     @property
     def multiplier(self) -> Any:
@@ -231,17 +239,17 @@ class Judge:
         return each[0] if self._layout.n_models is None else np.asarray(each)
 
     def exclude(self, members: np.ndarray) -> None:
-        """Count these as diverged from now on."""
-        self.diverged = self.diverged | members
+        """Count these as diverged from now on, but those that had stopped before."""
+        self.diverged = self.diverged | (members & ~self.stopped)
 
     def keep_good(self) -> None:
-        """Remember the weights of members that have not diverged; one with weights that are not finite has."""
+        """Remember the weights of members that train; one with weights that are not finite has diverged."""
         self.exclude(~self._keeper.finite(self._weights, self._scratch))
-        self._keeper.copy(self._weights, self.last_good, ~self.diverged)
+        self._keeper.copy(self._weights, self.last_good, ~(self.diverged | self.stopped))
 
-    def rescue(self) -> None:
-        """Give members that diverged their last good weights."""
-        self._keeper.copy(self.last_good, self._weights, self.diverged)
+    def rescue(self, members: np.ndarray) -> None:
+        """Give these members their last good weights."""
+        self._keeper.copy(self.last_good, self._weights, members)
 
     def put_back(self) -> None:
         """Give the model its best weights where it is to end with them, else the last good ones of all members."""
@@ -264,7 +272,7 @@ class Judge:
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return what it remembers, as host tensors and JSON-serialisable metadata."""
         tensors = {f"best.{k}": v.copy() for k, v in self._on_host(self.best).items()}
-        if self.diverged.any():  # else a member that diverged would have no good weights to come back to
+        if (self.diverged | self.stopped).any():  # which have other weights to come back to than those of now
             tensors |= {f"last_good.{k}": v.copy() for k, v in self._on_host(self.last_good).items()}
         metadata = {
             "plateau": self._plateau, "bad_epochs": self.standing.bad_epochs.tolist(),
@@ -293,4 +301,4 @@ class Judge:
             if (saved := tensors.get(f"last_good.{name}")) is not None:
                 view[...] = self._be.asarray(saved)
         self.last_good[...] = self._weights
-        self._keeper.copy(good, self.last_good, self.diverged)
+        self._keeper.copy(good, self.last_good, self.diverged | self.stopped)

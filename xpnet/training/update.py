@@ -86,6 +86,7 @@ class Update:
         for name in optimizer.state:
             self.moments[name] = be.empty((layout.size,), dtype)
             self.moments[name][...] = 0.0
+        self._penalties = tuple(_by_member(p) for p in (regularization.l1, regularization.l2))
         first = self._numbers(1, np.asarray(optimizer.lr, dtype=float))
         per_member = any(np.size(n) > 1 for n in first)
         members = layout.n_models or 1
@@ -99,11 +100,8 @@ class Update:
         self._written: tuple[Any, ...] = ()
         self._multiplier = 1.0
         self._lr = float(np.ravel(self._hyper.lr)[0])
-        # the table on the host, and what goes into it of the regularization
+        # the table on the host
         self._host = np.empty((len(first), *self._shape))
-        self._penalties = tuple(
-            np.asarray(p) if np.ndim(p) else p for p in (regularization.l1, regularization.l2)
-        )
         self._h = [self._table[i, ...] for i in range(len(first))]
         by_member = per_member or (members > 1 and regularization.clip_norm is not None)
         penalized = any(np.any(np.asarray(p) > 0) for p in (regularization.l1, regularization.l2))
@@ -125,7 +123,7 @@ class Update:
         return tuple(self.be.xp.reshape(flat[piece], shape) for flat in flats)
 
     def _numbers(self, step: int, lr: Any) -> tuple[Any, ...]:
-        return (*self._hyper.numbers(step, lr), self.regularization.l1, self.regularization.l2)
+        return (*self._hyper.numbers(step, lr), *self._penalties)
 
     def set_numbers(self, step: Any, multiplier: Any) -> None:
         """Write the hyper-parameters of update number `step` (from 1) where `apply` reads them.
@@ -222,7 +220,8 @@ class Update:
         self._square = self.be.empty((len(self._pieces), members, 1, 1), dtype)
         self._scale = self.be.empty(shape, dtype)
         tiny = 1e-30
-        self._to_scale = lambda ns, s: ns.minimum(limit / ns.sqrt(s + tiny), 1.0)
+        # s - s: a norm beyond the type's range is no number, so that training stops instead of standing still
+        self._to_scale = lambda ns, s: ns.minimum(limit / ns.sqrt(s + tiny), 1.0) + (s - s)
         self._penalized = {
             decayed: (lambda ns, w, g, *h, decayed=decayed: self._gradient(ns, w, g, h, decayed))
             for decayed in (True, False)
@@ -258,8 +257,10 @@ class Update:
             )
             for w in self._units
         ]
-        # strictly shorter vectors keep their exact bits: the factor is 1
-        self._shorten = lambda ns, w, s: ns.where(s > limit * limit, w * (limit / ns.sqrt(s + 1e-30)), w)
+        # strictly shorter vectors keep their exact bits: the factor is 1; s - s as for clipping
+        self._shorten = lambda ns, w, s: ns.where(
+            s <= limit * limit, w, w * (limit / ns.sqrt(s + 1e-30)) + (s - s)
+        )
 
     def _limit_norms(self) -> None:
         for w, work, norms in self._unit_work:
@@ -272,10 +273,16 @@ def _with_arrays(optimizer: Optimizer) -> Optimizer:
     """A copy whose hyper-parameters that are one per member are arrays, for the arithmetic of `numbers`."""
     result = copy(optimizer)
     for field in fields(optimizer):
-        value = getattr(optimizer, field.name)
-        if np.ndim(value):
-            object.__setattr__(result, field.name, np.asarray(value, dtype=float))
+        object.__setattr__(result, field.name, _by_member(getattr(optimizer, field.name)))
     return result
+
+
+def _by_member(value: Any) -> Any:
+    """A hyper-parameter as the arithmetic takes it: an array of one per member, or one for all."""
+    if not np.ndim(value):
+        return value
+    values = np.asarray(value, dtype=float)
+    return values if values.size > 1 else values.item()
 
 
 def _add(ns: Any, a: Array, b: Array) -> Array:
