@@ -21,6 +21,7 @@ from xpnet import data
 from xpnet.data import download, sources
 from xpnet.data.files import MNIST_FILES
 from xpnet.errors import DataError
+from xpnet.storage.cache import cache_folder
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -74,7 +75,7 @@ def published(server, tmp_path, monkeypatch):
     mirrors = tuple(f"{address}/{number}/" for number in ("one", "two", "three"))
     spec = replace(sources._MNIST, packed=packed, unpacked=unpacked, mirrors=mirrors)
     monkeypatch.setitem(sources._PUBLISHED, "mnist", spec)
-    monkeypatch.setattr(download, "cache_folder", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setenv("XPNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("XPNET_DATA", raising=False)
     return root
 
@@ -225,9 +226,9 @@ def test_files_that_are_no_such_set(published, tmp_path, file, array, words):
         data.load("mnist", data_dir=tmp_path / "mine", verify=False)
 
 
-def test_the_cache_is_per_user():
-    assert download.cache_folder("mnist").name == "mnist"
-    assert "xpnet" in str(download.cache_folder("mnist"))
+def test_the_cache_is_per_user(monkeypatch):
+    monkeypatch.delenv("XPNET_CACHE", raising=False)
+    assert cache_folder("mnist").name == "mnist" and "xpnet" in str(cache_folder("mnist"))
 
 
 def test_a_path_goes_to_the_file_reader(tmp_path):

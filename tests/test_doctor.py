@@ -17,6 +17,7 @@ from xpnet import MLP, doctor, info, memory
 from xpnet.backend.cuda.probe import Finding
 from xpnet.cli import main
 from xpnet.mlp import load
+from xpnet.runs.environment import needed
 from xpnet.runs.folder import MODEL
 
 
@@ -50,6 +51,18 @@ def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         'note    matplotlib: not installed\n        -> for figures: pip install "xpnet[plots]"' in done.stdout
     )
+
+
+def test_a_required_package_that_the_check_itself_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", without("threadpoolctl"))
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    found = statuses()
+    assert found["threadpoolctl"] == "broken" and found["matrix library"] == "note"
+
+
+def test_packages_are_those_of_the_installation() -> None:
+    assert {"numpy", "scipy", "threadpoolctl"} <= set(needed()) and "matplotlib" not in needed()
+    assert {"matplotlib", "numba", "pyarrow"} <= set(needed(optional=True)) - {"xpnet"}
 
 
 def test_an_old_numpy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -680,7 +680,8 @@ def test_divergence_names_the_layer_where_it_began(layer, activation):
         # four steps per epoch: poisoned after the second step of epoch 3, seen in its third
         fit(model, blobs(), epochs=9, batch_size=16, callbacks=[keep, At(10, poison(layer))])
     assert f"epoch 3, step 11: layer {layer} (" in str(error.value)
-    assert "outputs are not finite" in str(error.value) and "smaller learning rate" in str(error.value)
+    assert (error.value.epoch, error.value.step) == (3, 11) and error.value.where in str(error.value)
+    assert "outputs are not finite" in error.value.where and "smaller learning rate" in str(error.value)
     np.testing.assert_array_equal(weights_of(model), keep.weights[2])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from . import __version__
 from .backend.cpu import processors
 from .backend.cuda.probe import probe
-from .runs.environment import blas, version
+from .runs.environment import blas, needed, version
 
 
 def check() -> list[dict[str, str]]:
@@ -34,7 +34,7 @@ def _check_python() -> list[dict[str, str]]:
 
 def _check_packages() -> list[dict[str, str]]:
     findings = []
-    for package in ("numpy", "scikit-learn", "pooch", "rich", "click", "array-api-compat"):
+    for package in needed():
         if version(package) is None:
             advice = f"pip install {package}"
             findings.append(_finding("broken", package, "not installed", advice))

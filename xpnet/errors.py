@@ -37,9 +37,23 @@ class ConfigError(XpnetError, ValueError):
 
 
 class DivergedError(XpnetError):
-    """Training produced a non-finite number; names the layer, the epoch and the step."""
+    """Training produced a non-finite number; names the layer, the epoch and the step.
+
+    Attributes
+    ----------
+    epoch, step : int or None
+        From 1; the step is the number of the update.
+    where : str
+        The layer and what of it is not finite.
+    """
 
     exit_code = 3
+
+    def __init__(
+        self, message: str = "", *, epoch: int | None = None, step: int | None = None, where: str = ""
+    ):
+        super().__init__(message)
+        self.epoch, self.step, self.where = epoch, step, where
 
 
 class DeviceError(XpnetError):

@@ -11,24 +11,18 @@ from typing import Any
 from . import __version__
 from .backend.cuda.probe import probe
 from .memory import free_memory, step_bytes
-from .runs.environment import blas, version
-
-_PACKAGES = (
-    "numpy", "scikit-learn", "safetensors", "array-api-compat", "pooch", "rich", "click", "matplotlib",
-    "pillow", "cupy-cuda12x", "cupy-cuda13x",
-)  # fmt: skip
+from .runs.environment import blas, needed, version
+from .storage.cache import cache_folder
 
 
 def installation() -> dict[str, Any]:
     """Versions, devices, threads and folders."""
-    from .data.download import cache_folder
-
     free = free_memory()
     return {
         "xpnet": __version__, "python": platform.python_version(), "platform": platform.platform(),
         "devices": _devices(), "cpus": os.cpu_count(), "memory_free_bytes": free, "blas": blas(),
-        "packages": {p: v for p in _PACKAGES if (v := version(p))},
-        "data_folder": os.environ.get("XPNET_DATA"), "cache": str(cache_folder("mnist").parent),
+        "packages": {p: v for p in needed() + needed(optional=True) if (v := version(p))},
+        "data_folder": os.environ.get("XPNET_DATA"), "cache": str(cache_folder("").resolve()),
     }  # fmt: skip
 
 

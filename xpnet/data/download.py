@@ -16,13 +16,6 @@ Report = Callable[[str, int, int], None]
 _TIMEOUT = (10, 30)
 
 
-def cache_folder(name: str) -> Path:
-    """Return the per-user folder that downloads of the data set `name` are kept in."""
-    import pooch
-
-    return Path(pooch.os_cache("xpnet")) / name
-
-
 def fetch(
     name: str,
     hashes: Mapping[str, str],

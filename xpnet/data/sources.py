@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, unknown_name
+from ..storage.cache import cache_folder
 from . import download as _download
 from .dataset import Dataset
 from .files import MNIST_FILES, find_idx, load_file
@@ -189,7 +190,7 @@ def _from_cache(
     progress: bool | _download.Report | None,
     verify: bool,
 ) -> Mapping[str, Path]:
-    cache = _download.cache_folder(spec.name)
+    cache = cache_folder(spec.name)
     found = _find(spec, [cache], looked)
     if found is not None:
         try:

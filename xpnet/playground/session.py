@@ -237,7 +237,7 @@ class Session:
             epoch = self.epoch - before + trainer.epoch + 1
             self._say(
                 "diverged",
-                f"Diverged in epoch {epoch}: {_location(error)}. The network keeps its last good weights. "
+                f"Diverged in epoch {epoch}: {error.where}. The network keeps its last good weights. "
                 "Choose a smaller learning rate and play on, or press Reset.",
             )
         offset = self.epoch - before
@@ -279,11 +279,6 @@ class Session:
             spent = time.perf_counter() - began
             # the least pause lets the page's questions in, which wait for the same lock
             stop.wait(max(1.0 / rate - spent if rate else 0.0, 0.004))
-
-
-def _location(error: xpnet.DivergedError) -> str:
-    """What is not finite, without the epoch and the advice, which are those of a program."""
-    return str(error).split("; ")[0].partition(": ")[2].rstrip(".") or "numbers are no longer finite"
 
 
 class _Deadline(xpnet.Callback):

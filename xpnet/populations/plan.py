@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -158,38 +159,48 @@ def plan(
     limit = whole_number("memory", memory, 1) if memory is not None else None
     if limit is None and (free := free_memory(be)) is not None:
         limit = int(_SHARE * free)
+    asked = _Asked(be, limit, block, workers, _many_backends(device), keep_models)
     result = []
-    finished = 0  # bytes of what earlier groups leave
+    taken = data.n_bytes  # with what earlier groups leave
     for group in groups:
-        each = _plan_group(group, data, be, limit, block, workers, device, finished, keep_models)
-        finished += each.pop("left")
+        each = _plan_group(group, asked, taken)
+        taken += each.pop("left")
         result.append(each)
     return result
 
 
-def _plan_group(
-    group: Group, data: Data, be: Backend, limit: int | None, block: int | None,
-    workers: int | None, device: Any, finished: int, keep_models: bool,
-) -> dict[str, Any]:  # fmt: skip
-    m = len(group.members)
-    model = group.prototype
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of the plans of all groups: `limit` in bytes; `many` whether every worker can have a back end."""
+
+    be: Backend
+    limit: int | None
+    block: int | None
+    workers: int | None
+    many: bool
+    keep_models: bool
+
+
+def _plan_group(group: Group, asked: _Asked, taken: int) -> dict[str, Any]:
+    """Plan for a group beside what is `taken`, in bytes."""
+    m, model, be, limit, workers = len(group.members), group.prototype, asked.be, asked.limit, asked.workers
     width = np.dtype(group.dtype).itemsize
     single = _OBJECTS + model.n_parameters * width
     records = sum(member.training["epochs"] for member in group.members) * _RECORD
     counted = functools.cache(
         lambda k: _single_bytes(group, be) if m == 1 else block_bytes(group, model, k, be)
     )
-    k = min(block or _cached(group, model, counted, be), m)
+    k = min(asked.block or _cached(group, model, counted, be), m)
     if workers is None:
-        useful = int(m * _step_work(group, model) / _WORTH) if _many_backends(device) else 1
+        useful = int(m * _step_work(group, model) / _WORTH) if asked.many else 1
         workers = min(processors(), max(1, useful))
-    if block is None:
+    if asked.block is None:
         k = max(1, min(k, -(-m // min(workers, m))))
     workers = min(workers, -(-m // k))
 
     def needed(k: int, workers: int) -> int:
-        models = m if keep_models else min(m, workers * k + 1)
-        return data.n_bytes + finished + workers * counted(k)[0] + models * single + records
+        models = m if asked.keep_models else min(m, workers * k + 1)
+        return taken + workers * counted(k)[0] + models * single + records
 
     while limit is not None and needed(k, workers) > limit and (k > 1 or workers > 1):
         if k > 1:
@@ -201,10 +212,14 @@ def _plan_group(
         raise OutOfMemoryError(
             f"training {m} members of {model.n_parameters:,} parameters one by one needs {size(total)}, but "
             f"{size(limit)} may be used. Raise memory, use smaller batches or fewer epochs"
-            + (", or give keep_models=False and an on_result that saves each model." if keep_models else ".")
+            + (
+                ", or give keep_models=False and an on_result that saves each model."
+                if asked.keep_models
+                else "."
+            )
         )
     workers = min(workers, -(-m // k))
-    left = (m * single if keep_models else 0) + records
+    left = (m * single if asked.keep_models else 0) + records
     return {
         "members": m, "parameters": model.n_parameters, "block": k, "workers": workers, "bytes": total, "left": left
     }  # fmt: skip

@@ -245,9 +245,9 @@ class TrainConfig:
             options["warmup"] = self.warmup
         return get_schedule(name, **options)
 
-    def to_toml(self) -> str:
+    def to_toml(self, kind: str = "run", command: str = "train") -> str:
         """The settings as a TOML file; those that are not set are left out, those left to the data are "auto"."""
-        lines = ["# Settings of an xpnet run; xpnet train --config FILE runs it again."]
+        lines = [f"# Settings of an xpnet {kind}; xpnet {command} --config FILE runs it again."]
         for f in fields(self):
             value = getattr(self, f.name)
             if value is None and f.metadata.get("auto"):

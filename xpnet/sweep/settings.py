@@ -124,10 +124,7 @@ class SweepConfig:
 
     def to_toml(self) -> str:
         """The settings as a TOML file for ``xpnet sweep --config``."""
-        lines = [
-            self.base.to_toml().replace("of an xpnet run; xpnet train", "of an xpnet sweep; xpnet sweep"),
-            "[sweep]",
-        ]
+        lines = [self.base.to_toml("sweep", "sweep"), "[sweep]"]
         for name in ("random", "folds", "seeds", "top"):
             if getattr(self, name) is not None:
                 lines.append(f"{name} = {getattr(self, name)}")

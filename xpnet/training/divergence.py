@@ -122,8 +122,9 @@ class Divergence:
 
     def _end(self, epoch: int, where: str, why: str, step: int | None = None) -> NoReturn:
         self._judge.put_back()
+        step = step or self._step.n_updates
         raise DivergedError(
-            f"training diverged at epoch {epoch}, step {step or self._step.n_updates}: {where}; {why}. "
-            "The model keeps its last good weights. "
-            "Try a smaller learning rate, clip_norm=1, or inputs scaled to about 0..1."
-        )
+            f"training diverged at epoch {epoch}, step {step}: {where}; {why}. The model keeps its last good weights. "
+            "Try a smaller learning rate, clip_norm=1, or inputs scaled to about 0..1.",
+            epoch=epoch, step=step, where=where,
+        )  # fmt: skip

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ...storage.cache import cache_folder
+
 _lock = threading.Lock()  # two threads may train with a back end each
 _functions: dict[str, Callable[..., Any]] = {}
 
@@ -90,8 +92,6 @@ def kept() -> bool:
 
 
 def _folder() -> Path:
-    import pooch
-
-    folder = Path(os.environ.get("XPNET_CACHE") or pooch.os_cache("xpnet")) / "kernels"
+    folder = cache_folder("kernels")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
