@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .populations import MEMBERS, NETS, SIDES, Problem
+from .population_sides import MEMBERS, NETS, SIDES, Problem
 
 
 @pytest.mark.parametrize("members", MEMBERS)

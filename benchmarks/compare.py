@@ -32,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
         results = list(_contests(options))
         Path(options.child).write_text(json.dumps(results))
         return 0
-    from . import report
+    from . import machine, report
 
-    document: dict[str, Any] = {"schema": SCHEMA, "meta": report.metadata(), "results": []}
+    document: dict[str, Any] = {"schema": SCHEMA, "meta": machine.metadata(), "results": []}
     for setting in options.threads:
         # start-up and the growth of a process do not depend on the number of threads
         kinds = [k for k in options.kinds if setting == options.threads[-1] or k not in ("start", "memory")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import compare, grid, memory, peers, populations, report, search, shared_weights, startup
+from benchmarks import population_sides as sides
 from benchmarks.interleave import Entrant, interleave
 from benchmarks.ops import OPS, backends, make
 from benchmarks.problem import make_problem, mean_loss
@@ -73,10 +75,8 @@ def test_sides_predict_the_same_and_learn_in_an_epoch():
 
 
 def test_absent_peers_are_skipped_by_name(monkeypatch):
-    find = peers.importlib.util.find_spec
-    monkeypatch.setattr(
-        peers.importlib.util, "find_spec", lambda n: None if n in ("torch", "jax") else find(n)
-    )
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n in ("torch", "jax") else find(n))
     found, skipped = peers.present(["xpnet", "torch", "torch.compile", "jax.jit", "sklearn", "floor"])
     assert [side.name for side in found] == ["xpnet", "sklearn", "floor"]
     assert skipped == {
@@ -87,7 +87,7 @@ def test_absent_peers_are_skipped_by_name(monkeypatch):
 
 
 def test_a_library_without_its_device_is_skipped_with_the_reason(monkeypatch):
-    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
 
     def unavailable(device):
         import xpnet
@@ -242,9 +242,9 @@ def test_benchmarks_are_not_collected_by_the_ordinary_run(pytestconfig):
 
 # --- populations ------------------------------------------------------------------------------------
 def test_sides_that_train_many_networks_agree_and_can_be_drawn(tmp_path):
-    net = populations.Net((8, 16, 3), 32, 96, 2)
-    kinds = [populations.Population, populations.Loop, populations.Sklearn]
-    kinds += [k for k in (populations.JaxVmap, populations.TorchVmap) if k.missing() is None]
+    net = sides.Net((8, 16, 3), 32, 96, 2)
+    kinds = [sides.Population, sides.Loop, sides.Sklearn]
+    kinds += [k for k in (sides.JaxVmap, sides.TorchVmap) if k.missing() is None]
     result = populations.contest(net, 3, kinds, rounds=2, seconds=1e-4)
     assert result["disagree"] == [] and set(result["sides"]) == {k.name for k in kinds}
     assert result["differences"]["loop"] < 1e-5 and "sklearn" not in result["differences"]
@@ -256,14 +256,14 @@ def test_sides_that_train_many_networks_agree_and_can_be_drawn(tmp_path):
 
 
 def test_a_side_that_trains_other_networks_is_left_out():
-    class Wrong(populations.Loop):
+    class Wrong(sides.Loop):
         name = "wrong"
 
         def train(self, epochs=None):
             return super().train(epochs) * 1.01
 
-    net = populations.Net((8, 16, 3), 32, 64, 1)
-    result = populations.contest(net, 2, [populations.Population, Wrong], rounds=1, seconds=1e-4)
+    net = sides.Net((8, 16, 3), 32, 64, 1)
+    result = populations.contest(net, 2, [sides.Population, Wrong], rounds=1, seconds=1e-4)
     assert result["disagree"] == ["wrong"] and set(result["sides"]) == {"xpnet"}
 
 
