@@ -142,6 +142,17 @@ def test_mathematics_knows_no_array_library(name):
     assert not wrong, _show(wrong)
 
 
+def test_names_inside_the_package_are_relative_but_in_the_leaves():
+    absolute = [
+        f"{path}, line {node.lineno}"
+        for path in FILES
+        if not {"experiments", "playground"} & set(path.parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and not node.level and str(node.module).startswith("xpnet")
+    ]
+    assert not absolute, absolute
+
+
 def test_only_the_cuda_back_end_imports_cupy():
     wrong = [
         i

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import xpnet
-from xpnet import fit_many
+from xpnet import fit, fit_many
 from xpnet.data.dataset import Preprocessing
 from xpnet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError
 from xpnet.populations import members as settings
@@ -27,6 +27,23 @@ COMMON = {"sizes": [WIDTH, 8, C], "activation": "tanh", "epochs": 4, "batch_size
 TIMES = ("seconds", "samples_per_second")
 
 
+def fit_alone(member, model, data, validation):
+    """What a member of a population equals: its model trained by `xpnet.fit` on its rows."""
+    x, y = data
+    training = dict(member.training)
+    own = member.validation_rows
+    if own is not None:
+        validation = (x[own], y[own])
+    if member.rows is not None:
+        x, y = x[member.rows], y[member.rows]
+        if training.get("sample_weight") is not None:
+            training["sample_weight"] = np.asarray(training["sample_weight"])[member.rows]
+    return fit(
+        model, (x, y), validation=validation, optimizer=member.optimizer, schedule=member.schedule,
+        seed=member.order_seed, **training,
+    )  # fmt: skip
+
+
 def alone(configurations, data, *, batches="own", dtype="float64", validation=None, device="cpu", **common):
     """The same configurations through `xpnet.fit`, one by one."""
     members = settings.read_configurations(configurations, common, len(data[1]))
@@ -36,7 +53,7 @@ def alone(configurations, data, *, batches="own", dtype="float64", validation=No
             object.__setattr__(member, "order_seed", members[0].order_seed)
         model = member.model(dtype=dtype, device=device)
         try:
-            history = member.fit_alone(model, data, validation)
+            history = fit_alone(member, model, data, validation)
             stopped = history.stopped
         except DivergedError:
             history, stopped = None, "diverged"

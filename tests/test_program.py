@@ -79,7 +79,7 @@ def test_no_register_is_read_before_it_is_written():
         if f.slope is not None:
             formulas.append((f.backward, 2, 1))
         for fn, n, n_out in formulas:
-            for alias in (None, 0):
+            for alias in (None, (0,)):
                 program = trace(fn, n, (alias, *(None,) * (n_out - 1)))
                 written: set = set()
                 for i in program.instructions:
@@ -278,7 +278,8 @@ def check(fn: Any, alias: list[int | None], args: list[np.ndarray], shape: tuple
     outs = tuple(inputs[a] if a is not None else np.full(shape, np.nan, args[0].dtype) for a in alias)
     CpuBackend().map(fn, *inputs, out=outs if len(outs) > 1 else outs[0])
     for k, (o, w) in enumerate(zip(outs, want, strict=True)):
-        np.testing.assert_array_equal(o, w, err_msg=f"output {k} of\n{trace(fn, len(args), tuple(alias))}")
+        shared = tuple(None if a is None else (a,) for a in alias)
+        np.testing.assert_array_equal(o, w, err_msg=f"output {k} of\n{trace(fn, len(args), shared)}")
     for i, (now, before) in enumerate(zip(inputs, args, strict=True)):
         if i not in alias:
             np.testing.assert_array_equal(now, before, err_msg=f"input {i}")

@@ -46,7 +46,7 @@ BINARY = (
     | COMPARISONS
 )
 
-Alias = int | tuple[int, ...] | None  # the arguments that share the memory of an output
+Alias = tuple[int, ...] | None  # the arguments that share the memory of an output
 Ref = tuple[str, Any]  # ("arg", i), ("const", number) or ("reg", i)
 
 
@@ -204,14 +204,13 @@ def _allocate(tracer: _Tracer, outputs: list[_Node], n_args: int, alias: tuple[A
     for node in live:
         if node.op in ("arg", "const"):
             place[node] = (node.op, node.value)
-    copies: list[tuple[Ref, int]] = []
     direct: dict[_Node, int] = {}
     for k, node in enumerate(outputs):
         if node.op in ("arg", "const") or node in direct or node.is_bool:
             continue
         born = computed.index(node)
         # The argument behind this output, and any output that is itself read later, must not be clobbered.
-        if all(last_use_of_arg.get(i, -1) <= born for i in _indices(alias[k])):
+        if all(last_use_of_arg.get(i, -1) <= born for i in alias[k] or ()):
             direct[node] = k
     free: dict[bool, list[int]] = {False: [], True: []}
     count = {False: 0, True: 0}
@@ -234,14 +233,8 @@ def _allocate(tracer: _Tracer, outputs: list[_Node], n_args: int, alias: tuple[A
             _release(node, i, last_use, place, free, outputs)
     for k, node in enumerate(outputs):
         if direct.get(node) != k:
-            copies.append((place[node], k))
-    for source, k in copies:
-        instructions.append(Instruction("copy", (source,), ("out", k), False))
+            instructions.append(Instruction("copy", (place[node],), ("out", k), False))
     return Program(tuple(instructions), n_args, len(outputs), count[False], count[True])
-
-
-def _indices(alias: Alias) -> tuple[int, ...]:
-    return alias if isinstance(alias, tuple) else () if alias is None else (alias,)
 
 
 def _release(

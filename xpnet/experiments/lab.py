@@ -242,15 +242,6 @@ def boundary_length(score: Callable[[np.ndarray], np.ndarray], side: float = 3.0
     return float(crossings * (t[1] - t[0]) * np.pi / 4)  # Cauchy and Crofton: mean over directions
 
 
-def two_rings(n: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return points (n, 2) of an inner cluster and a ring around it, with labels (n,)."""
-    g = np.random.default_rng(seed)
-    y = np.arange(n) % 2
-    radius = np.where(y == 1, 0.7, 1.9) + noise * g.normal(size=n)
-    angle = g.uniform(0, 2 * np.pi, n)
-    return np.column_stack([radius * np.cos(angle), radius * np.sin(angle)]), y
-
-
 def two_moons(n: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return points (n, 2) of two interlocking half circles around the origin, with labels (n,)."""
     g = np.random.default_rng(seed)

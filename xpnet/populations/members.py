@@ -19,8 +19,7 @@ from ..mlp import MLP
 from ..optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp, get_optimizer
 from ..rng import check_seed
 from ..schedules import Schedule, get_schedule
-from ..train import Trainer, fit
-from ..training.history import History
+from ..train import Trainer
 from ..training.passes import Targets
 from ..training.settings import from_best, least_change, whole_number
 from ..training.update import Regularization
@@ -96,39 +95,6 @@ class Member:
         model = MLP(**self.network, seed=self.seed, dtype=dtype, device=device)
         model.preprocessing, model.classes = preprocessing, classes
         return model
-
-    def fit_alone(
-        self, model: MLP, data: tuple[Any, Any], validation: tuple[Any, ...] | None = None, **options: Any
-    ) -> History:
-        """Train `model` with `xpnet.fit`: what the member of a population equals.
-
-        Parameters
-        ----------
-        model : MLP
-            From `model`.
-        data, validation
-            As `fit_many` takes them; the rows of this member are chosen here.
-        **options
-            More options of `fit`.
-        """
-        x, y = data
-        own = self.validation_rows
-        held_out = validation if own is None else (_chosen(x, own), _chosen(y, own))
-        training = dict(self.training)
-        if self.rows is not None:
-            x, y = _chosen(x, self.rows), _chosen(y, self.rows)
-            if training.get("sample_weight") is not None:
-                training["sample_weight"] = _chosen(training["sample_weight"], self.rows)
-        return fit(
-            model, (x, y), validation=held_out, optimizer=self.optimizer, schedule=self.schedule,
-            seed=self.order_seed, **training, **options,
-        )  # fmt: skip
-
-
-def _chosen(values: Any, rows: np.ndarray) -> Any:
-    """Those rows of an array, a list or a row source."""
-    take = getattr(values, "take_rows", None)
-    return np.asarray(values)[rows] if take is None else take(rows)
 
 
 def read_configurations(

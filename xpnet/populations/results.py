@@ -30,7 +30,7 @@ class MemberResult:
     history : History
         One record per epoch of this member; its ``seconds`` are the member's share of its block's time.
     stopped : str
-        "epochs", "early_stopping", "diverged" or "interrupted".
+        "epochs", "early_stopping" or "diverged".
     monitor : str
         The column of the history that decided, such as "valid_accuracy".
     error : str or None

@@ -148,8 +148,6 @@ def _train_part(
         return
 
     def done(result: MemberResult) -> None:
-        if result.stopped == "interrupted":
-            return
         c, fold, s = todo[result.index][0]
         folder.add(results.member_row(result, c, fold, settings.base.seed + s), result.monitor)
         if progress is not None:
