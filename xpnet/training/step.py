@@ -94,11 +94,13 @@ class TrainingStep(Pass):
         self.n_updates = 0
         #: What the schedule makes of the learning rate at the next step.
         self.multiplier = 1.0
-        # Of steps done ahead, the number of the first whose loss was not finite, per model; -1 where none was
-        self._first_bad = filled(self.be, model.lead, "float64", -1.0)
+        # Of steps done ahead, the number (from 1) of the first whose loss was not finite, per model; 0 where none was
+        self._first_bad = filled(self.be, model.lead, "float64", 0.0)
+        # The updates before the loss that is looked at next: a count of its own, so that the counters below can move
+        # on while a step goes on
+        self._watched = filled(self.be, model.lead, "float64", 0.0)
         #: All counters of the random streams in one array, which a step done ahead moves on.
         self._counters = self.counter
-        self._number = self.be.xp.reshape(self.counter, ())
 
     def __call__(self, rows: np.ndarray) -> None:
         """Train on the examples whose indices are `rows`, (B,) or (M, B) int64."""
@@ -156,6 +158,7 @@ class TrainingStep(Pass):
         ahead.numbers[:k, ...] = be.asarray(numbers, self.model.dtype)
         ahead.cursor[...] = 0
         self._count()
+        self._watched[...] = be.asarray(np.full(self.model.lead, self.n_updates, "float64"))
         done = 0
         if ahead.one is None:
             ahead.one, done = be.repeated(lambda: self._next(plan, ahead)), 1
@@ -175,31 +178,38 @@ class TrainingStep(Pass):
         return self._aheads[batch].one if batch in self._aheads else None
 
     def _next(self, plan: Plan, ahead: _Ahead) -> None:
-        """Do the step that the cursor points at."""
+        """Do the step that the cursor points at.
+
+        They are in the order in which a device had better begin them: once all that read the cursor are done it moves
+        on, so that the next step fetches its batch while this one is still on its way back.
+        """
         be = self.be
         row = ahead.cursor[:1]
         n = math.prod(plan.index.shape)
         be.gather(be.xp.reshape(ahead.rows, (-1, n)), row, out=be.xp.reshape(plan.index, (1, n)))
         self.update.use_row(ahead.numbers, row)
-        self._run(plan)
-        self._watch()
+        dh = self._forward(plan)
         be.map(_advance, self._counters, ahead.cursor, out=(self._counters, ahead.cursor))
+        self.model.backward(dh, plan.contexts)
+        self.update.apply()
+        self._watch()
 
     def _watch(self) -> None:
         """Keep the number of the first step whose loss is not finite."""
-        self.be.map(_first_bad, self._first_bad, self.tally.batch_loss, self._number, out=self._first_bad)
+        state = (self._first_bad, self._watched)
+        self.be.map(_first_bad, *state, self.tally.batch_loss, out=state)
 
     def first_bad(self) -> np.ndarray:
         """Per model, the number (from 0) of the first update since `reset` whose loss was not finite, or -1.
 
         Counts the steps of `several` only. Waits for the device.
         """
-        return np.asarray(self.be.to_numpy(self._first_bad)).astype(np.int64)
+        return np.asarray(self.be.to_numpy(self._first_bad)).astype(np.int64) - 1
 
     def reset(self) -> None:
         """Start the sums of an epoch at zero."""
         self.tally.reset()
-        self._first_bad[...] = -1.0
+        self._first_bad[...] = 0.0
 
     def forget(self) -> None:
         super().forget()
@@ -225,9 +235,10 @@ def batches(order: Array, first: int, k: int, size: int) -> Array:
     return rows.reshape(rows.shape[0], k, size).transpose(1, 0, 2)
 
 
-def _first_bad(ns: Any, first: Array, loss: Array, number: Array) -> Array:
+def _first_bad(ns: Any, first: Array, watched: Array, loss: Array) -> tuple[Array, Array]:
     finite = (loss - loss) == 0.0  # infinities and NaN give NaN
-    return ns.where((first < 0.0) & ~finite, number, first)
+    number = watched + 1.0
+    return ns.where((first == 0.0) & ~finite, number, first), number
 
 
 def _advance(ns: Any, counter: Array, cursor: Array) -> tuple[Array, Array]:
