@@ -3,7 +3,7 @@
 Kernels run on the emulator. A captured graph is what streams and events order, and nothing more: a launch does its
 nodes in any order that they allow, so an event that is missing shows as a wrong result. Misuse that the driver
 refuses (work on a stream that does not belong to the capture, streams that are not joined, reading or allocating
-meanwhile) is refused here, too.
+meanwhile) is refused here, too. What CuPy would compile a kernel of its own for is noted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import types
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,12 +37,14 @@ class Array(np.ndarray):
         assert isinstance(value, Array) or np.ndim(value) == 0, (
             "an array of the host is written to the device"
         )
+        FakeCupy.note_assignment(_plain(self)[key], _plain(value))
         _plain(self)[key] = _plain(value)
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         for x in inputs:
             mixes = not isinstance(x, Array) and isinstance(x, np.ndarray) and x.ndim
             assert not mixes, f"{ufunc.__name__} of arrays of the host and of the device"
+        FakeCupy.own_kernels.append(ufunc.__name__)
         kwargs = {k: tuple(map(_plain, v)) if k == "out" else v for k, v in kwargs.items()}
         return _wrapped(getattr(ufunc, method)(*map(_plain, inputs), **kwargs))
 
@@ -146,6 +148,20 @@ class FakeCupy:
 
     ndarray = Array
     inside = False  # whether one of its functions is at work
+    own_kernels: ClassVar[list[str]] = []  # what CuPy would have compiled a kernel for since `install`
+
+    @staticmethod
+    def note_assignment(target, value):
+        """As `_scatter_op` and `fill` of CuPy 14.2: zeros are set and neighbours copied without a kernel."""
+        target = np.asarray(target)
+        if np.ndim(value) == 0 and not isinstance(value, np.ndarray):
+            if value != 0 or not target.flags.c_contiguous:
+                FakeCupy.own_kernels.append("fill")
+        elif not (
+            (target.shape, target.strides, target.dtype) == (value.shape, value.strides, value.dtype)
+            and target.flags.c_contiguous
+        ):
+            FakeCupy.own_kernels.append("copy")
 
     def __init__(self, kernels: Kernels):
         self.emulator = Emulator(kernels)
@@ -201,21 +217,22 @@ class FakeCupy:
 
         def call(*args, **kwargs):
             FakeCupy.inside = True
+            noted = len(self.own_kernels)
             try:
-                return found(*args, **kwargs)
+                result = found(*args, **kwargs)
             finally:
                 FakeCupy.inside = False
+            del self.own_kernels[noted:]
+            arrays = [x for x in args if isinstance(x, Array)]
+            if arrays and not np.may_share_memory(_plain(result), _plain(arrays[0])):  # not only another view
+                self.own_kernels.append(name)
+            return result
 
         return call
 
     def empty(self, shape, dtype):
         assert self.capturing is None, "memory is taken during capture"
         return self.emulator.empty(shape, dtype).view(Array)
-
-    def full(self, shape, value, dtype):
-        x = self.empty(shape, dtype)
-        x[...] = value
-        return x
 
     def asarray(self, values, dtype=None):
         assert self.capturing is None, "data are sent during capture"
@@ -246,6 +263,7 @@ class FakeCupy:
 def install(kernels: Kernels, monkeypatch: Any) -> FakeCupy:
     """Let the runtime find this instead of CuPy, and these instead of cublasLt."""
     fake = FakeCupy(kernels)
+    FakeCupy.own_kernels.clear()
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(cublaslt, "Library", lambda: types.SimpleNamespace(version=130002))
     monkeypatch.setattr(cublaslt, "Description", FakeDescription)

@@ -64,6 +64,7 @@ def test_training_through_graphs_is_that_of_the_cpu(cupy, kernels, architecture)
         np.testing.assert_allclose(history.column(key), expected.column(key), rtol=1e-9)
     for key, want in twin.get_weights().items():
         np.testing.assert_allclose(model.get_weights()[key], want, rtol=1e-7, atol=1e-10)
+    assert cupy.own_kernels == [], "CuPy compiles kernels of its own, which somebody who starts waits for"
     # the first step and the first evaluation run eagerly, before their captures; four steps are joined after that
     assert cupy.launches == (3 + 1 + 2 + 0) + (1 + 1 + 2 + 1)
 

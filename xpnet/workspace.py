@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Hashable
 from math import prod
 
+import numpy as np
+
 from .backend import Array, Backend
 
 
 def filled(be: Backend, shape: tuple[int, ...], dtype: str, value: float) -> Array:
     """Return a new array of `be` with this value everywhere."""
     array = be.empty(shape, dtype)
-    array[...] = value
+    # zeros are set by every library at once; for another number CuPy would compile a kernel, and a copy needs none
+    array[...] = be.asarray(np.full(shape, value), dtype) if value else value
     return array
 
 

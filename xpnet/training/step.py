@@ -111,7 +111,7 @@ class TrainingStep(Pass):
 
     def _count(self) -> None:
         """Say which step the random streams are at."""
-        self.counter[...] = self.n_updates
+        self.counter[...] = self.be.asarray([self.n_updates], "int64")
 
     def _run(self, plan: Plan) -> None:
         self.gradients(plan)
@@ -154,7 +154,10 @@ class TrainingStep(Pass):
             each = (*self._own, batch)
             ahead = _Ahead(k, each, numbers.shape[1], self._counters, be, self.model.dtype)
             self._aheads[batch] = ahead
-        ahead.rows[:k, ...] = be.asarray(rows)
+        if self._own:  # batches of members lie side by side in an order: not a copy of neighbours
+            be.map(_same, be.asarray(rows), out=ahead.rows[:k, ...])
+        else:
+            ahead.rows[:k, ...] = be.asarray(rows)
         ahead.numbers[:k, ...] = be.asarray(numbers, self.model.dtype)
         ahead.cursor[...] = 0
         self._count()
@@ -239,6 +242,10 @@ def _first_bad(ns: Any, first: Array, watched: Array, loss: Array) -> tuple[Arra
     finite = (loss - loss) == 0.0  # infinities and NaN give NaN
     number = watched + 1.0
     return ns.where((first == 0.0) & ~finite, number, first), number
+
+
+def _same(ns: Any, x: Array) -> Array:
+    return x
 
 
 def _advance(ns: Any, counter: Array, cursor: Array) -> tuple[Array, Array]:

@@ -208,7 +208,10 @@ class CupyRuntime:
         product = description.product
         m, n, leading = product.m, product.n, product.result.leading
         with self._device:
-            bias = self._cupy.full((product.batch - 1) * (product.bias or 0) + m, np.nan, product.dtype)
+            n_bias = (product.batch - 1) * (product.bias or 0) + m
+            bias = self._cupy.asarray(
+                np.full(n_bias, np.nan, product.dtype)
+            )  # `cupy.full` would compile a kernel
             given = (*addresses[:3], bias.data.ptr)
             stream = self._cupy.cuda.get_current_stream()
             try:
