@@ -66,6 +66,7 @@ class Stream:
 
     def __init__(self, cupy, non_blocking=False):
         self._cupy, self.ptr = cupy, id(self)
+        self.device = cupy.device
         self.capture: list[tuple[Any, set[int]]] | None = None
         self.after: set[int] = set()  # the nodes that the next one comes after
         self.origin: Stream = self
@@ -105,6 +106,7 @@ class Stream:
         self.after |= event.after
 
     def do(self, call):
+        assert self is self._cupy.null or self.device == self._cupy.device, "a stream of another device"
         if self._cupy.capturing is not None:
             assert self.capture is not None, "work on a stream that is not captured"
         if self.capture is None:
@@ -166,27 +168,29 @@ class FakeCupy:
     def __init__(self, kernels: Kernels):
         self.emulator = Emulator(kernels)
         self.random = np.random.default_rng(0)
+        self.device = 0
         self.null = Stream(self)
         self.streams: list[Stream] = [self.null]
         self.capturing: Stream | None = None
         self.members: list[Stream] = []
         self.launches = 0  # of graphs
         self.calls = 0  # of kernels, outside of graphs
-        self.device = 0
         fake = self
 
         class Device:
             def __init__(self, number):
-                self.number = number
+                self.number, self.before = number, []
 
             def use(self):
                 fake.device = self.number
 
             def __enter__(self):
+                self.before.append(fake.device)
+                fake.device = self.number
                 return self
 
             def __exit__(self, *args):
-                pass
+                fake.device = self.before.pop()
 
         class CUDARuntimeError(RuntimeError):
             pass
@@ -276,13 +280,15 @@ class FakeHandle:
 
     def __init__(self, cupy: FakeCupy, library: Any):
         self.cupy, self.library, self.asked = cupy, library, 0
+        self.devices: set[int] = set()  # that were current when it was asked
 
     @staticmethod
-    def rectify(x, out):
+    def rectify(x, out, algorithm):
         np.maximum(x, 0.0, out=out)
 
     def algorithms(self, description, alignments, n=1):
         assert self.cupy.capturing is None, "the library is asked during capture"
+        self.devices.add(self.cupy.device)
         self.asked += 1
         return [Algorithm(bytes([k]) * 64, 1024 * k, 1.0) for k in range(min(n, 3))]
 
@@ -314,7 +320,7 @@ class FakeHandle:
             if p.bias is not None:
                 out += matrix(addresses[3], Matrix(p.m, 1, p.m, p.bias), p.dtype)
             if p.relu:
-                self.rectify(out, out)
+                self.rectify(out, out, algorithm)
 
         current.do(call)
 

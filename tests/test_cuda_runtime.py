@@ -69,19 +69,23 @@ def test_training_through_graphs_is_that_of_the_cpu(cupy, kernels, architecture)
     assert cupy.launches == (3 + 1 + 2 + 0) + (1 + 1 + 2 + 1)
 
 
-def test_a_step_has_fewer_lanes_than_operations_and_none_is_left_alone(cupy, kernels):
+def test_a_step_has_fewer_lanes_than_operations_and_none_is_left_alone(cupy, kernels, monkeypatch):
     _ready(kernels)
     be = backend.on_device(0, None)
-    x, y, z, w = (be.asarray(np.full((4, 4), k, "f4")) for k in range(4))
+    x, y, z, w, v = (be.asarray(np.full((4, 4), k, "f4")) for k in range(5))
+    made, streams = [], cupy.cuda.Stream
+    monkeypatch.setattr(cupy.cuda, "Stream", lambda **options: made.append(streams(**options)) or made[-1])
 
     def work():
         be.matmul(x, y, out=z)
         be.map(lambda ns, a: a + 1.0, y, out=w)
-        be.matmul(z, w, out=x)
+        be.matmul(y, y, out=v)
+        be.matmul(z, v, out=x)
 
     replay = be.capture(work)
     assert [op.what for op in replay.record][::2] == ["multiply", "multiply"]
-    assert len(be.runtime._workspaces) == 2  # the map could run beside the first product
+    assert len(made) == 3  # all but the last can run side by side
+    assert len(be.runtime._workspaces) == 2  # only where there are products
     replay()
 
 
@@ -184,9 +188,29 @@ def test_a_bias_is_added_by_the_library(cupy, kernels):
     assert _rectified(backend.on_device(0, None)) == ["multiply"]
 
 
-def test_an_algorithm_that_hides_a_nan_is_not_used(cupy, kernels, monkeypatch):
-    monkeypatch.setattr(FakeHandle, "rectify", staticmethod(lambda x, out: np.fmax(x, 0.0, out=out)))
-    assert _rectified(backend.on_device(0, None)) == ["multiply", "map"]
+def _hiding(*which):
+    """Rectifies with `fmax`, which makes a zero of a NaN, where these algorithms are used."""
+
+    def rectify(x, out, algorithm):
+        (np.fmax if algorithm.data[0] in which else np.maximum)(x, 0.0, out=out)
+
+    return staticmethod(rectify)
+
+
+@pytest.mark.parametrize("autotune", [False, True])
+def test_algorithms_that_hide_a_nan_are_not_used(cupy, kernels, monkeypatch, autotune):
+    monkeypatch.setattr(FakeHandle, "rectify", _hiding(0, 1, 2))
+    be = backend.on_device(0, None, autotune)
+    assert _rectified(be) == ["multiply", "map"]
+    (refused,) = [a for a in be.algorithms if a["algorithm"] is None]
+    assert refused["why"] == "3 of 3 algorithms hide a NaN that is in the bias"
+
+
+def test_where_the_first_algorithm_hides_a_nan_another_one_is_used(cupy, kernels, monkeypatch):
+    monkeypatch.setattr(FakeHandle, "rectify", _hiding(0))
+    be = backend.on_device(0, None)
+    assert _rectified(be) == ["multiply"]
+    assert [a["algorithm"] for a in be.algorithms] == ["01" * 64]
 
 
 def test_where_the_library_knows_no_algorithm_the_bias_is_added_by_a_kernel(cupy, kernels, monkeypatch):
@@ -218,7 +242,7 @@ def test_what_the_library_proposes_with_a_bias_and_cannot_do_is_not_used(cupy, k
     be = backend.on_device(0, None)
     assert _rectified(be) == ["multiply", "map"]
     refused = [a for a in be.algorithms if a["algorithm"] is None]
-    assert len(refused) == 1 and "no algorithm works" in refused[0]["why"]
+    assert [a["why"] for a in refused] == ["3 of 3 algorithms do not run"]
 
 
 @pytest.mark.parametrize("n_models", [None, 5])
@@ -292,6 +316,13 @@ def test_autotuning_leaves_out_what_the_library_does_not_have_after_all(cupy, ke
     assert be.algorithms[0]["algorithm"] == "01" * 64
 
 
+def test_a_back_end_works_on_its_own_device_whichever_is_current(cupy, kernels):
+    be = backend.on_device(1, None, autotune=True)
+    cupy.device = 0
+    assert _rectified(be) == ["multiply"]
+    assert be.runtime._handle.devices == {1} and cupy.device == 0
+
+
 def test_what_the_device_says_of_itself(cupy):
     be = backend.on_device(0, None)
     assert be.free_memory() == 1024
@@ -327,9 +358,9 @@ def test_the_check_for_gpus_measures_steps_with_and_without_joined_operations(cu
     monkeypatch.setattr(steps, "blocks", lambda run, multiple, budget: {"us": run(multiple) or 1.0})
     found = list(steps.joined())
     assert [(f["joined"], f["streams"]) for f in found] == [
-        (True, 3), (True, 2), (True, 1), (False, 3), (False, 1)
+        (True, 5), (True, 6), (True, 3), (True, 2), (True, 1), (False, 5), (False, 1)
     ]  # fmt: skip
-    assert [f["nodes"] for f in found] == [15, 15, 15, 19, 19]
+    assert [f["nodes"] for f in found] == [15] * 5 + [19] * 2
 
 
 def test_the_command_trains_on_the_device_and_goes_on_without_it(cupy, kernels, monkeypatch, tmp_path):

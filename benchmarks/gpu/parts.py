@@ -54,7 +54,7 @@ PARTS: tuple[Part, ...] = (
     Part("xpnet", 80, "training steps: xpnet", "steps.measure", "xpnet"),
     Part("torch.graph", 40, "training steps: PyTorch, K steps as one CUDA graph", "steps.measure", "torch.graph"),
     Part("jax.scan", 60, "training steps: JAX, lax.scan over K steps", "steps.measure", "jax.scan"),
-    Part("joined", 45, "steps with and without joined operations, on 1 to 3 streams", "steps.joined"),
+    Part("joined", 60, "steps with and without joined operations, on 1 to 6 streams", "steps.joined"),
     Part("torch", 35, "training steps: PyTorch, eager", "steps.measure", "torch"),
     Part("peaks", 35, "rates of large products", "primitives.peaks"),
     Part("adam", 20, "bandwidth of the update", "primitives.adam"),

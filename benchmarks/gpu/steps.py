@@ -51,7 +51,7 @@ def joined(device: str = "cuda") -> Iterator[Finding]:
         if case.precision == "float32":
             continue
         problem = make_problem(case)
-        for fuses, lanes in ((True, 3), (True, 2), (True, 1), (False, 3), (False, 1)):
+        for fuses, lanes in ((True, 5), (True, 6), (True, 3), (True, 2), (True, 1), (False, 5), (False, 1)):
             side = Xpnet(problem, device)
             side.be.fuses, side.be.runtime.lanes = fuses, lanes
             side.run(2 * side.multiple)

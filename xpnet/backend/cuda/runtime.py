@@ -21,6 +21,8 @@ from .schedule import LANES, Operation, cost, dependencies, lanes, launch, point
 
 #: Candidates that are timed where autotuning was asked for, and how often each runs.
 _CANDIDATES, _REPEATS = 16, 20
+#: What products are called in a record.
+MULTIPLY = "multiply"
 #: Bytes that the address of a bias has to be a multiple of for a product that adds it: kernels read vectors of them.
 _BIAS_ALIGNMENT = 16
 
@@ -57,7 +59,7 @@ class CupyRuntime:
         self.autotune = autotune
         self._functions: dict[str, Any] = {}
         self._plans: dict[tuple[Any, ...], tuple[cublaslt.Description, cublaslt.Algorithm] | None] = {}
-        self._workspaces: list[Any] = []
+        self._workspaces: dict[int, Any] = {}  # of lanes that have products
         self._record: list[Operation] | None = None
         self._warned = False
         self._pointers: dict[str, tuple[str, ...]] = {}
@@ -99,7 +101,8 @@ class CupyRuntime:
         self, name: str, source: str, grid: tuple[int, int], block: tuple[int, int], args: Sequence[Any]
     ) -> None:
         if name not in self._functions:
-            self._functions[name] = self._cupy.RawModule(code=source).get_function(name)
+            with self._device:
+                self._functions[name] = self._cupy.RawModule(code=source).get_function(name)
             self._pointers[name] = pointers(name, source)
         function = self._functions[name]
         if self._record is None:
@@ -118,8 +121,8 @@ class CupyRuntime:
             return cublaslt.Handle(cublaslt.Library())
 
     def _workspace(self, lane: int) -> int:
-        while len(self._workspaces) <= lane:
-            self._workspaces.append(self.empty((cublaslt.WORKSPACE,), "uint8"))
+        if lane not in self._workspaces:
+            self._workspaces[lane] = self.empty((cublaslt.WORKSPACE,), "uint8")
         return self._workspaces[lane].data.ptr
 
     def multiply(
@@ -127,7 +130,8 @@ class CupyRuntime:
     ) -> bool:  # fmt: skip
         arrays = (b, a, out) if bias is None else (b, a, out, bias)
         addresses = tuple(self.address(x) for x in arrays)
-        plan = self._plan(product, precision, addresses)
+        with self._device:
+            plan = self._plan(product, precision, addresses)
         if plan is None:
             return False
         description, algorithm = plan
@@ -141,7 +145,7 @@ class CupyRuntime:
                 run(0)
             return True
         reads = tuple(region(self.address(x), x) for x in arrays if x is not out)
-        self._record.append(Operation("multiply", run, reads, (region(self.address(out), out),)))
+        self._record.append(Operation(MULTIPLY, run, reads, (region(self.address(out), out),)))
         return True
 
     def _plan(
@@ -173,13 +177,25 @@ class CupyRuntime:
         if alignments[3] < _BIAS_ALIGNMENT or each % _BIAS_ALIGNMENT:
             # nothing tells the library how a bias is aligned, and its kernels may read several numbers at a time
             return [], f"the bias is not aligned to {_BIAS_ALIGNMENT} bytes"
+        found: list[cublaslt.Algorithm] = []
+        refused: dict[cublaslt.Algorithm, str] = {}
         try:
             description.add(addresses[3])
-            proposed = self._handle.algorithms(description, alignments, n)
+            for most in dict.fromkeys((n, _CANDIDATES)):  # where the library's first will not do, another may
+                for algorithm in self._handle.algorithms(description, alignments, most):
+                    if len(found) < n and algorithm not in refused:
+                        if refusal := self._refusal(description, algorithm, addresses):
+                            refused[algorithm] = refusal
+                        else:
+                            found.append(algorithm)
+                if found:
+                    return found, ""
         except DeviceError as error:
             return [], str(error)
-        found = [a for a in proposed if self._hands_on_nan(description, a, addresses)]
-        return found, "" if found else "no algorithm works and hands on a NaN that is in the bias"
+        reasons = list(refused.values())
+        return [], "; ".join(
+            f"{reasons.count(r)} of {len(reasons)} algorithms {r}" for r in dict.fromkeys(reasons)
+        )
 
     def _chosen(
         self, description: cublaslt.Description, precision: str | None, found: list[cublaslt.Algorithm],
@@ -198,10 +214,14 @@ class CupyRuntime:
         )  # fmt: skip
         return description, best
 
-    def _hands_on_nan(
+    def _refusal(
         self, description: cublaslt.Description, algorithm: cublaslt.Algorithm, addresses: Sequence[int]
-    ) -> bool:
-        """Whether a bias of NaN shows in the result: else a network that diverges would seem healthy.
+    ) -> str:
+        """Why an algorithm that adds a bias is not used, or "".
+
+        A NaN in the bias has to show in the result: else a network that diverges would seem healthy. No later look at
+        the weights would make up for it: where a product of finite numbers overflows to a NaN, a zero in its place
+        leaves weights and gradients finite, and the training goes on where the CPU's ends.
 
         Overwrites the result, which the product that is about to be computed does anyway.
         """
@@ -217,14 +237,14 @@ class CupyRuntime:
             try:
                 self._handle.multiply(description, algorithm, given, self._workspace(0), stream.ptr)
             except DeviceError:  # what the library proposes it may not have, after all
-                return False
+                return "do not run"
             first = np.empty(m, product.dtype)
             stream.synchronize()
             self._cupy.cuda.runtime.memcpy(
                 first.ctypes.data, addresses[2] + (n - 1) * leading * first.itemsize, first.nbytes,
                 self._cupy.cuda.runtime.memcpyDeviceToHost,
             )  # fmt: skip
-        return bool(np.isnan(first).all())
+        return "" if np.isnan(first).all() else "hide a NaN that is in the bias"
 
     def _time(
         self, description: cublaslt.Description, algorithm: cublaslt.Algorithm, addresses: Sequence[int]
@@ -234,9 +254,10 @@ class CupyRuntime:
         Overwrites the result, which the product that is about to be computed does anyway.
         """
         cuda = self._cupy.cuda
-        stream, workspace = cuda.Stream(non_blocking=True), self._workspace(0)
+        with self._device:
+            stream, workspace = cuda.Stream(non_blocking=True), self._workspace(0)
         self.synchronize()
-        with stream:
+        with self._device, stream:
             try:  # what the library proposes it may not have, after all
                 self._handle.multiply(description, algorithm, addresses, workspace, stream.ptr)
             except DeviceError:
@@ -288,9 +309,10 @@ class CupyRuntime:
         waits_for = dependencies(operations)
         lane_of = lanes(waits_for, self.lanes, [cost(op) for op in operations])
         n_lanes = max(lane_of, default=0) + 1
-        for lane in range(n_lanes):
+        for lane in {lane_of[i] for i, operation in enumerate(operations) if operation.what == MULTIPLY}:
             self._workspace(lane)  # nothing may be allocated while the graph is made
-        streams = [cuda.Stream(non_blocking=True) for _ in range(n_lanes)]
+        with self._device:
+            streams = [cuda.Stream(non_blocking=True) for _ in range(n_lanes)]
         events: dict[int, Any] = {}
         kept = []  # every event that is recorded: none may go while the graph is made
         needed = {j for i, direct in enumerate(waits_for) for j in direct if lane_of[j] != lane_of[i]}

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-#: Streams that a captured step uses at most.
-LANES = 3
+#: Streams that a captured step uses at most: so many that the chain which decides how long a step takes has one, and
+#: the next batch, the gradients of weights and biases and the bookkeeping need not wait for each other. Not measured.
+LANES = 5
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,22 @@ def dependencies(operations: Sequence[Operation]) -> list[set[int]]:
     [set(), {0}, {0}]
     """
     found: list[set[int]] = []
-    before: list[set[int]] = []  # all that an operation comes after, directly or not
+    before: list[int] = []  # all that an operation comes after, directly or not: bit j for operation j
     for i, op in enumerate(operations):
         direct: set[int] = set()
-        known: set[int] = set()
-        for j in range(i - 1, -1, -1):
-            if j in known:
-                continue
+        known, left = (
+            0,
+            (1 << i) - 1,
+        )  # of many steps there are a thousand, most of them known through a later one
+        while left:
+            j = left.bit_length() - 1
             other = operations[j]
+            passed = 1 << j
             if meet(op.reads, other.writes) or meet(op.writes, other.writes) or meet(op.writes, other.reads):
                 direct.add(j)
-                known |= before[j] | {j}
+                passed |= before[j]
+                known |= passed
+            left &= ~passed
         found.append(direct)
         before.append(known)
     return found
