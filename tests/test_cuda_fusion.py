@@ -515,6 +515,37 @@ def test_results_are_rounded_as_they_are_written(compiled, lead, width):
         np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("epilogues", [True, False])
+def test_a_layer_is_rounded_as_its_bias_is_added_by_a_kernel(compiled, epilogues):
+    random = np.random.default_rng(0)
+
+    def run(be):
+        be.runtime.epilogues = epilogues
+        x, w, b, w2 = (
+            be.asarray(random.normal(size=s).astype("f4"), None) for s in ((6, 8), (16, 8), (1, 16), (5, 16))
+        )
+        h, out = be.empty((6, 16), "float32"), be.empty((6, 5), "float32")
+
+        def work():
+            be.matmul(x, w, tb=True, out=h)
+            be.map(lambda ns, z, b: ns.maximum(z + b, 0.0), h, b, out=h)
+            be.matmul(h, w2, tb=True, out=out)
+
+        replay = be.capture(work)
+        bits = be.to_numpy(h).astype("f4").view(np.uint32)
+        even = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16
+        second = be.to_numpy(w2).view(np.uint32)
+        second = (second + 0x7FFF + (second >> 16 & 1)) >> 16 << 16
+        if not be.runtime.dry:
+            np.testing.assert_allclose(out, even.view("f4") @ second.view("f4").T, rtol=1e-5, atol=1e-6)
+        return [op.what.rpartition("_")[0] or op.what for op in replay.record]
+
+    # x and the first weights rounded, product with its bias; h rounded; or product, and h rounded with its bias; then
+    # the second weights rounded, product
+    names = ["map", "map", "multiply", "map", "map", "multiply"]
+    assert _prepared(compiled, run, precision="bf16") == names
+
+
 def test_a_result_that_changes_before_a_product_reads_it_is_not_rounded(compiled):
     be = CudaBackend(Emulator(compiled, dry=True), "bf16")
     x, w, out = be.empty((4, 8), "float32"), be.empty((5, 8), "float32"), be.empty((4, 5), "float32")

@@ -264,7 +264,7 @@ def _written_up_to(a: Any, before: Sequence[Request], address: Callable[[Array],
 def _rounded(requests: list[Request], i: int) -> Request:
     """Request number `i`, or one that rounds its result as well, because a product wants it before it changes."""
     r = requests[i]
-    if r.name not in ("map", "map_columns"):
+    if r.name not in ("map", "map_columns", "affine"):
         return r
     result = r.result[0] if r.name == "map_columns" else r.result
     if isinstance(result, tuple) or result.ndim not in (2, 3) or str(result.dtype) != "float32":
@@ -272,6 +272,9 @@ def _rounded(requests: list[Request], i: int) -> Request:
     memory = (region(r.address(result), result),)
     for later in requests[i + 1 :]:
         if later.name in ("matmul", "affine") and any(r.same(a, result) for a in later.args):
+            if r.name == "affine":
+                twice = {"formula": _twice(r.kwargs["formula"]), "rounded": True}
+                return Request(joined.affine, r.args, {**r.kwargs, **twice}, r.address)
             args = (_twice(r.args[0]), *r.args[1:])
             if r.name == "map_columns":
                 return Request(joined.map_columns, args, {**r.kwargs, "rounded": True}, r.address)

@@ -232,11 +232,20 @@ def head_totals_kernel(dtype: str) -> tuple[str, str]:
 
 
 def affine(
-    be: CudaBackend, x: Array, weight: Array, *, bias: Array, formula: Callable[..., Any], relu: bool, out: Array
+    be: CudaBackend, x: Array, weight: Array, *, bias: Array, formula: Callable[..., Any], relu: bool, out: Array,
+    rounded: bool = False,
 ) -> None:  # fmt: skip
-    """out = formula(x W^T, bias): the sum, or its rectified where `relu` says so."""
-    if not be.multiply(x, weight, False, True, out, bias, relu):
-        be.matmul(x, weight, tb=True, out=out)
+    """out = formula(x W^T, bias): the sum, or its rectified where `relu` says so.
+
+    With `rounded` the formula has a second result, as for `map_rounded`. It is used where a kernel adds the bias; a
+    product of the library writes one result only, and the next product has that rounded.
+    """
+    if be.multiply(x, weight, False, True, out, bias, relu):
+        return
+    be.matmul(x, weight, tb=True, out=out)
+    if rounded:
+        map_rounded(be, formula, out, bias, out=out)
+    else:
         be.map(formula, out, bias, out=out)
 
 
