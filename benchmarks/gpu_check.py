@@ -125,7 +125,7 @@ def run_part(part: Part, limit: float, command: list[str] | None = None) -> dict
     status = "stopped at its limit" if code is None else "failed" if code else "WRONG" if not_ok else "done"
     return {
         "name": part.name, "what": part.what, "status": status, "seconds": time.monotonic() - started,
-        "findings": findings, "error": errors[-4000:] if status in ("failed", "stopped at its limit") else "",
+        "findings": findings, "stderr": errors[-4000:],  # of every part: warnings say what was not as it should be
     }  # fmt: skip
 
 
@@ -139,9 +139,11 @@ def _read(text: str) -> Any:
 
 
 def _commit() -> str | None:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:  # no git here
+        return None
     return done.stdout.strip() or None
 
 

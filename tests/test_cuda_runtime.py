@@ -361,6 +361,41 @@ def test_the_check_for_gpus_measures_steps_with_and_without_joined_operations(cu
         (True, 5), (True, 6), (True, 3), (True, 2), (True, 1), (False, 5), (False, 1)
     ]  # fmt: skip
     assert [f["nodes"] for f in found] == [15] * 5 + [19] * 2
+    assert all(f["captured"] and f["captured_all"] and f["ok"] for f in found)
+
+
+def test_the_check_for_gpus_sees_where_capture_fails(cupy, kernels, monkeypatch):
+    from benchmarks.gpu import cases, primitives, report, steps
+    from xpnet.backend.cuda import probe
+
+    monkeypatch.setattr(probe, "probe", lambda device=None: probe.Finding(True, "ok", "fine"))
+    monkeypatch.setattr(steps, "CASES", (cases.Case("small", (12, 8, 5), 8, "float32", steps=2),))
+    monkeypatch.setattr(steps, "blocks", lambda run, multiple, budget: {"us": run(multiple) or 1.0})
+    graph = runtime.CupyRuntime._graph
+    (found,) = steps.measure("xpnet")
+    assert found["captured"] and found["captured_all"] and found["ok"] and found["nodes"] == 15
+    assert all(f["captured"] and f["ok"] for f in primitives.capture())
+
+    def only_short(self, operations):
+        if len(operations) > 15:
+            raise cupy.cuda.runtime.CUDARuntimeError("cudaErrorMemoryAllocation")
+        return graph(self, operations)
+
+    monkeypatch.setattr(runtime.CupyRuntime, "_graph", only_short)
+    with pytest.warns(RuntimeWarning, match="cudaErrorMemoryAllocation"):
+        (found,) = steps.measure("xpnet")
+    assert found["captured"] and not found["captured_all"] and not found["ok"]
+
+    def refuse(self, operations):
+        raise cupy.cuda.runtime.CUDARuntimeError("cudaErrorStreamCaptureUnsupported")
+
+    monkeypatch.setattr(runtime.CupyRuntime, "_graph", refuse)
+    with pytest.warns(RuntimeWarning, match="cudaErrorStreamCaptureUnsupported"):
+        (found,) = steps.measure("xpnet")
+        assert not found["captured"] and not found["ok"]
+        # it repeats rightly, launch by launch, which must not pass for a graph
+        assert all(f["replays_add_up"] and not f["captured"] and not f["ok"] for f in primitives.capture())
+    assert report.not_captured([{"name": "xpnet", "findings": [found]}])
 
 
 def test_the_command_trains_on_the_device_and_goes_on_without_it(cupy, kernels, monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .cases import BETA1, BETA2, EPS, LR, Problem
-from .timing import blocks
+from .timing import blocks, captured
 
 
 class Side:
@@ -57,13 +57,13 @@ class Xpnet(Side):
 
     name = "xpnet"
 
-    def __init__(self, problem: Problem, device: str = "cuda"):
+    def __init__(self, problem: Problem, device: str = "cuda", *, autotune: bool = False):
         import xpnet
 
         super().__init__(problem, device)
         case = problem.case
         precision = case.precision if device.startswith("cuda") else "float32"
-        self.be = xpnet.get_backend(device, precision=precision)
+        self.be = xpnet.get_backend(device, precision=precision, autotune=autotune)
         self.model = xpnet.MLP(
             case.sizes, activation="relu", init="zeros", device=self.be, n_models=case.n_models
         )
@@ -99,12 +99,23 @@ class Xpnet(Side):
     def outputs(self, x: np.ndarray) -> np.ndarray:
         return self.model.outputs(x)
 
-    def nodes(self) -> int:
-        """Launches of a captured step."""
-        return len(self.trainer.step.ahead(self.case.batch).record)
+    def graphs(self) -> dict[str, Any]:
+        """Whether a step, and all steps of a call, are graphs, and the launches of one; on a device they have to be."""
+        step, batch = self.trainer.step, self.case.batch
+        one, whole = step.ahead(batch), step.ahead(batch, whole=True)
+        found = {"captured": captured(one), "captured_all": captured(whole)}
+        if captured(one):
+            found["nodes"] = len(one.record)
+        if self.device.startswith("cuda"):
+            found["ok"] = captured(one) and captured(whole)
+        return found
 
     def more(self) -> dict[str, Any]:
         """Microseconds per step of whole epochs: shuffling, the checks and the record of each epoch included."""
+        found = self.graphs() | ({"algorithms": self.be.algorithms} if self.be.algorithms else {})
+        return found | self._epochs()
+
+    def _epochs(self) -> dict[str, Any]:
         if self.case.sizes[0] != 784:
             return {}
         n = 60_000

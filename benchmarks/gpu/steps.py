@@ -56,7 +56,15 @@ def joined(device: str = "cuda") -> Iterator[Finding]:
             side.be.fuses, side.be.runtime.lanes = fuses, lanes
             side.run(2 * side.multiple)
             result = blocks(side.run, multiple=side.multiple, budget=0.5)
-            yield {"case": case.name, "joined": fuses, "streams": lanes, "nodes": side.nodes(), **result}
+            yield {"case": case.name, "joined": fuses, "streams": lanes, **side.graphs(), **result}
+
+
+def autotuned(device: str = "cuda") -> Iterator[Finding]:
+    """xpnet's steps of single small networks, where the quickest of several algorithms is chosen for each product."""
+    for case in CASES:
+        if case.n_models is None and len(case.sizes) <= 4:
+            problem = make_problem(case)
+            yield {"case": case.name, **_one(Xpnet(problem, device, autotune=True), problem)}
 
 
 def many(device: str = "cuda", n: int = 60_000, models: int = 256) -> Iterator[Finding]:

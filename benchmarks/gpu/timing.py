@@ -40,6 +40,14 @@ def blocks(
     return {"us": statistics.median(samples), "us_min": min(samples), "blocks": len(samples), "count": count}
 
 
+def captured(repeat: Callable[[], None] | None) -> bool:
+    """Whether a device repeats work as a graph: what does it then keeps the record that the graph was made of.
+
+    Where capture fails a back end returns something that asks for every operation anew, and only warns.
+    """
+    return hasattr(repeat, "record")
+
+
 def _timed(run: Callable[[int], None], n: int) -> float:
     started = time.perf_counter()
     run(n)

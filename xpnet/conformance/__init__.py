@@ -15,6 +15,13 @@ from .harness import Conformance, check_memory, check_signatures
 from .products import check_matmul
 from .rows import check_argmax, check_gather, check_head, check_softmax, check_sum, check_uniform
 
+#: What a back end as a whole is checked for, and what in each dtype.
+CHECKS = (check_signatures, check_memory, check_uniform)
+CHECKS_OF_DTYPE = (
+    check_matmul, check_map, check_map_aliases, check_activations, check_optimizers, check_sum, check_softmax,
+    check_head, check_argmax, check_gather, check_losses, check_capture,
+)  # fmt: skip
+
 
 def check_backend(be: Backend, *, dtypes: Sequence[str] = ("float32", "float64"), seed: int = 0) -> int:
     """Check a back end against the contract in `xpnet.backend` and the reference on NumPy.
@@ -47,13 +54,9 @@ def check_backend(be: Backend, *, dtypes: Sequence[str] = ("float32", "float64")
     True
     """
     c = Conformance(be, dtypes, seed)
-    check_signatures(c)
-    check_memory(c)
-    check_uniform(c)
+    for check in CHECKS:
+        check(c)
     for dtype in c.dtypes:
-        for check in (
-            check_matmul, check_map, check_map_aliases, check_activations, check_optimizers, check_sum,
-            check_softmax, check_head, check_argmax, check_gather, check_losses, check_capture,
-        ):  # fmt: skip
-            check(c, dtype)
+        for check_dtype in CHECKS_OF_DTYPE:
+            check_dtype(c, dtype)
     return c.n

@@ -176,9 +176,14 @@ class TrainingStep(Pass):
         self.multiplier = multipliers[-1]
         self.n_updates += k
 
-    def ahead(self, batch: int) -> Any:
-        """Return the captured step that `several` repeats on batches of `batch`; None before it was called."""
-        return self._aheads[batch].one if batch in self._aheads else None
+    def ahead(self, batch: int, *, whole: bool = False) -> Any:
+        """Return the captured step that `several` repeats on batches of `batch`; None before it was called.
+
+        With `whole`, what does all the steps of a call instead, which is made at the second call.
+        """
+        if batch not in self._aheads:
+            return None
+        return self._aheads[batch].all if whole else self._aheads[batch].one
 
     def _next(self, plan: Plan, ahead: _Ahead) -> None:
         """Do the step that the cursor points at.
