@@ -89,6 +89,7 @@ class Predictor:
             )
         self.task, self.classes, self.recipe = facts["task"], facts["classes"], facts["preprocessing"]
         self.loss, self.dtype = (facts["loss"] or "").partition(":")[0], np.dtype(facts["dtype"])
+        self.units = facts.get("target_units")  # that a regression learned its targets in
         self.unsmoothing, plan = facts.get("unsmoothing"), facts["architecture"]
         self.activations = [*plan["activation"], plan["output_activation"]]
 
@@ -146,7 +147,8 @@ class Predictor:
         """Return classes (B,) by name, or by number where they have none; labels (B, O); or numbers (B, O)."""
         h = self.outputs(x)
         if self.task == "regression":
-            return np.exp(h) if self.loss == "poisson" else h
+            h = np.exp(h) if self.loss == "poisson" else h
+            return h if self.units is None else h * np.asarray(self.units["scale"]) + self.units["mean"]
         limit = 0.0 if self.loss in ("binary_cross_entropy", "hinge") else 0.5
         if self.task == "multilabel":
             return (h > limit).astype(int)

@@ -13,6 +13,7 @@ import pytest
 from xpnet import MLP, fit, load
 from xpnet.activations import NAMES
 from xpnet.data.dataset import Preprocessing
+from xpnet.mlp import TargetUnits
 
 FILE = Path(__file__).parent.parent / "docs" / "numpy_predictor.py"
 RNG = np.random.default_rng(0)
@@ -100,6 +101,16 @@ def test_labels_and_numbers(tmp_path):
         model = MLP([4, 6, 2], dtype="float64")
         fit(model, (X, np.abs(X[:, :2])), loss=loss, task="regression", epochs=2)
         assert np.allclose(saved(model, tmp_path).predict(X), model.predict(X), rtol=1e-13)
+
+
+def test_units_of_targets(tmp_path):
+    model = MLP([4, 6, 2])
+    fit(model, (X, X[:, :2]), epochs=1)
+    model.target_units = TargetUnits(np.array([1.7e9, -3.0]), np.array([50.0, 0.5]))
+    found, expected = saved(model, tmp_path).predict(X), model.predict(X)
+    assert found.dtype == expected.dtype and np.allclose(
+        found - [1.7e9, -3.0], expected - [1.7e9, -3.0], atol=1e-4
+    )
 
 
 def test_preprocessing(tmp_path):

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from sklearn.linear_model import PoissonRegressor
-from sklearn.metrics import d2_tweedie_score
+from sklearn.metrics import d2_tweedie_score, r2_score
 
 import xpnet
-from xpnet import MLPRegressor
+from xpnet import DeepEnsembleRegressor, MLPRegressor, evaluate, fit
 from xpnet.cli import main
 from xpnet.errors import ConfigError
 from xpnet.tabular import TabularPreprocessing
-from xpnet.tabular.targets import in_target_units, in_training_units
+from xpnet.tabular.targets import _rescaled, in_target_units, in_training_units
 
 LOSSES = ["squared_error", "absolute_error", "huber", "huber:0.5", "quantile:0.9", "poisson"]
 
@@ -118,3 +118,103 @@ def test_predictions_have_the_unit_of_the_target(loss: str, unit: float) -> None
 
     for model in (table, estimator):
         np.testing.assert_allclose(model(y * unit) / unit, model(y), rtol=1e-9)
+
+
+# --- targets far from 0 -------------------------------------------------------------------------
+FAR = 1.7e9  # seconds since 1970
+
+
+def far() -> tuple[np.ndarray, np.ndarray]:
+    """Samples (1500, 3), so many that networks are float32, and targets whose scale is 50."""
+    x = np.random.default_rng(0).normal(size=(1500, 3))
+    return x, 50.0 * x[:, 0] + FAR
+
+
+def regressor(**settings: Any) -> MLPRegressor:
+    return MLPRegressor((16,), max_iter=30, learning_rate_init=0.01, random_state=0, **settings)
+
+
+def test_estimators_keep_the_digits_of_targets_far_from_0(tmp_path: Path) -> None:
+    x, y = far()
+    reg = regressor().fit(x, y)
+    assert reg.dtype_ == "float32" and reg.predict(x).dtype == np.float64 and reg.score(x, y) > 0.99
+    reg.save(tmp_path / "reg.safetensors")
+    model = xpnet.load(tmp_path / "reg.safetensors")
+    assert np.array_equal(MLPRegressor.load(tmp_path / "reg.safetensors").predict(x), reg.predict(x))
+    assert r2_score(y, model.predict(x)[:, 0]) > 0.99
+    ensemble = DeepEnsembleRegressor(regressor(), n_members=2, random_state=0).fit(x, y)
+    assert r2_score(y, ensemble.predict(x)) > 0.99
+    # as scikit-learn does, float32 samples are answered in float32 by a network that is float32
+    assert reg.predict(x.astype(np.float32)).dtype == np.float32
+
+
+def test_a_run_keeps_the_digits_of_targets_far_from_0() -> None:
+    x, y = far()
+    model = train(x, y, "--epochs", "10")
+    assert model.dtype == "float32" and r2_score(y, predict(model, x)) > 0.99
+    assert json.loads(Path("run/result.json").read_text())["weights_sha256"]
+
+
+def test_a_model_file_goes_on_learning_in_its_own_units(tmp_path: Path) -> None:
+    x, y = far()
+    regressor().fit(x, y).save(tmp_path / "reg.safetensors")
+    model = xpnet.load(tmp_path / "reg.safetensors")
+    before = evaluate(model, (x, y))["loss"]
+    assert before < 0.01  # in units of the scaled target
+    fit(model, (x, y), epochs=3)
+    assert evaluate(model, (x, y))["loss"] < before and r2_score(y, model.predict(x)[:, 0]) > 0.99
+    fit(model, (x, (y > FAR).astype(int)), epochs=1)
+    assert model.target_units is None and set(model.predict(x[:9]).tolist()) <= {0, 1}
+
+
+def test_files_of_older_versions_have_the_units_in_their_last_layer(tmp_path: Path) -> None:
+    x, y = counts(50.0, 60)
+    reg = regressor(dtype="float64").fit(x, y)
+    reg.save(tmp_path / "reg.safetensors")
+    model = xpnet.load(tmp_path / "reg.safetensors")
+    record = xpnet.checkpoint.load_tensors(tmp_path / "reg.safetensors")[1]["extra"]["estimator"]
+    weights = reg.model_.get_weights()
+    record["last"] = {
+        k: {"array": weights[k].tolist(), "dtype": "<f8", "object": False}
+        for k in ("layers.1.weight", "layers.1.bias")
+    }
+    model.target_units = None
+    old = _rescaled(model, float(reg.target_scale_[0]), float(reg.target_mean_[0]))
+    old.save(tmp_path / "old.safetensors", {"estimator": record})
+    np.testing.assert_allclose(
+        xpnet.load(tmp_path / "old.safetensors").predict(x)[:, 0], reg.predict(x), rtol=1e-12
+    )
+    assert np.array_equal(MLPRegressor.load(tmp_path / "old.safetensors").predict(x), reg.predict(x))
+
+
+def test_a_table_of_an_older_version_is_scored_in_training_units() -> None:
+    x, y = counts(50.0, 60)
+    model = train(x, y, "--epochs", "2")
+    learning = in_training_units(model)
+    assert model.tabular is not None
+    target = model.tabular["target"]
+    old = _rescaled(learning, target["scale"], target["mean"])
+    rows = TabularPreprocessing.from_metadata(model.tabular).transform({f"x{j}": x[:, j] for j in range(3)})
+    np.testing.assert_allclose(in_training_units(old).predict(rows), learning.predict(rows), atol=1e-5)
+
+
+def test_weights_elsewhere_warn_where_they_cannot_hold_the_digits() -> None:
+    from xpnet.exchange import to_sklearn, to_torch_state
+
+    x, y = far()
+    reg = regressor().fit(x, y)
+    assert r2_score(y, to_sklearn(reg).predict(x)) > 0.99
+    with pytest.warns(UserWarning, match="targets lie so far from 0 that float32 weights round predictions"):
+        to_torch_state(reg)
+    to_torch_state(regressor(dtype="float64").fit(x, y))
+
+
+def test_plain_weights_cannot_have_units_behind_an_activation() -> None:
+    from xpnet.exchange import to_torch_state
+
+    model = xpnet.MLP([3, 4, 1], output_activation="tanh")
+    model.task, model.loss = "regression", "squared_error"
+    model.target_units = xpnet.mlp.TargetUnits(np.array([5.0]), np.array([2.0]))
+    assert (abs(model.predict(np.zeros((1, 3))) - 5.0) <= 2.0).all()
+    with pytest.raises(ConfigError, match="after the activation of the outputs"):
+        to_torch_state(model)

@@ -68,14 +68,7 @@ def described(estimator: Any) -> MLP:
     if model.task == "classification":
         model.classes = tuple(str(label) for label in estimator.classes_)
     if model.task == "regression":
-        weight, bias = _last_names(model)
-        weights, (mean, scale) = model.get_weights(), (estimator.target_mean_, estimator.target_scale_)
-        if model.loss_function().link == "exp":
-            weights[bias] = (weights[bias] + np.log(scale)).astype(model.dtype)
-        else:
-            weights[weight] = (weights[weight] * scale[:, None]).astype(model.dtype)
-            weights[bias] = (weights[bias] * scale + mean).astype(model.dtype)
-        model.set_weights(weights)
+        model.target_units = estimator._units
     return model
 
 
@@ -90,20 +83,6 @@ def warn_of_tails(estimators: list[Any]) -> None:
             "the file does not compress, and answers otherwise where such values occur",
             stacklevel=4,
         )
-
-
-def _last_names(model: MLP) -> tuple[str, str]:
-    """Names of the weights and biases of the last layer."""
-    last = max(int(name.split(".")[1]) for name in model.get_weights())
-    return f"layers.{last}.weight", f"layers.{last}.bias"
-
-
-def _last_layer(estimator: Any) -> dict[str, Any] | None:
-    """The last layer of a regression as it was trained, before units of targets became part of it."""
-    if estimator.model_.task != "regression":
-        return None
-    weights = estimator.model_.get_weights()
-    return {name: _to_plain(weights[name]) for name in _last_names(estimator.model_)}
 
 
 # --- what the estimator knows besides ---------------------------------------------------------------
@@ -125,7 +104,7 @@ def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def facts(estimator: Any) -> dict[str, Any]:
-    """Return what fitting decided, without the network and the records of training: {"state", "last"}."""
+    """Return what fitting decided, without the network and the records of training: {"state"}."""
     if not hasattr(estimator, "model_"):
         raise NotFittedError(f"only a fitted {type(estimator).__name__} can be saved")
     own = estimator.get_params(deep=False)
@@ -133,12 +112,12 @@ def facts(estimator: Any) -> dict[str, Any]:
     state = {k: _to_plain(v) for k, v in vars(estimator).items() if k not in left_out and _is_plain(v)}
     scaler = estimator.scaler_
     state["scaler_"] = None if scaler is None else {k: _to_plain(getattr(scaler, k)) for k in _SCALER}
-    return {"state": state, "last": _last_layer(estimator)}
+    return {"state": state}
 
 
 def restored(estimator: Any, model: MLP, record: dict[str, Any]) -> Any:
     """Return `estimator`, which has its settings only, fitted by what `described` and `facts` kept."""
-    state, last = record["state"], record["last"]
+    state, last = record["state"], record.get("last")
     estimator.scaler_ = None
     if state["scaler_"] is not None:
         estimator.scaler_ = FeatureScaler()
@@ -148,10 +127,12 @@ def restored(estimator: Any, model: MLP, record: dict[str, Any]) -> Any:
     for name, value in state.items():
         if name != "scaler_":
             setattr(estimator, name, from_plain(value))
-    if last is not None:
+    if (
+        last is not None
+    ):  # older files have the units of the targets in the last layer, which this is without them
         model.set_weights(model.get_weights() | {k: from_plain(v) for k, v in last.items()})
     # the estimator scales by itself
-    model.preprocessing = model.classes = None
+    model.preprocessing = model.classes = model.target_units = None
     if estimator.device is not None:
         try:
             model = model.to(estimator.device)

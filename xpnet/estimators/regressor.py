@@ -12,8 +12,9 @@ from sklearn.metrics import r2_score
 from ..callbacks import Callback
 from ..data.scaling import mean_of_rows
 from ..errors import DataError
-from ..interchange import astype, dtype_name, follow, namespace, to_host
+from ..interchange import astype, follow, namespace, to_host
 from ..losses import get_loss
+from ..mlp import TargetUnits
 from ..optim import Optimizer
 from ..schedules import Schedule
 from ..train import Trainer
@@ -246,11 +247,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                 varies = scale > 10.0 * np.finfo(np.float64).eps * np.abs(centre)
                 scale = np.where(varies, scale, 1.0)
             self._target_units = (mean, scale)
-        return (t - follow(t, self.target_mean_)) / follow(t, self.target_scale_)
+        return self._units.learnt(t)
 
-    def _in_own_units(self, values: Any) -> Any:
-        values = astype(values, "float64")
-        return values * follow(values, self.target_scale_) + follow(values, self.target_mean_)
+    @property
+    def _units(self) -> TargetUnits:
+        return TargetUnits(*self._target_units)
 
     # Properties, because scikit-learn wants arrays among the attributes in the library of X: these are always NumPy's.
     @property
@@ -349,9 +350,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     # --- predicting -------------------------------------------------------------------------------
     def predict(self, X: Any) -> Any:
-        """Return predictions (N,) where y was one-dimensional, else (N, O); in X's array library, on its device."""
+        """Return predictions (N,) where y was one-dimensional, else (N, O); in X's array library, on its device.
+
+        They are float64; float32 for an X that is float32, where the network is, too.
+        """
         values = self._through(lambda rows: self.model_.predict(rows), X)
-        result = astype(self._in_own_units(values), dtype_name(values))
+        result = self._units.own(values)
+        if self.dtype_ == "float32" and str(getattr(X, "dtype", "")).endswith("float32"):
+            result = astype(result, "float32")
         return follow(X, result[:, 0] if self._flat else result)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -375,7 +381,7 @@ class _R2(Callback):
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         e = self._estimator
-        predicted = e._in_own_units(in_chunks(self._x, e.model_.predict, e.scaler_, e.dtype_))
+        predicted = e._units.own(in_chunks(self._x, e.model_.predict, e.scaler_, e.dtype_))
         record["valid_score"] = _r2(self._t, predicted, self._w)
 
 

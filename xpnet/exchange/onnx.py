@@ -16,7 +16,7 @@ from ..mlp import DTYPES, MLP
 from ..mlp.answers import LEAST
 from ..storage.atomic import write_bytes_atomic
 from .onnx_graph import Graph
-from .weights import bare_model, class_names, is_estimator
+from .weights import bare_model, class_names, is_estimator, target_units
 
 #: Version of the ONNX operators, and of the file format: those of ONNX 1.13 (2022), which every runtime in use reads.
 OPSET, IR_VERSION = 18, 8
@@ -177,15 +177,16 @@ def _answers(graph: Graph, source: Any, model: MLP, h: str) -> None:
 
 def _prediction(graph: Graph, source: Any, model: MLP, h: str) -> None:
     shape: tuple[Any, ...] = ("B", model.sizes[-1])
+    units, dtype = target_units(source), model.dtype
     if model.loss_function().link == "exp":
         h = graph.op("Exp", h)
-    if is_estimator(source):
-        wide = graph.op("Mul", graph.cast(h, "float64"), graph.constant(source.target_scale_, "float64"))
-        wide = graph.op("Add", wide, graph.constant(source.target_mean_, "float64"))
-        h = graph.cast(wide, model.dtype)
-        if source._flat:
-            h, shape = graph.op("Reshape", h, graph.constant([-1], "int64")), ("B",)
-    graph.output("prediction", h, model.dtype, shape)
+    if units is not None:
+        dtype = "float64"
+        h = graph.op("Mul", graph.cast(h, dtype), graph.constant(units.scale, dtype))
+        h = graph.op("Add", h, graph.constant(units.mean, dtype))
+    if is_estimator(source) and source._flat:
+        h, shape = graph.op("Reshape", h, graph.constant([-1], "int64")), ("B",)
+    graph.output("prediction", h, dtype, shape)
 
 
 def _label(graph: Graph, source: Any, model: MLP, h: str) -> None:

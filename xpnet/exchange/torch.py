@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ import numpy as np
 from ..activations import parse
 from ..errors import ConfigError, FileFormatError, MissingPackageError
 from ..mlp import MLP
-from .weights import Layers, bare_model, fill, raw_layers, slopes
+from .weights import Layers, bare_model, fill, raw_layers, slopes, target_units
 
 if TYPE_CHECKING:
     from ..estimators import MLPClassifier, MLPRegressor
+
+_COARSE = 1e-3  # of a standard deviation: what rounding may take of predictions without a word
 
 # activation -> name in torch.nn and its arguments, from the activation's own parameter
 _MODULES: dict[str, tuple[str, Callable[[float | None], dict[str, Any]]]] = {
@@ -54,6 +57,11 @@ def to_torch_state(
         "0.weight" (O, I), "0.bias" (O,), ... in the model's dtype; a learnt slope is "1.weight" (O,). Pass it through
         ``{k: torch.from_numpy(v) for k, v in state.items()}`` to `load_state_dict`.
 
+    Warns
+    -----
+    UserWarning
+        The targets of a float32 regression are so far from 0 that the weights cannot hold what was learned, too.
+
     Raises
     ------
     ConfigError
@@ -65,6 +73,7 @@ def to_torch_state(
     ['0.weight', '0.bias', '2.weight', '2.bias']
     """
     model, layers = bare_model(source), raw_layers(source)
+    _warn_of_offset(source, model)
     names = [str(2 * i) for i in range(len(layers))] if names is None else list(names)
     if len(names) != len(layers):
         raise ConfigError(f"{len(names)} names for {len(layers)} linear layers: {', '.join(names)}")
@@ -75,6 +84,20 @@ def to_torch_state(
         after = str(int(names[i]) + 1) if names[i].isdigit() else f"{names[i]}_slope"
         state[f"{after}.weight"] = slope
     return state
+
+
+def _warn_of_offset(source: Any, model: MLP) -> None:
+    """Warn where float32 weights cannot hold the units of the targets and what was learned, too."""
+    units = target_units(source)
+    if units is None or model.dtype != "float32":
+        return
+    digits = float(np.max(abs(units.mean) / units.scale)) * float(np.finfo(np.float32).eps)
+    if digits > _COARSE:
+        warnings.warn(
+            f"the targets lie so far from 0 that float32 weights round predictions to about {digits:.2g} of their "
+            'standard deviation; use float64: model.to("cpu", dtype="float64"), or dtype="float64" of the estimator',
+            stacklevel=4,
+        )
 
 
 def from_torch_state(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..layers import Dense, Maxout, PReLU
-from ..mlp import MLP
+from ..mlp import MLP, TargetUnits
 
 #: Weights (O, I) and biases (O,) in float64, from input to output.
 Layers = list[tuple[np.ndarray, np.ndarray]]
@@ -50,6 +50,13 @@ def trained(source: Any) -> MLP:
     return model
 
 
+def target_units(source: Any) -> TargetUnits | None:
+    """The units that the outputs of a model or an estimator are in, where they are not the targets' own."""
+    if not is_estimator(source):
+        return bare_model(source).target_units
+    return source._units if bare_model(source).task == "regression" else None
+
+
 def raw_layers(source: Any) -> Layers:
     """Weights and biases that take raw samples and give raw predictions (before softmax, sigmoid or exp)."""
     model = bare_model(source)
@@ -78,12 +85,18 @@ def raw_layers(source: Any) -> Layers:
     if scale is not None:
         w, b = layers[0]
         layers[0] = (w * scale, b + (w * shift).sum(axis=1))
-    if is_estimator(source) and model.task == "regression":
+    units = target_units(source)
+    if units is not None:
         w, b = layers[-1]
-        if model.loss_function().link == "exp":
-            layers[-1] = (w, b + np.log(source.target_scale_))
+        if model.architecture["output_activation"] not in ("identity", "linear", "none"):
+            raise ConfigError(
+                "the units of the target come after the activation of the outputs, which plain weights cannot express; "
+                "use to_onnx"
+            )
+        if model.loss_function().link == "exp":  # scale * exp(h) = exp(h + ln scale)
+            layers[-1] = (w, b + np.log(units.scale))
         else:
-            layers[-1] = (w * source.target_scale_[:, None], b * source.target_scale_ + source.target_mean_)
+            layers[-1] = (w * units.scale[:, None], b * units.scale + units.mean)
     return layers
 
 

@@ -1,5 +1,6 @@
 """The network: its settings, the layers they make, its passes and its files."""
 
+from .meaning import TargetUnits
 from .model import DTYPES, MLP, load
 
-__all__ = ["DTYPES", "MLP", "load"]
+__all__ = ["DTYPES", "MLP", "TargetUnits", "load"]

@@ -14,7 +14,6 @@ from .. import checkpoint
 from ..activations import Activation
 from ..backend import Array, Backend, Origin, get_backend
 from ..data.arrays import rectangular
-from ..data.dataset import Preprocessing
 from ..errors import ConfigError, DataError, DeviceError, FileFormatError
 from ..init import draw
 from ..interchange import arrive, astype, follow, is_foreign, kind, namespace
@@ -24,11 +23,12 @@ from ..params import ParameterLayout, ParamSpec
 from ..workspace import Workspace
 from . import answers, architecture
 from .inference import Inference
+from .meaning import Meaning
 
 DTYPES = ("float32", "float64")
 
 
-class MLP:
+class MLP(Meaning):
     """A multilayer perceptron, or a population of `n_models` with one architecture.
 
     Parameters
@@ -90,6 +90,7 @@ class MLP:
         dtype: str = "float32",
         device: str | Backend | Any = "cpu",
     ):
+        super().__init__()
         self.n_models = architecture.member_count(n_models)
         self.architecture = architecture.checked(
             sizes, self.n_models, activation=activation, output_activation=output_activation, dropout=dropout,
@@ -114,18 +115,6 @@ class MLP:
         self.weights = self.be.empty((self.layout.size,), dtype)
         self.params = self.layout.views(self.be, self.weights)
         self.reset()
-        #: How raw samples become rows of numbers; applied by every method that takes samples.
-        self.preprocessing: Preprocessing | None = None
-        #: Names of the classes in the order of the outputs, where known.
-        self.classes: tuple[str, ...] | None = None
-        #: How the columns of a table become the rows it takes, as `TabularPreprocessing.to_metadata` records it.
-        self.tabular: dict[str, Any] | None = None
-        #: "classification", "multilabel" or "regression"; set by `fit`.
-        self.task: str | None = None
-        #: Name of the loss it was trained with, which says how outputs become probabilities; set by `fit`.
-        self.loss: str | None = None
-        #: Label smoothing that probabilities undo (see `answers.unsmoothed`); set by estimators.
-        self.unsmoothing: float | None = None
         self._inference = Inference()
         self._known_loss: tuple[str | None, Loss] | None = None
 
@@ -207,9 +196,8 @@ class MLP:
 
     def _take_over(self, other: MLP) -> None:
         """Mean by inputs and outputs what another model means."""
-        self.preprocessing, self.classes, self.tabular = other.preprocessing, other.classes, other.tabular
-        self.task, self.loss, self._known_loss = other.task, other.loss, other._known_loss
-        self.unsmoothing = other.unsmoothing
+        vars(self).update(other.meaning())
+        self._known_loss = other._known_loss
 
     # --- running --------------------------------------------------------------------------------
     def contexts(
@@ -355,16 +343,19 @@ class MLP:
     def predict(self, x: Any) -> Any:
         """Return class indices (B,) int64, labels (B, O) for multi-label, or predicted values (B, O).
 
-        A population adds its axis M in front.
+        A population adds its axis M in front. Predicted values are in the model's dtype; in float64 where the targets
+        were learnt in other units than their own (`target_units`).
         """
         loss, h = self.loss_function(), self._inference(self, self.rows(x))
         # outputs have come to the host unless the samples were on the device
         be = self.be if type(h) is type(self.weights) else get_backend("cpu")
-        return follow(x, answers.predictions(h, loss, self.task, be))
+        result = answers.predictions(h, loss, self.task, be)
+        return follow(x, result if self.target_units is None else self.target_units.own(result))
 
     def learns(self, task: str, loss: Loss) -> None:
         """Take note of the task and the loss that it is trained with: they say what its outputs mean."""
-        self.task, self.loss, self._known_loss = task, loss.name, (loss.name, loss)
+        super().learns(task, loss)
+        self._known_loss = (loss.name, loss)
 
     def loss_function(self) -> Loss:
         """Return the loss that it was trained with.
@@ -389,12 +380,11 @@ class MLP:
 
     def __getstate__(self) -> dict[str, Any]:
         """NumPy arrays and plain values, and how the back end was made: buffers and captured work are made anew."""
-        kept = ("preprocessing", "classes", "tabular", "task", "loss", "unsmoothing")
         own_loss = None if self._known_loss is None or _is_known(self.loss) else self._known_loss
         return {
             "settings": self._settings(), "n_models": self.n_models, "seeds": self.seeds, "dtype": self.dtype,
             "device": self.be.origin or self.be, "weights": self.get_weights(),
-            "meaning": {name: getattr(self, name) for name in kept} | {"_known_loss": own_loss},
+            "meaning": self.meaning() | {"_known_loss": own_loss},
         }  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -448,15 +438,8 @@ class MLP:
         """
         metadata: dict[str, Any] = {
             "kind": "model", "architecture": self.architecture, "n_models": self.n_models,
-            "seeds": list(self.seeds), "dtype": self.dtype, "task": self.task, "loss": self.loss,
-            "classes": self.classes and list(self.classes),
-            "preprocessing": self.preprocessing and self.preprocessing.to_metadata(),
-            "extra": extra or {},
+            "seeds": list(self.seeds), "dtype": self.dtype, "extra": extra or {}, **self.meaning_to_metadata(),
         }  # fmt: skip
-        if self.tabular is not None:
-            metadata["tabular"] = self.tabular
-        if self.unsmoothing is not None:
-            metadata["unsmoothing"] = self.unsmoothing
         checkpoint.save_tensors(path, self.get_weights(), metadata)
 
 
@@ -510,15 +493,10 @@ def load(
             **architecture.with_objects(metadata["architecture"], activations), n_models=n_models,
             seed=seeds if n_models else seeds[0], dtype=metadata["dtype"], device=device,
         )  # fmt: skip
-        model.task, model.loss = metadata["task"], metadata["loss"]
+        model.mean_by(metadata)
         for loss in own:
             if isinstance(loss, Loss) and loss.name == model.loss:
-                model.learns(model.task or "", loss)
-        model.classes = metadata["classes"] and tuple(metadata["classes"])
-        if metadata["preprocessing"] is not None:
-            model.preprocessing = Preprocessing.from_metadata(metadata["preprocessing"])
-        model.tabular = metadata.get("tabular")
-        model.unsmoothing = metadata.get("unsmoothing")
+                model._known_loss = (loss.name, loss)
     except (KeyError, TypeError, IndexError, ConfigError) as error:
         raise FileFormatError(
             f"{path} does not describe a model that this version knows: {error}. An activation of your own has to be "

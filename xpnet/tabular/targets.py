@@ -12,7 +12,7 @@ from ..data.columns import Table
 from ..data.csvfile import cell_text
 from ..data.labels import encode_labels
 from ..errors import DataError
-from ..mlp import MLP
+from ..mlp import MLP, TargetUnits
 
 #: More different values than this are taken for a mistake.
 MAX_CLASSES = 1000
@@ -152,27 +152,33 @@ def target_of(model: MLP) -> Target | None:
 
 
 def in_target_units(model: MLP) -> MLP:
-    """Return a copy of a network that learnt a scaled target, with the scaling undone in its last layer.
+    """Return a copy of a network that learnt a scaled target, which answers in the target's own units.
 
-    So whatever uses the copy - this library, an exported file - predicts in the target's own units. A network whose
-    target is not scaled is returned itself.
+    So whatever uses the copy - this library, an exported file - predicts in these. A network whose target is not scaled
+    is returned itself.
     """
     target = target_of(model)
     if not (target and target.scaled):
         return model
-    if _log_link(model):  # scale * exp(h) = exp(h + ln scale)
-        return _rescaled(model, 1.0, math.log(target.scale))
-    return _rescaled(model, target.scale, target.mean)
+    return _with_units(model, TargetUnits(np.array([target.mean]), np.array([target.scale])))
 
 
 def in_training_units(model: MLP) -> MLP:
-    """Undo `in_target_units`."""
+    """Undo `in_target_units`; in files of older versions the last layer does what `MLP.target_units` does now."""
     target = target_of(model)
+    if model.target_units is not None:
+        return _with_units(model, None)
     if not (target and target.scaled):
         return model
-    if _log_link(model):
+    if _log_link(model):  # scale * exp(h) = exp(h + ln scale)
         return _rescaled(model, 1.0, -math.log(target.scale))
     return _rescaled(model, 1.0 / target.scale, -target.mean / target.scale)
+
+
+def _with_units(model: MLP, units: TargetUnits | None) -> MLP:
+    copy = model.to(model.be)
+    copy.target_units = units
+    return copy
 
 
 def _log_link(model: MLP) -> bool:

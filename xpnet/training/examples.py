@@ -177,6 +177,8 @@ def prepare(
             raise DataError(
                 f"{name}y has {int((to_host(y) < 0).sum())} negative values; the Poisson loss needs counts >= 0"
             )
+        if (units := model.units_for(task, loss)) is not None:
+            y = units.learnt(y)
         examples = replace(examples, targets=model.be.asarray(_narrowed(y, model.dtype, f"{name}y")))
     weights = example_weights(
         y, n, task=task, n_classes=max(width, 2), dtype=model.dtype, sample_weight=sample_weight,
