@@ -95,11 +95,10 @@ class Predictor:
 
     def outputs(self, x):
         """Return what the last layer gives for raw samples (B, ...), as (B, O)."""
-        h = np.asarray(x).reshape(len(x), -1).astype(self.dtype)
-        if self.recipe is not None:
-            h = h * np.asarray(self.recipe["scale"], self.dtype) + np.asarray(
-                self.recipe["shift"], self.dtype
-            )
+        h = np.asarray(x, np.float64).reshape(len(x), -1)
+        if self.recipe is not None:  # in float64: large numbers may differ by less than float32 resolves
+            h = h * np.asarray(self.recipe["scale"]) + np.asarray(self.recipe["shift"])
+        h = h.astype(self.dtype)
         numbers = sorted(int(name.split(".")[1]) for name in self.tensors if name.endswith(".weight"))
         for spec, i in zip(self.activations, numbers, strict=True):
             name, _, parameter = spec.strip().lower().partition(":")

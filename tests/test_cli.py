@@ -205,6 +205,12 @@ def test_features_of_arrays_are_standardised_and_answers_take_raw_ones() -> None
     assert xpnet.load("raw/model.safetensors").preprocessing == Preprocessing((4,))
 
 
+def test_features_far_from_zero_are_told_apart_as_those_of_tables_are() -> None:
+    x = 1.7e9 + 50.0 * RNG.normal(size=(400, 1))
+    np.savez("d.npz", x=x, y=(x[:, 0] > 1.7e9).astype(int))
+    assert train("d.npz", "--hidden", 16, "--epochs", 40, "--test-fraction", 0.2)["test_accuracy"] > 0.95
+
+
 def test_pictures_of_real_numbers_have_one_scale_and_those_of_bytes_their_own() -> None:
     pictures = RNG.normal(size=(60, 3, 3)) * 40 + 100
     np.savez("d.npz", x=pictures, y=Y)

@@ -133,3 +133,12 @@ def test_what_cannot_be_opened(tmp_path):
         model.save(path, {"estimator": record})
         with pytest.raises(FileFormatError):
             MLPClassifier.load(path)
+
+
+def test_the_model_file_scales_large_features_without_rounding_them_first(tmp_path):
+    x = 1.7e9 + 50.0 * np.random.default_rng(0).normal(size=(400, 1))
+    y = (x[:, 0] > 1.7e9).astype(int)
+    clf = MLPClassifier((16,), max_iter=30, random_state=0, dtype="float32").fit(x, y)
+    clf.save(tmp_path / "m.safetensors")
+    assert clf.score(x, y) > 0.95
+    assert np.mean(xpnet.load(tmp_path / "m.safetensors").predict(x) == y) == clf.score(x, y)

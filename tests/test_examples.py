@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import array_api_strict as strict
 import numpy as np
 import pytest
 
+from tests.device_data import DEVICE, there
 from xpnet import MLP, ConfigError, DataError
+from xpnet.backend.reference import ReferenceBackend
 from xpnet.data import Preprocessing
 from xpnet.losses import get_loss
 from xpnet.train import evaluate, fit
@@ -244,3 +247,33 @@ def test_scale_and_shift_per_feature(shape):
     uint8.preprocessing = model.preprocessing
     fit(uint8, (X.astype(np.uint8), Y), epochs=3, batch_size=3)
     np.testing.assert_allclose(uint8.outputs(X), model.outputs(X), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", ["cpu", "numba", ReferenceBackend(strict, DEVICE)], ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_samples_that_float32_cannot_tell_apart_are_scaled_before_they_are_rounded(device, dtype):
+    bring = np.asarray if isinstance(device, str) else there
+    raw = (1.7e9 + 50.0 * np.random.default_rng(0).normal(size=(5000, 1))).round().astype(dtype)
+    y = (raw[:, 0] > 1.7e9).astype(int)
+    model = MLP([1, 8, 2], seed=0, device=device)
+    model.preprocessing = Preprocessing((1,), scale=np.array([0.02]), shift=np.array([-3.4e7]))
+    exact = ((raw - 1.7e9) / 50.0).astype(np.float32)
+    x, labels = bring(raw), bring(y)
+    examples = prepare(model, x, labels, loss=get_loss("softmax_cross_entropy"), task="classification")
+    np.testing.assert_allclose(model.be.to_numpy(examples.x), exact, atol=1e-6)
+    assert (examples.scale, examples.shift) == (1.0, 0.0)
+    np.testing.assert_allclose(model.be.to_numpy(model.rows(x)), exact, atol=1e-6)
+    fit(model, (x, labels), epochs=4, lr=0.02)
+    assert evaluate(model, (x, labels))["accuracy"] > 0.98
+
+
+def test_large_samples_are_scaled_in_blocks_and_pixels_as_they_are_used(monkeypatch):
+    monkeypatch.setattr("xpnet.data.dataset._BLOCK", 7)
+    recipe = Preprocessing((3,), scale=0.5, shift=-1.0)
+    np.testing.assert_array_equal(recipe(X), (X * 0.5 - 1.0).astype(np.float32))
+    model = MLP([3, 3])
+    model.preprocessing = recipe
+    pixels = ready(X.astype(np.uint8), model=model)
+    assert (pixels.x.dtype, pixels.scale, pixels.shift) == (np.uint8, 0.5, -1.0)
+    with pytest.raises(DataError, match=r"^validation X holds values too large for float32"):
+        ready(X * 1e300, model=model, name="validation ")

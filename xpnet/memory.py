@@ -135,7 +135,7 @@ def copied_bytes(data: Any, dtype: str, *, host: bool, divided: bool) -> int:
     ----------
     data : Dataset
     dtype : str
-        Of the model: floating samples get it, integers stay as they are stored.
+        Of the model: floating samples get it, and all but small integers where they are scaled.
     host : bool
         Whether the device is the host, where samples of a fitting type are not copied.
     divided : bool
@@ -145,7 +145,7 @@ def copied_bytes(data: Any, dtype: str, *, host: bool, divided: bool) -> int:
     for x, cut in ((data.x_train, divided), (data.x_valid, False)):
         if x is None:
             continue
-        converted = x.dtype.kind == "f" and x.dtype != dtype
+        converted = (x.dtype.kind == "f" and x.dtype != dtype) or not data.preprocessing.keeps(x)
         stored = x.size * (np.dtype(dtype).itemsize if converted else x.dtype.itemsize)
         total += (x.nbytes if cut and host else 0) + (stored if converted or not host else 0)
         total += 8 * len(x)

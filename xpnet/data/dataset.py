@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, FileFormatError
-from ..interchange import astype, follow, is_foreign, kind, namespace
+from ..interchange import astype, dtype_name, empty_beside, follow, is_foreign, kind, namespace
+
+# Types whose every value float32 holds exactly, so that such samples may be scaled in it, when they are needed.
+_SMALL = ("bool", "uint8", "int8", "uint16", "int16")
+_BLOCK = 1 << 20  # numbers that are in float64 at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -165,7 +169,8 @@ class Preprocessing:
         x : array_like, shape (B, *sample_shape) or (B, I)
             Raw samples; axes of length one do not count.
         dtype : numpy dtype
-            The floating type of the result and of the arithmetic.
+            The floating type of the result, and of the arithmetic for samples that `keeps` its digits. All others
+            are scaled in float64, since what tells one sample from another may be less than float32 resolves.
 
         Returns
         -------
@@ -185,16 +190,36 @@ class Preprocessing:
         if kind(x) not in "buif":
             raise DataError(f"X has type {x.dtype}, expected real numbers (bool, integer or floating)")
         dtype, xp = np.dtype(dtype), namespace(x)
+        raw = xp.reshape(x, (shape[0], self.n_features))
+        work = dtype.name if self.keeps(x) else "float64"
         with np.errstate(over="raise"):
             try:
-                rows = astype(xp.reshape(x, (shape[0], self.n_features)), dtype.name)
-                rows *= follow(rows, np.asarray(self.scale, dtype))
-                rows += follow(rows, np.asarray(self.shift, dtype))
+                if work == dtype.name:
+                    rows = self._scaled(raw, work)
+                else:
+                    rows = empty_beside(x, raw.shape, dtype.name)
+                    step = max(1, _BLOCK // self.n_features)
+                    for at in range(0, shape[0], step):
+                        end = min(at + step, shape[0])
+                        rows[at:end, :] = astype(self._scaled(raw[at:end, :], work), dtype.name)
                 if is_foreign(rows) and bool(xp.any(xp.isinf(rows))):
                     raise FloatingPointError("overflow")
             except FloatingPointError as error:
                 raise DataError(f"X holds values too large for {dtype}; scale them down first") from error
         return rows
+
+    def keeps(self, x: Any) -> bool:
+        """Whether samples (B, ...) lose nothing that matters when they become float32 before they are scaled.
+
+        So it is with integers of at most 16 bits, such as pixels, and where nothing is scaled.
+
+        Examples
+        --------
+        >>> Preprocessing((2,), scale=1e-3, shift=-1.7e6).keeps(np.array([[1.7e9, 1.7e9 + 50.0]]))
+        False
+        """
+        plain = isinstance(self.scale, float) and isinstance(self.shift, float)
+        return dtype_name(x) in _SMALL or (plain and (self.scale, self.shift) == (1.0, 0.0))
 
     def to_metadata(self) -> dict[str, Any]:
         """Return the recipe as plain numbers and lists, ready for JSON; exact when read back."""
@@ -232,6 +257,12 @@ class Preprocessing:
 
     def __hash__(self) -> int:
         return hash((self.sample_shape, repr(self.to_metadata())))
+
+    def _scaled(self, raw: Any, dtype: str) -> Any:
+        rows = astype(raw, dtype)
+        rows *= follow(rows, np.asarray(self.scale, dtype))
+        rows += follow(rows, np.asarray(self.shift, dtype))
+        return rows
 
     def _factor(self, field: str) -> float | np.ndarray:
         try:

@@ -117,14 +117,16 @@ def _facts(model: MLP) -> dict[str, str]:
 def _prepared(graph: Graph, source: Any, model: MLP, x: str, given: str) -> str:
     if is_estimator(source):
         return _standardized(graph, source.scaler_, model.dtype, x)
-    rows = graph.cast(x, model.dtype) if given != model.dtype else x
     recipe = model.preprocessing
     if recipe is None:
-        return rows
+        return graph.cast(x, model.dtype) if given != model.dtype else x
+    work = model.dtype if recipe.keeps(np.empty(0, given)) else "float64"
+    rows = graph.cast(x, work) if given != work else x
     if len(recipe.sample_shape) > 1:
         rows = graph.op("Reshape", rows, graph.constant([-1, recipe.n_features], "int64"))
-    rows = graph.op("Mul", rows, graph.constant(recipe.scale))
-    return graph.op("Add", rows, graph.constant(recipe.shift))
+    rows = graph.op("Mul", rows, graph.constant(recipe.scale, work))
+    rows = graph.op("Add", rows, graph.constant(recipe.shift, work))
+    return graph.cast(rows, model.dtype) if work != model.dtype else rows
 
 
 def _standardized(graph: Graph, scaler: Any, dtype: str, x: str) -> str:

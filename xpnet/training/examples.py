@@ -46,7 +46,7 @@ class Examples:
     Parameters
     ----------
     x : Array or RowSource
-        Raw samples (N, I), as stored (uint8 stays uint8).
+        Samples (N, I): pixels raw, as stored (uint8 stays uint8), all others scaled already.
     n : int
         N.
     labels : Array or None
@@ -56,7 +56,7 @@ class Examples:
     weights : Array or None
         Weight of each example (N,).
     scale, shift : number or Array
-        Rows become ``x * scale + shift``.
+        What is left to do: rows become ``x * scale + shift``.
     """
 
     x: Array
@@ -149,7 +149,8 @@ def prepare(
         if x.shape[1] != model.sizes[0]:
             raise DataError(f"{name}X has {x.shape[1]} features per sample, expected {model.sizes[0]}")
     else:
-        rows = model.be.asarray(_rows(model, x, recipe, name))
+        rows, recipe = _rows(model, x, recipe, name)
+        rows = model.be.asarray(rows)
         n = int(rows.shape[0])
     examples = Examples(
         rows, n, scale=_factor(model, recipe.scale),
@@ -220,19 +221,27 @@ def example_weights(
     return None if weights is None else _usable_weights(weights, dtype, name)
 
 
-def _rows(model: MLP, x: Any, recipe: Preprocessing, name: str) -> Any:
-    """Check samples and flatten them to (N, I), of a type that loses nothing the model needs."""
+def _rows(model: MLP, x: Any, recipe: Preprocessing, name: str) -> tuple[Any, Preprocessing]:
+    """Check samples and flatten them to (N, I); returns them and what is still to be done to their batches.
+
+    They get a type that loses nothing the model needs: pixels stay as they are stored, what float32 cannot tell apart
+    before it is scaled is scaled now, once.
+    """
     x = check_features(x, n_features=model.sizes[0], name=f"{name}X")
+    keeps = recipe.keeps(x)
     try:
-        recipe(np.zeros((1, *x.shape[1:])))  # the shape of one sample, checked with the message of prediction
+        # without scaling, only the shape of one sample is checked, with the message of prediction
+        rows = recipe(np.zeros((1, *x.shape[1:])) if keeps else x, model.dtype)
     except DataError as error:
         raise DataError(f"{name}{error}") from None
+    if not keeps:
+        return _in_a_row(model, rows), Preprocessing((model.sizes[0],))
     rows = namespace(x).reshape(x, (x.shape[0], -1))
     if kind(rows) == "f" and dtype_name(rows) != model.dtype:
         rows = _narrowed(rows, model.dtype, f"{name}X")
     elif kind(rows) == "b":
         rows = astype(rows, "uint8")
-    return _in_a_row(model, rows)
+    return _in_a_row(model, rows), recipe
 
 
 def _in_a_row(model: MLP, rows: Any) -> Any:
