@@ -189,6 +189,32 @@ def test_a_run_on_a_file_is_used_and_continued_from_anywhere(
             assert "cannot continue" in done.stderr
 
 
+@pytest.mark.parametrize("kind", ["csv", "npz"])
+@pytest.mark.parametrize("change", ["shuffled", "cut"])
+def test_a_run_is_not_judged_by_the_rest_of_other_data(kind: str, change: str) -> None:
+    def write(rows: np.ndarray) -> None:
+        if kind == "npz":
+            np.savez("d.npz", x=X[rows], y=Y[rows])
+            return
+        lines = [",".join(map(str, (*X[i].tolist(), f"c{Y[i]}"))) for i in rows]
+        Path("d.csv").write_text("\n".join(["a,b,c,d,y", *lines, ""]))
+
+    write(np.arange(60))
+    train(f"d.{kind}", "--test-fraction", 0.2)
+    for command in ("evaluate", "plot", "report"):
+        xp(command, "run")
+    write(RNG.permutation(60) if change == "shuffled" else np.arange(50))
+    refusal = f"d.{kind} no longer holds what run was trained on"
+    for command in ("evaluate", "plot"):
+        said = xp(command, "run", code=1).stderr
+        assert refusal in said and "evaluate run --data FILE" in said
+    xp("report", "run")
+    assert refusal in Path("run/report.html").read_text()
+    xp("evaluate", "run", "--data", f"d.{kind}")
+    Path("run/last/state.safetensors").unlink()  # then nobody knows
+    xp("evaluate", "run")
+
+
 # --- features of arrays ---------------------------------------------------------------------------
 def test_features_of_arrays_are_standardised_and_answers_take_raw_ones() -> None:
     large = X * [1e4, 1.0, 1e-3, 50.0] + [1e5, 0.0, 7.0, -3.0]

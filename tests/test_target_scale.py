@@ -13,9 +13,11 @@ from sklearn.linear_model import PoissonRegressor
 from sklearn.metrics import d2_tweedie_score, r2_score
 
 import xpnet
-from xpnet import DeepEnsembleRegressor, MLPRegressor, evaluate, fit
+from tests.command import xp
+from xpnet import DeepEnsembleRegressor, MLPRegressor, checkpoint, evaluate, fit
 from xpnet.cli import main
 from xpnet.errors import ConfigError
+from xpnet.runs.folder import TARGET_SCALING, RunFolder
 from xpnet.tabular import TabularPreprocessing
 from xpnet.tabular.targets import _rescaled, in_target_units, in_training_units
 
@@ -218,3 +220,82 @@ def test_plain_weights_cannot_have_units_behind_an_activation() -> None:
     assert (abs(model.predict(np.zeros((1, 3))) - 5.0) <= 2.0).all()
     with pytest.raises(ConfigError, match="after the activation of the outputs"):
         to_torch_state(model)
+
+
+# --- arrays -------------------------------------------------------------------------------------
+def train_arrays(x: np.ndarray, y: np.ndarray, *options: Any, out: str = "run") -> dict[str, Any]:
+    """Train on an NPZ file with `xpnet train`, and return result.json."""
+    np.savez("d.npz", x=x, y=y)
+    xp("train", "d.npz", "--task", "regression", *options, "--out", out, "--overwrite", "--quiet")
+    result: dict[str, Any] = json.loads(Path(out, "result.json").read_text())
+    return result
+
+
+def test_targets_of_arrays_have_any_unit_each_output_its_own() -> None:
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    y = np.stack([x[:, 0] * 1e6 + 3e6, x[:, 1]], axis=1)
+    result = train_arrays(x, y, "--hidden", 16, "--epochs", 100, "--test-fraction", 0.2)
+    assert result["test_r2"] > 0.9
+    model = xpnet.load("run/model.safetensors")
+    np.testing.assert_array_less(abs(model.predict(x) - y).mean(axis=0), [2e5, 0.2])
+    recipe = model.preprocessing
+    assert recipe is not None and np.shape(recipe.target_scale) == (2,)
+    # the loss is that of training, errors have the target's own units, wherever they are asked for
+    said = json.loads(xp("evaluate", "run", "--json").stdout)
+    assert said["loss"] == result["test_loss"] < 1.0 and said["rmse"] == result["test_rmse"] > 1e4
+    xp("report", "run")
+    assert "could not be loaded" not in Path("run/report.html").read_text()
+    assert "regression.png" in xp("plot", "run").stdout
+    other = json.loads(xp("evaluate", "run", "--data", "d.npz", "--json").stdout)
+    assert other["loss"] < 1.0 and other["rmse"] > 1e4
+    # a column is what it is alone
+    alone = train_arrays(
+        x, y[:, 0], "--hidden", 16, "--epochs", 40, "--test-fraction", 0.2, "--no-scale-target"
+    )
+    assert alone["test_r2"] < 0.0
+
+
+def test_counts_in_arrays_are_learnt_in_units_of_their_mean() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3))
+    y = rng.poisson(270.0 * np.exp(0.5 * x[:, 0]))
+    options = ("--loss", "poisson", "--hidden", 16, "--epochs", 100, "--test-fraction", 0.2)
+    assert train_arrays(x, y, *options)["test_r2"] > 0.6
+    recipe = xpnet.load("run/model.safetensors").preprocessing
+    assert recipe is not None and float(np.squeeze(recipe.target_mean)) == 0.0
+    assert 250.0 < float(np.squeeze(recipe.target_scale)) < 350.0
+
+
+def test_arrays_to_regress_on_get_what_features_get() -> None:
+    x = np.random.default_rng(0).normal(size=(90, 3))
+    train_arrays(x, x[:, 0], "--epochs", 1)
+    config = RunFolder("run").config()
+    assert (config.hidden, config.schedule, config.lr, config.valid_fraction) == (
+        [256, 128],
+        "cosine",
+        0.003,
+        0.0,
+    )
+
+
+def test_a_resumed_run_on_arrays_equals_an_uninterrupted_one_also_one_that_learnt_targets_as_they_are() -> (
+    None
+):
+    x = np.random.default_rng(0).normal(size=(90, 3))
+    y = x[:, 0] * 4.0 + 7.0
+    options = ("--hidden", 8, "--schedule", "constant", "--epochs")
+    for scaled in ("--scale-target", "--no-scale-target"):
+        whole = train_arrays(x, y, *options, 3, scaled, out="whole")
+        train_arrays(x, y, *options, 1, scaled, out="parts")
+        if (
+            scaled == "--no-scale-target"
+        ):  # as an older xpnet has left it, where the setting meant tables only
+            tensors, metadata = checkpoint.load_tensors("parts/last/state.safetensors")
+            del metadata["fixed"][TARGET_SCALING]
+            metadata["fixed"]["scale_target"] = True
+            checkpoint.save_tensors("parts/last/state.safetensors", tensors, metadata)
+            config = Path("parts/config.toml")
+            config.write_text(config.read_text().replace("scale_target = false", "scale_target = true"))
+        xp("train", "--resume", "parts", "--epochs", 3, "--quiet")
+        parts = json.loads(Path("parts/result.json").read_text())
+        assert parts["weights_sha256"] == whole["weights_sha256"], scaled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from ..interchange import astype, dtype_name, empty_beside, follow, is_foreign, 
 # Types whose every value float32 holds exactly, so that such samples may be scaled in it, when they are needed.
 _SMALL = ("bool", "uint8", "int8", "uint16", "int16")
 _BLOCK = 1 << 20  # numbers that are in float64 at a time
+#: What says how targets are scaled, and its value where they are not.
+_OF_TARGETS = {"target_mean": 0.0, "target_scale": 1.0}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,6 +44,9 @@ class Dataset:
         "classification" or "regression".
     tabular : mapping, optional
         How the samples were made from the columns of a table; see `xpnet.tabular`.
+    target_mean, target_scale : float or numpy.ndarray (O,)
+        Targets are ``(y - target_mean) / target_scale`` of those in their own units; see `with_scaled_targets`. For
+        tables `tabular` says it.
 
     Raises
     ------
@@ -68,6 +73,8 @@ class Dataset:
     y_valid: np.ndarray | None = None
     tabular: Mapping[str, Any] | None = None
     shift: float | np.ndarray = 0.0
+    target_mean: float | np.ndarray = 0.0
+    target_scale: float | np.ndarray = 1.0
 
     def __post_init__(self) -> None:
         if self.task not in ("classification", "regression"):
@@ -98,7 +105,21 @@ class Dataset:
     @property
     def preprocessing(self) -> Preprocessing:
         """The recipe from raw samples to a model's input."""
-        return Preprocessing(self.sample_shape, self.scale, self.shift)
+        return Preprocessing(self.sample_shape, self.scale, self.shift, self.target_mean, self.target_scale)
+
+    def with_scaled_targets(self, mean: Any, scale: Any) -> Dataset:
+        """Return the data set with ``(y - mean) / scale`` in place of the targets y (N, O) of every part.
+
+        Parameters
+        ----------
+        mean, scale : float or (O,) array
+            In the units of y.
+        """
+        parts = {name: getattr(self, name) for name in ("y_train", "y_valid", "y_test")}
+        scaled: dict[str, Any] = {
+            name: None if y is None else (y.astype(np.float64) - mean) / scale for name, y in parts.items()
+        }
+        return replace(self, **scaled, target_mean=mean, target_scale=scale)
 
     def __repr__(self) -> str:
         parts = [
@@ -129,11 +150,14 @@ class Preprocessing:
         The shape of one raw sample.
     scale, shift : float or numpy.ndarray
         One number, or one per feature (of shape (I,) or `sample_shape`).
+    target_mean, target_scale : float or numpy.ndarray
+        One number, or one per output: a regression learnt ``(y - target_mean) / target_scale``. The weights in a model
+        file undo it, so nothing but an evaluation in the units of training needs to know.
 
     Raises
     ------
     DataError
-        `scale` or `shift` is not finite or has another size than the sample.
+        A number is not finite, or `scale` or `shift` has another size than the sample.
 
     Examples
     --------
@@ -147,13 +171,15 @@ class Preprocessing:
     sample_shape: tuple[int, ...]
     scale: float | np.ndarray = 1.0
     shift: float | np.ndarray = 0.0
+    target_mean: float | np.ndarray = 0.0
+    target_scale: float | np.ndarray = 1.0
 
     def __post_init__(self) -> None:
         shape = tuple(int(size) for size in self.sample_shape)
         if not shape or min(shape) < 1:
             raise DataError(f"sample_shape is {self.sample_shape}, expected one or more positive sizes")
         object.__setattr__(self, "sample_shape", shape)
-        for field in ("scale", "shift"):
+        for field in ("scale", "shift", *_OF_TARGETS):
             object.__setattr__(self, field, self._factor(field))
 
     @property
@@ -223,10 +249,12 @@ class Preprocessing:
 
     def to_metadata(self) -> dict[str, Any]:
         """Return the recipe as plain numbers and lists, ready for JSON; exact when read back."""
-        return {
-            "sample_shape": list(self.sample_shape),
-            "scale": _plain(self.scale),
-            "shift": _plain(self.shift),
+        scaled = any(
+            np.ndim(getattr(self, name)) or getattr(self, name) != no for name, no in _OF_TARGETS.items()
+        )
+        names = ("scale", "shift", *(_OF_TARGETS if scaled else ()))
+        return {"sample_shape": list(self.sample_shape)} | {
+            name: _plain(getattr(self, name)) for name in names
         }
 
     @classmethod
@@ -243,6 +271,7 @@ class Preprocessing:
                 tuple(metadata["sample_shape"]),
                 _from_plain(metadata["scale"]),
                 _from_plain(metadata["shift"]),
+                **{name: _from_plain(metadata.get(name, no)) for name, no in _OF_TARGETS.items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(
@@ -273,7 +302,7 @@ class Preprocessing:
             raise DataError(f"{field} holds values that are not finite, expected finite numbers")
         if value.ndim == 0:
             return float(value)
-        if value.shape not in (self.sample_shape, (self.n_features,)):
+        if field not in _OF_TARGETS and value.shape not in (self.sample_shape, (self.n_features,)):
             raise DataError(
                 f"{field} has shape {value.shape}, expected one number, ({self.n_features},) or "
                 f"{self.sample_shape}"

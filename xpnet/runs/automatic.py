@@ -37,12 +37,8 @@ def valid_fraction(config: TrainConfig, n: int, *, features: bool) -> float:
 
 
 def has_features(data: Dataset) -> bool:
-    """Whether samples are features, each with a scale of its own, and no pictures.
-
-    Numbers to regress on must be those of a table: only there are they scaled, as rate and penalty need it.
-    """
-    scaled = isinstance(data.scale, np.ndarray) and data.task == "classification"
-    return data.tabular is not None or scaled
+    """Whether samples are features, each with a scale of its own, and no pictures."""
+    return data.tabular is not None or isinstance(data.scale, np.ndarray)
 
 
 def training_rows(config: TrainConfig, data: Dataset) -> int:

@@ -101,8 +101,8 @@ class TrainConfig:
     )  # fmt: skip
     scale_target: bool = _option(
         True,
-        "Learn the target of a regression at mean 0 and scale 1; answers are in its own units.",
-        "tables",
+        "Learn the targets of a regression at mean 0 and scale 1; answers are in their own units.",
+        "data",
     )
     hidden: list[int] = _left_to_data(  # noqa: RUF009
         "Widths of the hidden layers: 500 or 300,100; none for a linear model. auto: 256; features: 512 for classes of "
@@ -114,8 +114,8 @@ class TrainConfig:
         "identity", "Activation of the last layer; identity for logits.", "model"
     )
     dropout: list[float] = _left_to_data(  # noqa: RUF009
-        "Share of hidden units dropped; one, or one per hidden layer. auto: 0; 0.1 for numbers of tables from 2000 "
-        "rows on.",
+        "Share of hidden units dropped; one, or one per hidden layer. auto: 0; for numbers from 2000 rows of features "
+        "on 0.1.",
         "model",
     )
     input_dropout: float = _option(0.0, "Share of inputs dropped.", "model")
@@ -268,7 +268,7 @@ FILES = ("data", "labels", "valid", "test")
 #: Settings that only tables (CSV, Parquet) have.
 TABLE_SETTINGS = (
     "categorical", "ignore", "decimal", "missing_values", "drop_missing_target",
-    "max_categories", "impute", "missing_indicator", "scale_target"
+    "max_categories", "impute", "missing_indicator",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,13 +10,14 @@ import numpy as np
 
 from ..data import Dataset
 from ..data.table_sources import is_table
-from ..errors import ConfigError, FileFormatError
+from ..errors import ConfigError, DataError, FileFormatError
 from ..schedules import ReduceOnPlateau
 from ..train import Trainer
 from ..training.resume import fingerprint
 from .config import FILES, TrainConfig
+from .data import split
 from .environment import blas
-from .folder import SCALING, RunFolder, place
+from .folder import SCALING, TARGET_SCALING, RunFolder, place
 from .notes import note
 
 #: What may change when a run goes on: how long, where, and how products are rounded, never what is computed.
@@ -46,11 +48,52 @@ def scaling(data: Dataset) -> dict[str, Any] | None:
     return None if plain else fingerprint(np.asarray(data.scale), np.asarray(data.shift))
 
 
+def target_scaling(data: Dataset) -> dict[str, Any] | None:
+    """What tells how targets of arrays are scaled; None where they are not, and for tables, which say it themselves."""
+    mean, scale = data.target_mean, data.target_scale
+    plain = (np.ndim(mean), np.ndim(scale)) == (0, 0) and (mean, scale) == (0.0, 1.0)
+    return None if plain else fingerprint(np.asarray(mean), np.asarray(scale))
+
+
 def as_started(config: TrainConfig, folder: RunFolder) -> TrainConfig:
     """Return the settings as a run was started: an older xpnet took the numbers of NPZ and NPY files as they are."""
     before = folder.fixed_before()
-    old = before is not None and SCALING not in before
-    return replace(config, standardize=False) if old and not is_table(config.data) else config
+    if before is None or is_table(config.data):
+        return config
+    return replace(
+        config,
+        standardize=config.standardize and SCALING in before,
+        scale_target=config.scale_target and TARGET_SCALING in before,
+    )
+
+
+def check_same_data(folder: RunFolder, config: TrainConfig, data: Dataset) -> None:
+    """Refuse to judge a run by the rest of data that are not those it was trained on.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Whose last state says what its training data were; where there is none, nothing is checked.
+    config : TrainConfig
+    data : Dataset
+        As the network learnt it.
+
+    Raises
+    ------
+    DataError
+    """
+    before = folder.last_state()
+    if before is None:
+        return
+    training, validation = split(data, config)
+    now = {"data": fingerprint(*training), "validation": validation and fingerprint(*validation)}
+    if any(before.get(part) != found for part, found in now.items()):
+        run = shlex.quote(str(folder.path))
+        raise DataError(
+            f"{config.data} no longer holds what {folder.path} was trained on, so the rows held out for its test "
+            "cannot be told from the others. Bring back the first file; or judge the model by all rows of another "
+            f"one: xpnet evaluate {run} --data FILE"
+        )
 
 
 def go_on(folder: RunFolder, trainer: Trainer, quiet: bool) -> None:

@@ -22,6 +22,7 @@ from ..data.table_sources import is_table, read_table
 from ..errors import ConfigError, DataError
 from ..losses import get_loss
 from ..tabular import TabularPreprocessing
+from ..tabular.targets import scales_of
 from . import automatic
 from .config import FILES, TABLE_SETTINGS, TrainConfig, only_for_tables
 
@@ -79,7 +80,19 @@ def load_run_data(
         rest, test = _hold_out(data.y_train, config.test_fraction, data.task)
         data = _with_part(data, "test", data.x_train[test], data.y_train[test])
         data = replace(data, x_train=data.x_train[rest], y_train=data.y_train[rest])
+    if data.task == "regression":
+        data = _with_scaled_targets(config, data, say)
     return standardized(data) if config.standardize and not has_pixels(data) else data
+
+
+def _with_scaled_targets(config: TrainConfig, data: Dataset, say: Say) -> Dataset:
+    """Return a regression on arrays with its targets as a network learns them; measured as `standardized` does."""
+    scaling = _target_scaling(config)
+    if config.scale_target and isinstance(scaling, str):
+        say(f"the targets are learnt as they are, not scaled: {scaling}")
+    if not config.scale_target or isinstance(scaling, str):
+        return data
+    return data.with_scaled_targets(*scales_of(data.y_train, keep_zero=scaling))
 
 
 def has_pixels(data: Dataset) -> bool:
@@ -123,8 +136,8 @@ def check_files_are_there(config: TrainConfig, run: Path) -> None:
         if path is not None and path not in NAMES and not Path(path).expanduser().exists():
             raise DataError(
                 f"{path}: no such file, but {run} was trained with it (--{name}). If it has moved, say where it is: "
-                f"xpnet train --resume {shlex.quote(str(run))} --{name} FILE. Another file is judged by with evaluate "
-                "--data FILE"
+                f"xpnet train --resume {shlex.quote(str(run))} --{name} FILE. To judge the model by another file: "
+                f"xpnet evaluate {shlex.quote(str(run))} --data FILE"
             )
 
 
@@ -229,13 +242,13 @@ def _share(fraction: float, seed: int) -> Divide:
 
 def _begin(config: TrainConfig, table: Table, say: Say) -> TabularPreprocessing:
     """Return the preprocessing that the settings describe, its target chosen: the last column by default."""
-    why_not = _unscalable(config)
-    link = get_loss(config.loss or "squared_error").link
+    scaling = _target_scaling(config)
+    why_not = scaling if isinstance(scaling, str) else None
     prepare = TabularPreprocessing(
         _target_name(config, table), task=config.task, categorical=config.categorical, ignore=config.ignore,
         max_categories=config.max_categories, impute=config.impute,
         missing_indicator=config.missing_indicator, standardize=config.standardize,
-        scale_target=config.scale_target and why_not is None and ("mean" if link == "exp" else True),
+        scale_target=config.scale_target and why_not is None and ("mean" if scaling else True),
         decimal=config.decimal, missing_values=config.missing_values,
     )  # fmt: skip
     if prepare.fit_target(table).task == "regression" and config.scale_target and why_not:
@@ -260,14 +273,14 @@ def with_target(table: Table, name: str, say: Say) -> Table:
     return table.take(np.flatnonzero(~table[name].missing))
 
 
-def _unscalable(config: TrainConfig) -> str | None:
-    """Why a scaled target makes no sense with these settings."""
+def _target_scaling(config: TrainConfig) -> bool | str:
+    """Whether a scaled target has to keep its zero, since predictions are positive; or why it cannot be scaled."""
     loss = get_loss(config.loss or "squared_error")
     if loss.link not in ("identity", "exp"):
         return f"the {loss.name} loss takes it so"
     if config.output_activation not in ("identity", "linear", "none"):
         return f"output_activation {config.output_activation!r} decides the range of the answers"
-    return None
+    return loss.link == "exp"
 
 
 def transform_file(

@@ -27,6 +27,8 @@ METRICS, RESULT, STATE = "metrics.jsonl", "result.json", "last/state.safetensors
 REPORT = "report.html"
 #: What the state says about the scaling of samples; an older xpnet, which did not standardise them, says nothing.
 SCALING = "the scaling of samples"
+#: The same for targets of arrays, which an older xpnet learnt as they are.
+TARGET_SCALING = "the scaling of targets"
 FIGURES = ("curves", "confusion", "first_layer", "mistakes", "regression")
 
 
@@ -241,18 +243,23 @@ class RunFolder:
 
     def fixed_before(self) -> dict[str, Any] | None:
         """What the saved state says must be the same; None where there is no state that says so."""
+        found = (self.last_state() or {}).get("fixed")
+        return found if isinstance(found, dict) else None
+
+    def last_state(self) -> dict[str, Any] | None:
+        """What the saved state says beside its tensors; None where it cannot be read."""
         try:
-            found = checkpoint.load_tensors(self / STATE)[1].get("fixed")
+            return checkpoint.load_tensors(self / STATE)[1]
         except (XpnetError, OSError):
             return None  # loading it says what is wrong
-        return found if isinstance(found, dict) else None
 
     def _check_fixed(self, before: Any) -> None:
         now = loads_json(dumps_json(self.fixed))
         defaults = vars(TrainConfig())  # of settings that an older xpnet did not have
         for key in now:
-            if key == "standardize" and isinstance(before, dict) and SCALING not in before:
-                continue  # it had no meaning for arrays yet, and features of tables are compared by themselves
+            later = {"standardize": SCALING, "scale_target": TARGET_SCALING}.get(key)
+            if later is not None and isinstance(before, dict) and later not in before:
+                continue  # it had no meaning for arrays yet, and those of tables are compared by themselves
             then = before.get(key, defaults.get(key)) if isinstance(before, dict) else None
             if then != now[key]:
                 raise FileFormatError(

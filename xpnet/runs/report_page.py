@@ -23,9 +23,9 @@ from ..storage import atomic
 from ..storage.strictjson import loads_json
 from ..tabular import TabularPreprocessing
 from .config import TrainConfig
-from .data import load_run_data, split
+from .data import split
 from .folder import ENVIRONMENT, REPORT, RESULT, RunFolder, open_model
-from .reports import NoTestSet, class_names, evaluation_data, report_scores
+from .reports import NoTestSet, class_names, evaluation_data, own_data, report_scores
 from .scores import own_units, target_name
 
 __all__ = ["write_report"]
@@ -130,8 +130,7 @@ def _judged(
         try:
             x, y, name = evaluation_data(model, folder, **options)
         except NoTestSet:
-            prepared = TabularPreprocessing.from_metadata(model.tabular) if model.tabular else None
-            data = load_run_data(config, prepared=prepared)
+            data = own_data(model, folder)
             validation = split(data, config)[1]
             if validation is None:
                 return None, "The data of this run have neither a test nor a validation part."

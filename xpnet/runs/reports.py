@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from ..errors import ConfigError, DataError, XpnetError
 from ..mlp import MLP
 from ..storage.strictjson import dumps_json
 from ..tabular import TabularPreprocessing
+from ..tabular.targets import units_of
+from .continuing import check_same_data
 from .data import check_files_are_there, load_run_data, table_name, transform_file
 from .folder import RunFolder, open_model
 from .notes import note
@@ -50,14 +53,12 @@ def evaluation_data(
             raise ConfigError("--labels and --target belong to --data FILE, which is missing")
         if folder is None:
             raise ConfigError("a model file does not know its data: name a data set or file with --data")
-        config = folder.config()
-        config.data_dir = data_dir or config.data_dir
-        check_files_are_there(config, folder.path)
-        found = load_run_data(config)
+        found = own_data(model, folder, data_dir=data_dir)
     else:
         found = load_data(
             data, data_dir=data_dir, labels=labels, target=target, task=task, classes=model.classes
         )
+        found = _as_learnt(model, found)
     x, y = (found.x_test, found.y_test) if found.x_test is not None else (found.x_train, found.y_train)
     part = "test" if found.x_test is not None else "all"
     if data is None and found.x_test is None:
@@ -66,6 +67,30 @@ def evaluation_data(
     if model.task == "classification" and model.classes is not None and tuple(found.classes) != model.classes:
         y = np.array([model.classes.index(name) for name in found.classes])[y]  # numbered as the model does
     return x, y, f"{found.name} ({part}, {len(x)} examples)"
+
+
+def own_data(model: MLP, folder: RunFolder, *, data_dir: str | None = None) -> Dataset:
+    """Load the data of a run as its network learnt them.
+
+    Raises
+    ------
+    DataError
+        They are gone, or others than those of the training.
+    """
+    config = folder.config()
+    config.data_dir = data_dir or config.data_dir
+    check_files_are_there(config, folder.path)
+    prepared = TabularPreprocessing.from_metadata(model.tabular) if model.tabular else None
+    # what scales the targets is what the model says, not the file
+    data = load_run_data(replace(config, scale_target=False), prepared=prepared, say=note)
+    data = data if prepared is not None else _as_learnt(model, data)
+    check_same_data(folder, config, data)
+    return data
+
+
+def _as_learnt(model: MLP, data: Dataset) -> Dataset:
+    """Return data whose targets are in their own units with those that the network learnt."""
+    return data if model.task != "regression" else data.with_scaled_targets(*units_of(model))
 
 
 def _evaluation_table(
@@ -85,9 +110,7 @@ def _evaluation_table(
         return x, y, f"{table_name(data)} (all, {len(x)} examples)"
     if folder is None:
         raise ConfigError("a model file does not know its data: name a table with --data")
-    config = folder.config()
-    check_files_are_there(config, folder.path)
-    found = load_run_data(config, prepared=prepare, say=note)
+    found = own_data(model, folder)
     if found.x_test is None:
         raise NoTestSet(f"{found.name} has no test set; name one with --data FILE")
     return found.x_test, found.y_test, f"{found.name} (test, {len(found.x_test)} examples)"

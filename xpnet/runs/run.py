@@ -25,7 +25,7 @@ from .building import build_model, build_trainer, choose_backend, limited_thread
 from .config import TrainConfig
 from .data import check_files_are_there, load_run_data, split, with_absolute_paths
 from .environment import environment
-from .folder import CONFIG, ENVIRONMENT, MODEL, RESULT, SCALING, STATE, RunFolder
+from .folder import CONFIG, ENVIRONMENT, MODEL, RESULT, SCALING, STATE, TARGET_SCALING, RunFolder
 from .notes import note, still_falling
 from .result import make_result
 
@@ -88,7 +88,9 @@ def train(
         trainer = build_trainer(config, model, data.task, training, validation)
     config = _resolved(config, trainer, data)
     folder = RunFolder(out) if out is not None else RunFolder.numbered(data.name)
-    folder.fixed = continuing.fixed(config, validation) | {SCALING: continuing.scaling(data)}
+    folder.fixed = continuing.fixed(config, validation) | {
+        SCALING: continuing.scaling(data), TARGET_SCALING: continuing.target_scaling(data)
+    }  # fmt: skip
     trainer.callbacks += [make_log(name, folder.path) for name in dict.fromkeys(config.log)]
     trainer.callbacks.append(_Writer(folder, config.save_every))
     if not quiet:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..metrics import regression_scores
 from ..mlp import MLP
-from ..tabular.targets import in_training_units, target_of
+from ..tabular.targets import in_training_units, target_of, units_of
 from ..train import evaluate
 
 
@@ -21,7 +21,7 @@ def score(model: MLP, x: Any, y: Any) -> dict[str, Any]:
         Its answers are in the target's own units.
     x : array_like (N, ...)
     y : array_like (N,) or (N, O)
-        As the network learnt it: scaled, where it learnt a scaled column of a table. The loss is then that of
+        As the network learnt it: scaled, where it learnt scaled targets. The loss is then that of
         training; the other scores are in the target's own units.
     """
     scores = evaluate(in_training_units(model), (x, y))
@@ -32,8 +32,8 @@ def score(model: MLP, x: Any, y: Any) -> dict[str, Any]:
 
 def own_units(model: MLP, y: Any) -> np.ndarray:
     """Return targets (N, O) of a regression in their own units, from those that the network learnt."""
-    truth, target = np.asarray(y, dtype=np.float64).reshape(len(y), -1), target_of(model)
-    return truth if target is None else truth * target.scale + target.mean
+    mean, scale = units_of(model)
+    return np.asarray(y, dtype=np.float64).reshape(len(y), -1) * scale + mean
 
 
 def target_name(model: MLP) -> str:

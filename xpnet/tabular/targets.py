@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,11 +143,26 @@ def scale_of(y: np.ndarray, *, keep_zero: bool = False) -> dict[str, Any]:
     return {"mean": mean, "scale": scale if varies else 1.0}
 
 
+def scales_of(y: np.ndarray, *, keep_zero: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and scale (O,), as `scale_of` does, of each column of targets (B, O)."""
+    columns = np.ascontiguousarray(y.T, dtype=np.float64)
+    found = [scale_of(column, keep_zero=keep_zero) for column in columns]
+    return np.array([f["mean"] for f in found]), np.array([f["scale"] for f in found])
+
+
 # --- networks that answer in the target's own units -------------------------------------------------
 def target_of(model: MLP) -> Target | None:
     """Return the target column of a network for tables."""
     record = model.tabular and model.tabular.get("target")
     return Target(**{**record, "classes": tuple(record["classes"])}) if record else None
+
+
+def units_of(model: MLP) -> tuple[Any, Any]:
+    """Return mean and scale, numbers or (O,) arrays, by which a network's targets were scaled; 0 and 1 for none."""
+    target, recipe = target_of(model), model.preprocessing
+    if target is not None:
+        return target.mean, target.scale
+    return (0.0, 1.0) if recipe is None else (recipe.target_mean, recipe.target_scale)
 
 
 def in_target_units(model: MLP) -> MLP:
@@ -157,22 +171,29 @@ def in_target_units(model: MLP) -> MLP:
     So whatever uses the copy - this library, an exported file - predicts in these. A network whose target is not scaled
     is returned itself.
     """
-    target = target_of(model)
-    if not (target and target.scaled):
+    mean, scale = units_of(model)
+    if not _are_scaled(mean, scale):
         return model
-    return _with_units(model, TargetUnits(np.array([target.mean]), np.array([target.scale])))
+    shape = (model.sizes[-1],)
+    return _with_units(
+        model, TargetUnits(np.broadcast_to(mean, shape).copy(), np.broadcast_to(scale, shape).copy())
+    )
 
 
 def in_training_units(model: MLP) -> MLP:
     """Undo `in_target_units`; in files of older versions the last layer does what `MLP.target_units` does now."""
-    target = target_of(model)
     if model.target_units is not None:
         return _with_units(model, None)
-    if not (target and target.scaled):
+    mean, scale = units_of(model)
+    if not _are_scaled(mean, scale):
         return model
     if _log_link(model):  # scale * exp(h) = exp(h + ln scale)
-        return _rescaled(model, 1.0, -math.log(target.scale))
-    return _rescaled(model, 1.0 / target.scale, -target.mean / target.scale)
+        return _rescaled(model, 1.0, -np.log(scale))
+    return _rescaled(model, 1.0 / scale, -mean / scale)
+
+
+def _are_scaled(mean: Any, scale: Any) -> bool:
+    return bool(np.any(mean != 0.0) or np.any(scale != 1.0))
 
 
 def _with_units(model: MLP, units: TargetUnits | None) -> MLP:
@@ -185,12 +206,13 @@ def _log_link(model: MLP) -> bool:
     return model.loss is not None and model.loss_function().link == "exp"
 
 
-def _rescaled(model: MLP, factor: float, shift: float) -> MLP:
+def _rescaled(model: MLP, factor: Any, shift: Any) -> MLP:
+    """Return a copy whose outputs h become factor h + shift, each a number or one per output."""
     copy = model.to(model.be)
     weights = copy.get_weights()
     last = max(int(name.split(".")[1]) for name in weights)
-    for kind, add in (("weight", 0.0), ("bias", shift)):
+    for kind, by, add in (("weight", np.reshape(factor, (-1, 1)), 0.0), ("bias", factor, shift)):
         name = f"layers.{last}.{kind}"
-        weights[name] = (weights[name].astype(np.float64) * factor + add).astype(model.dtype)
+        weights[name] = (weights[name].astype(np.float64) * by + add).astype(model.dtype)
     copy.set_weights(weights)
     return copy
