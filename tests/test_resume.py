@@ -47,7 +47,7 @@ NOISE: dict[str, Any] = {"dropout": [0.3], "input_dropout": 0.1, "input_noise": 
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That files survive a power cut is the matter of test_checkpoint.py."""
+    """That files survive a power cut is the matter of test_atomic.py."""
     monkeypatch.setattr(atomic._Fs, "fsync", lambda self, fd: None)
 
 
