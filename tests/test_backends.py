@@ -496,6 +496,15 @@ def test_settings_of_a_back_end():
         get_backend(get_backend("cpu"), capture=False)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_captured_choice_does_not_depend_on_what_its_array_held(be, dtype):
+    kept, new = be.asarray(np.zeros(()), dtype), be.asarray(np.full((), 5.0), dtype)
+    repeat = be.capture(lambda: be.map(lambda ns, k, n: ns.where(n > 4.0, n, k), kept, new, out=kept))
+    kept[...], new[...] = 3.0, 1.0
+    repeat()
+    assert float(be.to_numpy(kept)) == 3.0  # of a zero that was there when it was captured nothing is left
+
+
 def test_what_is_not_captured_is_called_each_time():
     for capture in (True, False):
         be, calls = get_backend("cpu", capture=capture), []

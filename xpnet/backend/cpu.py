@@ -154,7 +154,9 @@ class CpuBackend(ReferenceBackend):
             return
         y, n = (np.asarray(v, target.dtype).view(bits) for v in (yes, no))
         out = target.view(bits)
-        if n.ndim == 0 and n == 0:  # the bits of 0.0
+        if (
+            not isinstance(no, np.ndarray) and n == 0
+        ):  # the bits of 0.0; an array may have others the next time
             self._do(np.multiply, y, condition, out=out)
             return
         mask = self._scratch_array("mask", 0, condition.shape, bits)
