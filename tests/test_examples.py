@@ -52,11 +52,19 @@ def test_samples_that_are_refused(x, fragments):
         assert fragment in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["", "validation "])
-def test_pictures_need_a_recipe(name):
-    pictures = np.zeros((4, 28, 28), np.uint8)
-    with pytest.raises(DataError, match=rf"^{name}X has shape \(1, 28, 28\), expected \(B, 784\)"):
-        ready(pictures, model=MLP([784, 3]), name=name)
+def test_pictures_are_flattened_where_their_numbers_fit():
+    pictures = np.arange(4 * 28 * 28, dtype=np.float32).reshape(4, 28, 28)
+    model = MLP([784, 3])
+    found = ready(pictures, model=model)
+    assert np.array_equal(found.x, pictures.reshape(4, 784))
+    assert np.array_equal(model.outputs(pictures), model.outputs(pictures.reshape(4, 784)))
+    with pytest.raises(
+        DataError, match=r"X has 756 features per sample \(shape \(4, 27, 28\)\), expected 784"
+    ):
+        ready(pictures[:, 1:], model=model)
+    model.preprocessing = Preprocessing((28, 28))  # knows their shape
+    with pytest.raises(DataError, match=r"X has shape \(1, 14, 56\), expected \(B, 28, 28\)"):
+        ready(pictures.reshape(4, 14, 56), model=model)
 
 
 @pytest.mark.parametrize(

@@ -413,7 +413,12 @@ BAD = [
     ([{"rows": np.ones(90) > 2}], {}, DataError, "rows must be a list of positions .* found nothing"),
     ([{}, {"rows": np.flatnonzero(Y == 1)}], {}, DataError, "configuration 1: .*class"),
     ([{"validation_rows": [-1]}], {}, DataError, "validation_rows has the position -1"),
-    ([{"monitor": "valid_loss"}], {}, ConfigError, "configuration 0: monitor must be one of train_loss"),
+    (
+        [{"monitor": "valid_loss"}],
+        {},
+        ConfigError,
+        "configuration 0: monitor='valid_loss' needs validation data",
+    ),
     ([{"loss": "poisson"}], {"task": "classification"}, ConfigError, "does not fit the task"),
     ([{"task": "guessing"}], {}, ConfigError, "task must be one of"),
     ([{"sizes": [5, 8, C]}], {}, DataError, "configuration 0: X has 6 features"),

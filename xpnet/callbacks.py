@@ -9,10 +9,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
+from .errors import unknown_name
 from .training.history import Record
 
 if TYPE_CHECKING:
     from .train import Trainer
+
+
+#: The methods of a callback that training calls.
+_HOOKS = ("on_train_start", "on_step_end", "on_epoch_end", "on_train_end")
 
 
 class Callback:
@@ -25,6 +30,13 @@ class Callback:
     ...         if record["train_loss"] < 0.1:
     ...             trainer.stop("good enough")
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a method that looks like a hook and is none: it would never be called."""
+        super().__init_subclass__(**options)
+        for name in vars(cls):
+            if name.startswith("on_") and name not in _HOOKS:
+                raise unknown_name(f"hook of the callback {cls.__name__},", name, _HOOKS)
 
     #: Whether `on_step_end` has to see every single step; where not, a device may do several between two calls.
     each_step: bool = True

@@ -6,7 +6,12 @@ A message says what was found, what was expected, and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+_Call = TypeVar("_Call", bound=Callable[..., Any])
 
 
 class XpnetError(Exception):
@@ -112,3 +117,54 @@ def check_options(what: str, options: Iterable[str], known: Iterable[str]) -> No
     for option in options:
         if option not in known:
             raise unknown_name(what, option, known)
+
+
+def explained(
+    what: str, *, positional: str = "", hints: Mapping[str, str] | None = None
+) -> Callable[[_Call], _Call]:
+    """Decorate a function, or a class for its `__init__`: arguments that it does not have are a `ConfigError`.
+
+    Parameters
+    ----------
+    what : str
+        What an argument is called, such as "option of fit".
+    positional : str
+        What is said where there are too many without a name.
+    hints : dict of str, optional
+        What is said about names that people bring from elsewhere; about all others the nearest spelling is.
+
+    Examples
+    --------
+    >>> @explained("option of f", hints={"gain": "it is called scale here"})
+    ... def f(x, *, scale=1.0): ...
+    >>> f(3, gain=2.0)
+    Traceback (most recent call last):
+    xpnet.errors.ConfigError: unknown option of f 'gain': it is called scale here
+    """
+
+    def decorate(call: Any) -> Any:
+        if isinstance(call, type):
+            vars_of: Any = call
+            vars_of.__init__ = decorate(vars_of.__init__)
+            return call
+        parameters = inspect.signature(call).parameters
+        by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        known = [n for n, p in parameters.items() if p.kind in by_name and n != "self"]
+        most = sum(p.kind is not inspect.Parameter.KEYWORD_ONLY for p in parameters.values())
+
+        @functools.wraps(call)
+        def checked(*given: Any, **options: Any) -> Any:
+            if len(given) > most:
+                raise ConfigError(
+                    positional or f"every {what} is given by its name, found {given[most]!r:.80}"
+                )
+            for name in options:
+                if name not in known:
+                    if hints and name in hints:
+                        raise ConfigError(f"unknown {what} {name!r}: {hints[name]}")
+                    raise unknown_name(what, name, known)
+            return call(*given, **options)
+
+        return checked
+
+    return decorate

@@ -127,6 +127,21 @@ def arrive(x: Any, be: Backend, name: str = "X") -> Any:
     return to_host(x, name)
 
 
+def column_names(x: Any) -> tuple[str, ...] | None:
+    """Return the names of the columns of a data frame; None for all else, and where they are not all text.
+
+    Examples
+    --------
+    >>> column_names(np.zeros((2, 3))) is None
+    True
+    """
+    columns = getattr(x, "columns", None)
+    if columns is None or callable(columns) or not hasattr(x, "shape"):
+        return None
+    names = list(columns)
+    return tuple(map(str, names)) if names and all(isinstance(name, str) for name in names) else None
+
+
 def in_place(x: Any, name: str = "X") -> Any:
     """Return `x` to compute with where it is: as a NumPy array in the host's memory, elsewhere itself.
 

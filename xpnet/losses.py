@@ -228,6 +228,15 @@ _TABLE: dict[str, tuple[type[Loss], float | None, Callable[..., dict[str, Any]]]
 _ALIASES = {
     "cross_entropy": "softmax_cross_entropy", "bce": "binary_cross_entropy", "mse": "squared_error",
     "mae": "absolute_error", "svm": "hinge", "infogain": "softmax_cross_entropy",
+    # what Keras and PyTorch call them
+    **dict.fromkeys(
+        ("crossentropy", "categorical_crossentropy", "categorical_cross_entropy", "sparse_categorical_crossentropy",
+         "nll", "nll_loss"), "softmax_cross_entropy",
+    ),
+    **dict.fromkeys(
+        ("binary_crossentropy", "bce_with_logits", "binary_cross_entropy_with_logits"), "binary_cross_entropy"
+    ),
+    "mean_squared_error": "squared_error", "mean_absolute_error": "absolute_error", "l1_loss": "absolute_error",
 }  # fmt: skip
 
 #: Names that `get_loss` takes.
@@ -258,6 +267,11 @@ def get_loss(spec: str | Loss) -> Loss:
     """
     if isinstance(spec, Loss):
         return spec
+    if not isinstance(spec, str):
+        raise ConfigError(
+            f"loss must be a name or an xpnet.losses.Loss, found {spec!r:.80}; one of your own is "
+            "Loss(name, value, slope, ...) of two functions of one output, see its documentation"
+        )
     name, number = specs.split("loss", spec, _ALIASES)
     if name not in _TABLE:
         raise unknown_name("loss", name, NAMES)

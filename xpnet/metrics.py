@@ -85,7 +85,7 @@ def class_report(matrix: Any, classes: Sequence[str]) -> list[dict[str, Any]]:
     return report
 
 
-def regression_scores(truth: Any, predicted: Any) -> dict[str, float | None]:
+def regression_scores(truth: Any, predicted: Any, weight: Any = None) -> dict[str, float | None]:
     """Return the root mean squared error, the mean absolute error and R2 of predictions on the host.
 
     R2 is 1 - sum (t - p)^2 / sum (t - mean t)^2, None where the truth does not vary. With several outputs it is the
@@ -94,6 +94,8 @@ def regression_scores(truth: Any, predicted: Any) -> dict[str, float | None]:
     Parameters
     ----------
     truth, predicted : (N, O) float64 arrays
+    weight : (N,) array, optional
+        What each row counts; all the same by default.
 
     Returns
     -------
@@ -107,10 +109,15 @@ def regression_scores(truth: Any, predicted: Any) -> dict[str, float | None]:
     {'rmse': 0.7071067811865476, 'mae': 0.5, 'r2': 0.5}
     """
     error = predicted - truth
-    squares = (error * error).mean(axis=0)
-    spread = ((truth - truth.mean(axis=0)) ** 2).mean(axis=0)
+    squares, mean = _mean(error * error, weight), _mean(truth, weight)
+    spread = _mean((truth - mean) ** 2, weight)
     known = bool((spread > 0.0).all())
     return {
-        "rmse": float((squares**0.5).mean()), "mae": float(abs(error).mean()),
+        "rmse": float((squares**0.5).mean()), "mae": float(_mean(abs(error), weight).mean()),
         "r2": float((1.0 - squares / spread).mean()) if known else None,
     }  # fmt: skip
+
+
+def _mean(rows: Any, weight: Any) -> Any:
+    """The mean of rows (N, O), weighted by `weight` (N,) where there is one."""
+    return rows.mean(axis=0) if weight is None else (rows * weight[:, None]).sum(axis=0) / weight.sum()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any, ClassVar
 
-from .errors import ConfigError, check_options, unknown_name
+from .errors import ConfigError, explained, unknown_name
 
 Number = float | Sequence[float]
 
@@ -109,6 +109,15 @@ _RANGES = {
 }  # fmt: skip
 
 
+_HINTS = {
+    "learning_rate": "it is called lr here", "betas": "they are called beta1 and beta2 here",
+    "beta_1": "it is called beta1 here", "beta_2": "it is called beta2 here", "epsilon": "it is called eps here",
+    "alpha": "it is called rho here, in RMSProp", "decay": "give fit a schedule",
+    "weight_decay": "AdamW has it; for others give fit a penalty, l2=0.01", "clipnorm": "give fit clip_norm",
+}  # fmt: skip
+
+
+@explained("option of optimizer 'sgd'", hints=_HINTS)
 @dataclass(frozen=True, kw_only=True)
 class SGD(Optimizer):
     """w <- w - lr v with v <- momentum v + g; Nesterov: w <- w - lr (g + momentum v).
@@ -155,6 +164,7 @@ class SGD(Optimizer):
         return w - lr * (g + momentum * v if self.nesterov else v), v
 
 
+@explained("option of optimizer 'adagrad'", hints=_HINTS)
 @dataclass(frozen=True, kw_only=True)
 class AdaGrad(Optimizer):
     """s <- s + g^2; w <- w - lr g / (sqrt(s) + eps) (Duchi, Hazan and Singer 2011).
@@ -187,6 +197,7 @@ class AdaGrad(Optimizer):
         return w - lr * (g / (ns.sqrt(s) + eps)), s
 
 
+@explained("option of optimizer 'rmsprop'", hints=_HINTS)
 @dataclass(frozen=True, kw_only=True)
 class RMSProp(Optimizer):
     """s <- rho s + (1 - rho) g^2; w <- w - lr g / (sqrt(s) + eps) (Hinton 2012, lecture 6e).
@@ -223,6 +234,7 @@ class RMSProp(Optimizer):
         return w - lr * (g / (ns.sqrt(s) + eps)), s
 
 
+@explained("option of optimizer 'adam'", hints=_HINTS)
 @dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
     """w <- w - lr m' / (sqrt(v') + eps) with bias-corrected moments m', v' (Kingma and Ba 2015, algorithm 1).
@@ -268,6 +280,7 @@ class Adam(Optimizer):
         return w - rate * (m / (ns.sqrt(v) + eps)), m, v
 
 
+@explained("option of optimizer 'adamw'", hints=_HINTS)
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
     """Adam with decoupled decay: w <- w - lr weight_decay w first (Loshchilov and Hutter 2019); weights only.
@@ -337,11 +350,12 @@ def get_optimizer(spec: str | Optimizer, **options: Any) -> Optimizer:
         if options:
             raise ConfigError(f"{spec.name} is built already; give it {', '.join(options)} itself")
         return spec
-    name = str(spec).strip().lower().replace("-", "_")
+    if not isinstance(spec, str):
+        raise ConfigError(f"optimizer must be a name or an Optimizer, found {spec!r:.80}")
+    name = spec.strip().lower().replace("-", "_")
     if name in ("momentum", "nesterov"):
         options = {"momentum": 0.9, "nesterov": name == "nesterov", **options}
         name = "sgd"
     if name not in _TABLE:
         raise unknown_name("optimizer", name, NAMES)
-    check_options(f"option of optimizer {name!r}", options, [f.name for f in fields(_TABLE[name])])
     return _TABLE[name](**options)

@@ -10,9 +10,20 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .errors import ConfigError, check_options, unknown_name
+from .errors import ConfigError, explained, unknown_name
+
+_PLANNED = "a schedule ends with the last update of fit, which knows their number"
+_HINTS = {
+    "step_size": "it is called every here, in epochs", "gamma": "it is called factor here",
+    "T_max": _PLANNED, "total_steps": _PLANNED, "epochs": _PLANNED, "total_iters": _PLANNED,
+    "eta_min": "it is called floor here, as a share of lr", "decay_rate": "it is called factor here",
+    "max_lr": "lr of the optimizer is the peak", "pct_start": "it is called rise here",
+    "warmup_steps": "warmup is a share of all updates", "warmup_epochs": "warmup is a share of all updates",
+    "min_lr": "min_factor and floor are shares of lr", "threshold": "it is called min_delta here",
+}  # fmt: skip
 
 
+@explained("option of schedule 'constant'", hints=_HINTS)
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """Constant; base of all schedules.
@@ -30,6 +41,16 @@ class Schedule:
     """
 
     warmup: float = 0.0
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a schedule that says nothing about the rate: a method that is called otherwise never is."""
+        super().__init_subclass__(**options)
+        own = [name for name in vars(cls) if callable(vars(cls)[name]) and not name.startswith("_")]
+        if own and not {"after", "__call__", "observe"} & {n for c in cls.__mro__[:-2] for n in vars(c)}:
+            raise ConfigError(
+                f"schedule {cls.__name__}: {own[0]} is never called; say the factor of the rate in "
+                "after(self, step, total, per_epoch)"
+            )
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -60,6 +81,7 @@ class Schedule:
         return 1.0
 
 
+@explained("option of schedule 'step'", hints=_HINTS)
 @dataclass(frozen=True, kw_only=True)
 class Step(Schedule):
     """Multiply by `factor` every `every` epochs.
@@ -92,6 +114,7 @@ class Step(Schedule):
         return self.factor ** (step // (int(self.every) * per_epoch))
 
 
+@explained("option of schedule 'exponential'", hints=_HINTS)
 @dataclass(frozen=True, kw_only=True)
 class Exponential(Schedule):
     """Multiply by `factor` over each epoch, smoothly from update to update.
@@ -114,6 +137,7 @@ class Exponential(Schedule):
         return self.factor ** (step / per_epoch)
 
 
+@explained("option of schedule 'cosine'", hints=_HINTS)
 @dataclass(frozen=True, kw_only=True)
 class Cosine(Schedule):
     """Fall along half a cosine from 1 to `floor` at the last update (Loshchilov and Hutter 2017).
@@ -136,6 +160,7 @@ class Cosine(Schedule):
         return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * min(step / total, 1.0)))
 
 
+@explained("option of schedule 'linear'", hints=_HINTS)
 @dataclass(frozen=True, kw_only=True)
 class Linear(Schedule):
     """Fall along a line from 1 to `floor` at the last update.
@@ -158,6 +183,7 @@ class Linear(Schedule):
         return 1.0 - (1.0 - self.floor) * min(step / total, 1.0)
 
 
+@explained("option of schedule 'one_cycle'", hints=_HINTS)
 @dataclass(frozen=True, kw_only=True)
 class OneCycle(Schedule):
     """Rise from `start` to 1 over the share `rise` of the run, then fall to `floor`, both along cosines.
@@ -191,6 +217,7 @@ class OneCycle(Schedule):
         return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
+@explained("option of schedule 'plateau'", hints=_HINTS)
 @dataclass(frozen=True, kw_only=True)
 class ReduceOnPlateau(Schedule):
     """Multiply by `factor` whenever the watched loss has not improved for `patience` epochs.
@@ -276,8 +303,14 @@ def get_schedule(spec: str | Schedule | None, **options: Any) -> Schedule:
     """
     if isinstance(spec, Schedule):
         return spec
+    if isinstance(spec, type) and issubclass(spec, Schedule):
+        raise ConfigError(f"the schedule is a class; make one of it: {spec.__name__}()")
+    if spec is not None and not isinstance(spec, str):
+        raise ConfigError(
+            f"schedule must be a name or a Schedule, found {spec!r:.80}; one of your own is a subclass of "
+            "xpnet.schedules.Schedule with a method after(self, step, total, per_epoch) that returns the factor of lr"
+        )
     name = "constant" if spec is None else str(spec).strip().lower().replace("-", "_")
     if name not in _TABLE:
         raise unknown_name("schedule", name, NAMES)
-    check_options(f"option of schedule {name!r}", options, [f.name for f in fields(_TABLE[name])])
     return _TABLE[name](**options)

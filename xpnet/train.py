@@ -6,10 +6,9 @@ Its parts are in `xpnet.training`: the best weights and patience (`judge`), loss
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
@@ -20,16 +19,17 @@ import numpy as np
 from . import rng
 from .backend import Backend
 from .callbacks import Callback, EpochTable, LayerStatistics
-from .errors import ConfigError, DataError, check_options
-from .interchange import arrive
+from .errors import ConfigError, DataError, explained
+from .interchange import arrive, column_names, to_host
 from .losses import Loss, get_loss
-from .mlp import MLP
+from .metrics import regression_scores
+from .mlp import MLP, not_trained
 from .optim import Optimizer, get_optimizer
 from .schedules import ReduceOnPlateau, Schedule, get_schedule
 from .training import resume
 from .training.defaults import EVALUATION_BATCH
 from .training.divergence import Divergence
-from .training.examples import TASKS, default_loss, infer_task, prepare
+from .training.examples import TASKS, RowSource, default_loss, infer_task, prepare
 from .training.failures import device_errors
 from .training.history import History, Record
 from .training.judge import Judge
@@ -40,6 +40,7 @@ from .training.settings import (
     check_combination,
     check_infogain,
     check_monitor,
+    flag,
     from_best,
     least_change,
     means,
@@ -53,6 +54,18 @@ __all__ = ["History", "Interrupted", "Trainer", "evaluate", "fit"]
 
 CHECK_EVERY = 256  # steps done ahead between two looks at whether the loss is still finite
 _NO_STEP = Callback.on_step_end  # what a callback has that does not watch steps
+
+
+_PAIRED = "{0} takes samples and targets as one pair: {0}(model, (X, y), ...); all else is given by its name"
+_HINTS = {
+    "learning_rate": "it is called lr here", "validation_data": "it is called validation=(X, y) here",
+    "validation_split": "split the data first, as xpnet.data.stratified_split does, and give validation=(X, y)",
+    "metrics": "losses and accuracies are always in the history; others can be added by a Callback",
+    "weight_decay": 'give an optimizer, such as AdamW(weight_decay=0.01), or a penalty l2=0.01',
+    "momentum": "give an optimizer, such as SGD(lr=0.1, momentum=0.9)",
+    "criterion": "it is called loss here", "early_stopping": "give patience=10 and validation=(X, y)",
+    "max_iter": "it is called epochs here", "device": "the model holds it: MLP(..., device=...) or model.to(device)",
+}  # fmt: skip
 
 
 class Trainer:
@@ -81,6 +94,7 @@ class Trainer:
     (3, 3, 2)
     """
 
+    @explained("option of Trainer", positional=_PAIRED.format("Trainer"), hints=_HINTS)
     def __init__(
         self, model: MLP, data: tuple[Any, Any], *, validation: tuple[Any, ...] | None = None,
         loss: str | Loss | None = None, task: str | None = None, optimizer: str | Optimizer = "adam", lr: Any = None,
@@ -118,7 +132,8 @@ class Trainer:
         patience = None if patience is None else whole_number("patience", patience, 1)
         min_delta = least_change(min_delta)
         self.threads = None if threads is None else whole_number("threads", threads, 1)
-        self.shuffle = bool(shuffle)
+        self.shuffle = flag("shuffle", shuffle)
+        restore_best, statistics = flag("restore_best", restore_best), flag("statistics", statistics)
         self.seed = rng.check_seed(model.seeds[0] if seed is None else seed)
         regularization = Regularization(
             l1=l1, l2=l2, max_norm=max_norm, clip_norm=clip_norm, clip_value=clip_value
@@ -126,17 +141,21 @@ class Trainer:
         targets = Targets(label_smoothing=label_smoothing, infogain=check_infogain(infogain, model))
         examples = prepare(
             model, x, y, loss=self.loss, task=self.task, sample_weight=sample_weight,
-            class_weight=class_weight, training=not one_class,
+            class_weight=class_weight, training=not flag("one_class", one_class),
         )  # fmt: skip
         self._of_data = resume.Fingerprint(x, y)
         model.learns(self.task, self.loss)
+        model.feature_names = column_names(data[0])
         self.step = TrainingStep(model, self.loss, examples, self.optimizer, regularization, targets)
         self._validation: Pass | None = None
         if validation is not None:
             weighted = isinstance(validation, (tuple, list)) and len(validation) == 3
+            xv, yv = _pair("validation", validation[:2] if weighted else validation, model.be)
+            model.check_names(xv, "validation X")
             held_out = prepare(
                 model,
-                *_pair("validation", validation[:2] if weighted else validation, model.be),
+                xv,
+                yv,
                 loss=self.loss,
                 task=self.task,
                 sample_weight=validation[2] if weighted else None,
@@ -149,7 +168,7 @@ class Trainer:
         self.callbacks: list[Callback] = check_callbacks(callbacks)
         if statistics:
             self.callbacks.insert(0, LayerStatistics())
-        if verbose:
+        if flag("verbose", int(verbose) > 0 if isinstance(verbose, (int, np.integer)) else verbose):
             self.callbacks.append(EpochTable())
         self.epoch = self.batch = 0
         self.history = History()
@@ -159,7 +178,7 @@ class Trainer:
         self.judge = Judge(
             model, self.step.grad_buffer, self.monitor, schedule=self.schedule, patience=patience,
             min_delta=min_delta, from_best=from_best(min_delta_from),
-            restores=bool(restore_best) and self._validation is not None,
+            restores=restore_best and self._validation is not None,
         )  # fmt: skip
         self._divergence = Divergence(self.step, self.judge)
         #: The weights to go on from, while the model has the best ones.
@@ -386,11 +405,18 @@ class Trainer:
         self._latest = None
 
 
-#: Options of `fit`.
-_OPTIONS = tuple(inspect.signature(Trainer.__init__).parameters)[3:]
-
-
-def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
+@explained("option of fit", positional=_PAIRED.format("fit"), hints=_HINTS)
+def fit(
+    model: MLP, data: tuple[Any, Any], *, validation: tuple[Any, ...] | None = None,
+    loss: str | Loss | None = None, task: str | None = None, optimizer: str | Optimizer = "adam", lr: Any = None,
+    schedule: str | Schedule | None = None, l1: Any = 0.0, l2: Any = 0.0, max_norm: float | None = None,
+    clip_norm: float | None = None, clip_value: float | None = None, label_smoothing: float = 0.0,
+    infogain: Any = None, sample_weight: Any = None, class_weight: Mapping[int, float] | str | None = None,
+    epochs: int = 10, batch_size: int = 128, shuffle: bool = True, seed: int | None = None,
+    patience: int | None = None, min_delta: float = 0.0, min_delta_from: str = "improvement",
+    monitor: str | None = None, restore_best: bool = True, callbacks: Sequence[Callback] = (),
+    statistics: bool = False, verbose: bool = False, threads: int | None = None, one_class: bool = False,
+) -> History:  # fmt: skip
     """Train a model.
 
     Parameters
@@ -465,6 +491,12 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
         An unknown name or an impossible setting.
     DivergedError
         Loss or weights are no longer finite; names layer, epoch and step.
+    Interrupted
+        Ctrl-C or SIGTERM arrived; the current step was finished first, and the model has its weights.
+    DeviceError
+        The device failed or went away; nothing that was on it can be read any more.
+    OutOfMemoryError
+        Says what is free, and what to reduce.
 
     Examples
     --------
@@ -476,12 +508,19 @@ def fit(model: MLP, data: tuple[Any, Any], **options: Any) -> History:
     >>> model.predict(X).tolist()
     [0, 1, 1, 0]
     """
-    check_options("option of fit", options, _OPTIONS)
-    return Trainer(model, data, **options).run()
+    return Trainer(
+        model, data, validation=validation, loss=loss, task=task, optimizer=optimizer, lr=lr, schedule=schedule,
+        l1=l1, l2=l2, max_norm=max_norm, clip_norm=clip_norm, clip_value=clip_value,
+        label_smoothing=label_smoothing, infogain=infogain, sample_weight=sample_weight, class_weight=class_weight,
+        epochs=epochs, batch_size=batch_size, shuffle=shuffle, seed=seed, patience=patience, min_delta=min_delta,
+        min_delta_from=min_delta_from, monitor=monitor, restore_best=restore_best, callbacks=callbacks,
+        statistics=statistics, verbose=verbose, threads=threads, one_class=one_class,
+    ).run()  # fmt: skip
 
 
+@explained("option of evaluate", positional=_PAIRED.format("evaluate"))
 def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) -> dict[str, Any]:
-    """Return {"loss", "accuracy"} of a trained model on (X, y); lists over members for a population.
+    """Return {"loss", "accuracy"} of a trained model on (X, y), and the errors of a regression; lists for a population.
 
     Parameters
     ----------
@@ -494,8 +533,9 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
     Returns
     -------
     dict
-        "loss", the mean over samples in nats or in squared units of y, without penalties; "accuracy", a share
-        from 0 to 1, None for a regression.
+        "loss", the mean over samples in nats or, for a regression, in the units that it was trained in, without
+        penalties; "accuracy", a share from 0 to 1, None for a regression. That has "rmse" and "mae", in the units of
+        y, and "r2", too (see `xpnet.metrics.regression_scores`).
 
     Raises
     ------
@@ -512,23 +552,42 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
     1.0
     """
     if model.task is None or model.loss is None:
-        raise ConfigError("the model has not been trained: call xpnet.fit(model, (X, y)) or load a file")
-    loss = model.loss_function()
+        raise not_trained()
+    loss, (x, y) = model.loss_function(), _pair("data", data, model.be)
+    model.check_names(x)
+    sample_weight = arrive(sample_weight, model.be, "sample_weight")
     examples = prepare(
-        model,
-        *_pair("data", data, model.be),
-        loss=loss,
-        task=model.task,
-        sample_weight=arrive(sample_weight, model.be, "sample_weight"),
-        training=False,
-    )
+        model, x, y, loss=loss, task=model.task, sample_weight=sample_weight, training=False
+    )  # fmt: skip
     with np.errstate(over="ignore", invalid="ignore"):
         totals = Pass(model, loss, examples).run(np.arange(examples.n), EVALUATION_BATCH)
     result = means("test", totals, model.task, examples.n)
-    return {"loss": result["test_loss"], "accuracy": result["test_accuracy"]}
+    scores: dict[str, Any] = {"loss": result["test_loss"], "accuracy": result["test_accuracy"]}
+    if model.task == "regression" and not isinstance(x, RowSource):
+        scores |= _errors(model, x, to_host(y), to_host(sample_weight))
+    return scores
+
+
+def _errors(model: MLP, x: Any, y: Any, weight: Any) -> dict[str, Any]:
+    """The errors of a regression in the units of y; lists over members for a population."""
+    predicted = np.asarray(to_host(model.predict(x)), dtype=np.float64)
+    truth = np.asarray(y, dtype=np.float64).reshape(predicted.shape[-2:])
+    weight = None if weight is None else np.asarray(weight, dtype=np.float64)
+    if model.n_models is None:
+        return dict(regression_scores(truth, predicted, weight))
+    each = [regression_scores(truth, member, weight) for member in predicted]
+    return {name: [scores[name] for scores in each] for name in each[0]}
 
 
 def _pair(name: str, data: Any, be: Backend) -> tuple[Any, Any]:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise DataError(f"{name} must be a pair (X, y), found {type(data).__name__}")
+        found = type(data).__name__
+        whole = hasattr(data, "shape") or isinstance(data, (Sequence, Mapping))
+        if isinstance(data, Iterable) and not whole:
+            raise DataError(
+                f"{name} must be a pair (X, y) of whole arrays, found {found}, which gives them in parts: collect them "
+                "first, open files that do not fit into memory as np.load(path, mmap_mode='r'), or learn from a stream "
+                "with partial_fit of MLPClassifier and MLPRegressor"
+            )
+        raise DataError(f"{name} must be a pair (X, y), found {found}")
     return arrive(data[0], be, f"X of {name}"), arrive(data[1], be, f"y of {name}")

@@ -7,6 +7,7 @@ says what was found, what was expected and what to do.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -115,9 +116,10 @@ def check_labels(y: Any, n: int, *, n_classes: int | None = None, name: str = "y
     bad = (indices < 0) if n_classes is None else (indices < 0) | (indices >= n_classes)
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
+        signs = "; labels -1 and 1 are 0 and 1 here, for every loss: (y > 0).astype(int)"
         raise DataError(
             f"{name}[{at}] is {y[at]}, expected a class index in 0..{last} "
-            f"({int(bad.sum())} of {n} labels are out of range)"
+            f"({int(bad.sum())} of {n} labels are out of range){signs if set(indices.tolist()) == {-1, 1} else ''}"
         )
     return indices.astype(np.int64, copy=False)
 
@@ -232,6 +234,11 @@ def check_weights(w: Any, n: int, *, name: str = "sample_weight") -> Any:
     >>> check_weights([1, 0, 2], 3)
     array([1., 0., 2.])
     """
+    if isinstance(w, (str, Mapping)):
+        raise DataError(
+            f"{name} must be one number for each of the {n} samples, found {w!r:.80}; weights of classes are "
+            "class_weight"
+        )
     w = as_real(w, name)
     check_length(w, n, name)
     if w.ndim != 1:

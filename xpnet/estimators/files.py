@@ -65,6 +65,8 @@ def described(estimator: Any) -> MLP:
     model = estimator.model_.to("cpu")
     scaler, shape = estimator.scaler_, (estimator.n_features_in_,)
     model.preprocessing = Preprocessing(shape, *(() if scaler is None else scaler.affine))
+    names = getattr(estimator, "feature_names_in_", None)
+    model.feature_names = None if names is None else tuple(map(str, names))
     if model.task == "classification":
         model.classes = tuple(str(label) for label in estimator.classes_)
     if model.task == "regression":
@@ -132,7 +134,7 @@ def restored(estimator: Any, model: MLP, record: dict[str, Any]) -> Any:
     ):  # older files have the units of the targets in the last layer, which this is without them
         model.set_weights(model.get_weights() | {k: from_plain(v) for k, v in last.items()})
     # the estimator scales by itself
-    model.preprocessing = model.classes = model.target_units = None
+    model.preprocessing = model.classes = model.target_units = model.feature_names = None
     if estimator.device is not None:
         try:
             model = model.to(estimator.device)

@@ -27,6 +27,11 @@ def checked(
         An impossible size or number; unknown names are found by `layers`.
     """
     widths = _check_sizes(sizes)
+    if str(output_activation).lower() in ("softmax", "log_softmax"):
+        raise ConfigError(
+            f"output_activation={output_activation!r} is not needed: the cross-entropy contains it, and predict_proba "
+            "applies it; leave it at 'identity'"
+        )
     hidden = len(widths) - 2
     return {
         "sizes": list(widths), "activation": [_name(f) for f in _one_each("activation", activation, hidden)],
@@ -134,6 +139,11 @@ def with_objects(a: Architecture, own: Mapping[str, Activation]) -> Architecture
 
 
 def _name(activation: Any) -> Any:
+    if callable(activation) and not isinstance(activation, Activation):
+        raise ConfigError(
+            f"an activation is a name or an xpnet.activations.Activation, found {activation!r:.80}; one of your own is "
+            "Activation(name, value, slope) of two functions, see its documentation"
+        )
     return activation.name if isinstance(activation, Activation) else activation
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from ..data.dataset import Preprocessing
-from ..interchange import astype, follow
+from ..errors import DataError
+from ..interchange import astype, column_names, follow
 from ..losses import Loss
+
+_SHOWN = 8  # names of columns in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,8 @@ class Meaning:
         Name of the loss it was trained with, which says how outputs become probabilities; set by `fit`.
     unsmoothing : float or None
         Label smoothing that probabilities undo (see `answers.unsmoothed`); set by estimators.
+    feature_names : tuple of str or None
+        The columns of the data frame that it was trained on; set by `fit`. A frame with others is refused.
     target_units : TargetUnits or None
         What `predict` undoes in the outputs of a regression, and `fit` and `evaluate` do to its targets.
     """
@@ -74,6 +79,7 @@ class Meaning:
     task: str | None = None
     loss: str | None = None
     unsmoothing: float | None = None
+    feature_names: tuple[str, ...] | None = None
     target_units: TargetUnits | None = None
 
     def meaning(self) -> dict[str, Any]:
@@ -85,6 +91,7 @@ class Meaning:
         units = self.target_units
         later = {
             "tabular": self.tabular, "unsmoothing": self.unsmoothing,
+            "feature_names": self.feature_names and list(self.feature_names),
             "target_units": units and {"mean": units.mean.tolist(), "scale": units.scale.tolist()},
         }  # fmt: skip
         return {
@@ -99,8 +106,31 @@ class Meaning:
         self.classes = metadata["classes"] and tuple(metadata["classes"])
         self.preprocessing = None if recipe is None else Preprocessing.from_metadata(recipe)
         self.tabular, self.unsmoothing = metadata.get("tabular"), metadata.get("unsmoothing")
+        names = metadata.get("feature_names")
+        self.feature_names = names and tuple(names)
         self.target_units = units and TargetUnits(
             *(np.asarray(units[name], float) for name in ("mean", "scale"))
+        )
+
+    def check_names(self, x: Any, name: str = "X") -> None:
+        """Check that a data frame has the columns that the model learned from, in their order.
+
+        Raises
+        ------
+        DataError
+        """
+        found, known = column_names(x), self.feature_names
+        if found is None or known is None or found == known:
+            return
+        if sorted(found) == sorted(known):
+            raise DataError(
+                f"{name} has the columns in another order than the frame that the model was trained on: "
+                f"{_listed(found)}, expected {_listed(known)}; pick them by name, {name}[list(model.feature_names)]"
+            )
+        missing, new = [n for n in known if n not in found], [n for n in found if n not in known]
+        raise DataError(
+            f"{name} has other columns than the frame that the model was trained on: "
+            f"{_listed(missing) or 'none'} missing, {_listed(new) or 'none'} new; expected {_listed(known)}"
         )
 
     def learns(self, task: str, loss: Loss) -> None:
@@ -119,3 +149,8 @@ class Meaning:
         # a prediction that is e to the output cannot be shifted
         shifted = units is not None and loss.link == "exp" and bool(units.mean.any())
         return None if task != "regression" or shifted else units
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names for a message, the first of many."""
+    return ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy as np
 from .. import checkpoint
 from ..activations import Activation
 from ..backend import Array, Backend, Origin, get_backend
-from ..data.arrays import rectangular
-from ..errors import ConfigError, DataError, DeviceError, FileFormatError
+from ..data.arrays import check_finite, rectangular
+from ..errors import ConfigError, DataError, DeviceError, FileFormatError, explained
 from ..init import draw
 from ..interchange import arrive, astype, follow, is_foreign, kind, namespace
 from ..layers import Context, Layer
@@ -26,6 +26,14 @@ from .inference import Inference
 from .meaning import Meaning
 
 DTYPES = ("float32", "float64")
+
+
+_WIDTHS = "sizes has all widths from input to output: MLP([4, 8, 2])"
+_HINTS = {
+    **dict.fromkeys(("hidden", "hidden_layer_sizes", "hidden_sizes", "layers", "inputs", "outputs"), _WIDTHS),
+    "loss": "losses, optimizers and rates belong to fit", "lr": "losses, optimizers and rates belong to fit",
+    "optimizer": "losses, optimizers and rates belong to fit", "random_state": "it is called seed here",
+}  # fmt: skip
 
 
 class MLP(Meaning):
@@ -74,6 +82,7 @@ class MLP(Meaning):
     (2, 1)
     """
 
+    @explained("option of MLP", positional="sizes is one list of widths: MLP([4, 8, 2])", hints=_HINTS)
     def __init__(
         self,
         sizes: Sequence[int],
@@ -151,14 +160,22 @@ class MLP(Meaning):
         """Copies of all parameters on the host, by name: ``layers.0.weight`` (..., O, I), ``layers.0.bias``."""
         return {name: np.array(self.be.to_numpy(view)) for name, view in self.params.items()}
 
-    def set_weights(self, weights: dict[str, np.ndarray]) -> None:
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace all parameters, given by name as `get_weights` returns them.
 
         Raises
         ------
+        DataError
+            A number is not finite.
         FileFormatError
             Names or shapes are those of another architecture.
         """
+        for name, values in weights.items():
+            check_finite(np.asarray(values), name)
+        self.put_weights(weights)
+
+    def put_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """`set_weights` for weights that may be those of a training that diverged: nothing says they are finite."""
         if set(weights) != set(self.params):
             raise FileFormatError(
                 f"the weights are of another architecture: expected {', '.join(self.params)}; "
@@ -190,7 +207,7 @@ class MLP(Meaning):
             raise ConfigError(f"member must be from 0 to {self.n_models - 1}, found {m}")
         own = architecture.member(self._settings(), m)
         alone = type(self)(**own, seed=self.seeds[m], dtype=self.dtype, device=self.be)
-        alone.set_weights({name: self.be.to_numpy(view[m, ...]) for name, view in self.params.items()})
+        alone.put_weights({name: self.be.to_numpy(view[m, ...]) for name, view in self.params.items()})
         alone._take_over(self)
         return alone
 
@@ -262,10 +279,24 @@ class MLP(Meaning):
 
         Samples on the model's device stay there (`xpnet.interchange.arrive`); all others become NumPy arrays.
         """
+        self.check_names(x)
         x = arrive(x, self.be)
+        try:
+            return self._rows(x)
+        except DataError as error:
+            if self.tabular is None:
+                raise
+            raise DataError(
+                f"{error}. The model takes what becomes of the columns of a table: "
+                "xpnet.tabular.TabularPreprocessing.from_metadata(model.tabular).transform(table)"
+            ) from None
+
+    def _rows(self, x: Any) -> Any:
         x = x if is_foreign(x) else rectangular(x, "X")
         if self.preprocessing is not None:
             x = self.preprocessing(x, self.dtype)
+        elif x.ndim > 2 and math.prod(x.shape[1:]) == self.sizes[0]:  # pictures, as `fit` takes them
+            x = namespace(x).reshape(x, (x.shape[0], -1))
         shape = tuple(x.shape)
         if len(shape) != 2 or shape[1] != self.sizes[0]:
             raise DataError(
@@ -372,7 +403,7 @@ class MLP(Meaning):
 
     def _need_task(self) -> None:
         if self.task is None:
-            raise ConfigError("the model has not been trained: call xpnet.fit(model, (X, y)) or load a file")
+            raise not_trained()
 
     # --- copies and pickles ---------------------------------------------------------------------
     def __deepcopy__(self, memo: dict[int, Any]) -> MLP:
@@ -404,7 +435,7 @@ class MLP(Meaning):
         except DeviceError as error:
             warnings.warn(f"the model now computes on the CPU: {error}", stacklevel=2)
             make("cpu")
-        self.set_weights(state["weights"])
+        self.put_weights(state["weights"])
         vars(self).update(state["meaning"])
 
     # --- how it shows itself ----------------------------------------------------------------------
@@ -502,8 +533,16 @@ def load(
             f"{path} does not describe a model that this version knows: {error}. An activation of your own has to be "
             "given: load(path, own=[...])"
         ) from error
-    model.set_weights(tensors)
+    model.put_weights(tensors)
     return model
+
+
+def not_trained() -> ConfigError:
+    """Build the error for a model that nothing was said about but its weights."""
+    return ConfigError(
+        "the model has not been trained: call xpnet.fit(model, (X, y)) or load a file; for weights from elsewhere say "
+        "what they were trained for, as from_torch(net, task=..., loss=...)"
+    )
 
 
 def _known(name: str) -> Loss:

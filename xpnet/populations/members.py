@@ -21,7 +21,7 @@ from ..rng import check_seed
 from ..schedules import Schedule, get_schedule
 from ..train import Trainer
 from ..training.passes import Targets
-from ..training.settings import from_best, least_change, whole_number
+from ..training.settings import flag, from_best, least_change, whole_number
 from ..training.update import Regularization
 
 _NETWORK = (
@@ -174,6 +174,7 @@ def _check_training(t: dict[str, Any]) -> None:
     t["patience"] = None if t["patience"] is None else whole_number("patience", t["patience"], 1)
     t["min_delta"] = least_change(t["min_delta"])
     from_best(t["min_delta_from"])
+    t["shuffle"], t["restore_best"] = (flag(name, t[name]) for name in ("shuffle", "restore_best"))
     for name in ("l1", "l2"):
         if isinstance(t[name], (Sequence, np.ndarray)):
             raise ConfigError(f"{name} must be one number, found {t[name]!r}; a configuration is one member")

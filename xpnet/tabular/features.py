@@ -233,9 +233,16 @@ class TabularPreprocessing:
 
         Raises
         ------
+        ConfigError
+            It was not fitted.
         DataError
             A column is missing, or a value cannot be used; the message names row and column.
         """
+        if not hasattr(self, "recipes_"):
+            raise ConfigError(
+                "nothing is known about the columns yet: call fit(table) first; those of a model come by "
+                "from_metadata(model.tabular)"
+            )
         if unknown not in UNKNOWN:
             raise unknown_name("way to treat unknown categories", unknown, UNKNOWN)
         table = self.table(data)

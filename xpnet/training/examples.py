@@ -73,24 +73,26 @@ def infer_task(y: Any, loss: Loss | None, width: int) -> str:
 
     Whole numbers in one dimension are class labels where the loss takes them (for a single output, where it
     is not the squared error); two dimensions are one target per output, and with the binary cross-entropy one
-    label per output. Without a loss, rows of several whole numbers that are all 0 or 1 are classes where every row
-    has a single 1, else labels of several kinds. `fit(task=...)` overrules.
+    label per output. Without a loss, numbers that are all 0 or 1 are labels, of any type, as other libraries want them:
+    in one dimension or column two classes; in rows of several classes where every row has a single 1, else labels of
+    several kinds. `fit(task=...)` overrules.
 
     Examples
     --------
     >>> infer_task(np.array([0, 2, 1]), None, 3), infer_task(np.array([0.5, 2.0]), None, 1)
     ('classification', 'regression')
-    >>> infer_task(np.eye(3, dtype=int), None, 3), infer_task(np.ones((2, 3), dtype=bool), None, 3)
+    >>> infer_task(np.eye(3), None, 3), infer_task(np.ones((2, 3), dtype=bool), None, 3)
     ('classification', 'multilabel')
     """
     y = y if is_foreign(y) else np.asarray(y)
     whole = kind(y) in "iub"
     if loss is None:
-        if whole and y.ndim == 2 and y.shape[1] > 1 and _are_marks(y):
+        marks = y.ndim in (1, 2) and _are_marks(y)
+        if marks and y.ndim == 2 and y.shape[1] > 1:
             xp = namespace(y)
             single = bool(xp.all(xp.sum(astype(y, "int64"), axis=1) == 1))
             return "classification" if single else "multilabel"
-        return "classification" if whole and y.ndim == 1 else "regression"
+        return "classification" if marks or (whole and y.ndim == 1) else "regression"
     if not loss.classify:
         return "regression"
     if loss.link == "softmax":
@@ -103,8 +105,12 @@ def infer_task(y: Any, loss: Loss | None, width: int) -> str:
 
 
 def _are_marks(y: Any) -> bool:
-    """Whether all whole numbers are 0 or 1."""
-    return kind(y) == "b" or bool(namespace(y).all((y == 0) | (y == 1)))
+    """Whether all numbers are 0 or 1; where they are not whole by their type, both, as all 0.0 says nothing."""
+    if kind(y) not in "iubf" or 0 in y.shape:
+        return False
+    xp = namespace(y)
+    only = kind(y) == "b" or bool(xp.all((y == 0) | (y == 1)))
+    return only and (kind(y) != "f" or bool(xp.any(y == 0) and xp.any(y == 1)))
 
 
 def default_loss(task: str, width: int) -> Loss:
@@ -157,6 +163,8 @@ def prepare(
         shift=_factor(model, recipe.shift),
     )  # fmt: skip
     if task == "classification":
+        if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1 and width <= 2:  # a column of them
+            y = namespace(y).reshape(y, (-1,))
         try:
             y = check_labels(y, n, n_classes=max(width, 2), name=f"{name}y")
         except DataError as error:
@@ -230,8 +238,10 @@ def _rows(model: MLP, x: Any, recipe: Preprocessing, name: str) -> tuple[Any, Pr
     x = check_features(x, n_features=model.sizes[0], name=f"{name}X")
     keeps = recipe.keeps(x)
     try:
-        # without scaling, only the shape of one sample is checked, with the message of prediction
-        rows = recipe(np.zeros((1, *x.shape[1:])) if keeps else x, model.dtype)
+        if not keeps:
+            rows = recipe(x, model.dtype)
+        elif x.ndim == 2 or model.preprocessing is not None:  # else samples of any shape, which are flattened
+            recipe(np.zeros((1, *x.shape[1:])))  # the shape of one sample, checked with the message of prediction
     except DataError as error:
         raise DataError(f"{name}{error}") from None
     if not keeps:

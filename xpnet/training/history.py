@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ..errors import unknown_name
+
 Record = dict[str, Any]
 
 
@@ -41,7 +43,16 @@ class History(list[Record]):
         self.diverged: list[int] = []
 
     def column(self, name: str) -> list[Any]:
-        """One quantity over the epochs, such as ``history.column("valid_loss")``."""
+        """One quantity over the epochs, such as ``history.column("valid_loss")``; None where a record has none.
+
+        Raises
+        ------
+        ConfigError
+            No record has it; the message names what they have.
+        """
+        known = dict.fromkeys(key for record in self for key in record)
+        if self and name not in known:
+            raise unknown_name("column of the history", name, known)
         return [record.get(name) for record in self]
 
     def _repr_html_(self) -> str:

@@ -104,7 +104,7 @@ def load_state(trainer: Trainer, tensors: dict[str, np.ndarray], metadata: dict[
     """
     _check_same_run(trainer, metadata)
     model, step, be = trainer.model, trainer.step, trainer.model.be
-    model.set_weights({k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")})
+    model.put_weights({k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")})
     for moment, flat in step.update.moments.items():
         values = np.array(be.to_numpy(flat))
         for name, view in host_views(model.layout, values).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,6 +27,13 @@ def whole_number(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ConfigError(f"{name} must be a whole number >= {least}, found {value!r}")
     return int(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool, or a `ConfigError` where it is none: "no" would count as true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ConfigError(f"{name} must be True or False, found {value!r}")
+    return bool(value)
 
 
 def least_change(value: Any) -> float:
@@ -98,5 +106,13 @@ def check_monitor(monitor: str | None, task: str, *, validated: bool) -> str:
     if monitor is None:
         return f"{part}_{'loss' if task == 'regression' else 'accuracy'}"
     if monitor not in known:
-        raise ConfigError(f"monitor must be one of {', '.join(known)} here, found {monitor!r}")
+        text = str(monitor)
+        if not validated and text.replace("val_", "valid_").replace("valid_", "train_") in known:
+            raise ConfigError(
+                f"monitor={monitor!r} needs validation data, and there are none; without, it is one of "
+                f"{', '.join(known)}"
+            )
+        near = difflib.get_close_matches(text, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"monitor must be one of {', '.join(known)} here, found {monitor!r}{hint}")
     return monitor
