@@ -157,7 +157,7 @@ def check_trainable_labels(y: Any) -> None:
     first = int(xp.argmax(y[0, :]) if soft else y[0])
     if bool(xp.all(y[:, first] == 1)) if soft else bool(xp.all(y == first)):
         raise DataError(
-            f"training needs at least two classes, but every label is class {first} ({n} samples)"
+            f"training needs at least two classes, but every label is class {first} ({n} sample{'s' * (n != 1)})"
         )
 
 

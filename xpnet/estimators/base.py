@@ -18,7 +18,7 @@ from ..backend import Backend, get_backend
 from ..callbacks import Callback
 from ..data.checks import check_weights
 from ..data.scaling import FeatureScaler
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..interchange import (
     arrive,
     astype,
@@ -38,6 +38,7 @@ from ..mlp import MLP
 from ..schedules import ReduceOnPlateau, Schedule, get_schedule
 from ..train import Trainer
 from ..training.history import History
+from ..training.settings import check_callbacks
 from . import choices
 from .missing import check_present
 from .moments import kept_moments, restore_moments
@@ -45,7 +46,11 @@ from .rows import check_numbers, hold_out, in_chunks, without_absent
 from .session import Plan, Planned, current, fitted_scaler, scaled_examples
 
 INPUT_TYPES = (np.float64, np.float32, np.uint8)
+_FAR = 1000.0  # times the loss of knowing nothing: then training has gone wrong
 _STREAM = 1000  # partial_fit has seen its first samples only: what "auto" becomes is not for so few
+
+#: Settings that cannot change from one call of fit to the next that goes on from its weights.
+_MADE_WITH = ("hidden_layer_sizes", "activation", "init", "standardize", "scale_target", "dtype", "device")
 
 Part = tuple[
     Any, Any, Any
@@ -189,7 +194,7 @@ class BaseMLP(BaseEstimator):
 
     def _train(self, part: Part, given: Part | None, *, partial: bool = False) -> None:
         """Train on checked samples, encoded targets and weights; `given` is a validation set of the user's."""
-        choices.check_numbers(self)
+        choices.check_settings(self)
         goes_on = hasattr(self, "model_") and (partial or self.warm_start)
         random = check_random_state(self.random_state)
         seed = int(random.randint(2**31 - 1))
@@ -200,9 +205,17 @@ class BaseMLP(BaseEstimator):
         x, t, w = part
         n = int(x.shape[0])
         batch = choices.batch_size(self.batch_size, n)
-        network = None if goes_on else self._start(x, w, n, batch, seed, partial)
+        network = None
+        if goes_on:
+            self._go_on(partial)
+        else:
+            network = self._start(x, w, n, batch, seed, partial)
         data = (scaled_examples(x, self.scaler_, self.dtype_), self._scale_targets(t, w, fit=not goes_on))
-        callbacks, held, scorer = list(self.callbacks or ()), None, None
+        callbacks, held, scorer = (
+            check_callbacks(() if self.callbacks is None else self.callbacks),
+            None,
+            None,
+        )
         if validation is not None:
             xv, tv, wv = validation
             held = (
@@ -221,7 +234,7 @@ class BaseMLP(BaseEstimator):
             "loss": self._loss_name(), "task": self._task, "optimizer": choices.optimizer(self),
             "schedule": schedule, "l1": self.l1, "l2": self.alpha_, "max_norm": self.max_norm,
             "clip_norm": self.clip_norm, "clip_value": self.clip_value, "sample_weight": w,
-            "epochs": 1 if partial else int(self.max_iter), "batch_size": batch, "shuffle": bool(self.shuffle),
+            "epochs": 1 if partial else int(self.max_iter), "batch_size": batch, "shuffle": self.shuffle,
             "seed": seed + (self.t_ if partial else 0), "min_delta": self.tol, "min_delta_from": "best",
             "patience": self.n_iter_no_change if stops and not partial else None,
             # by itself training would watch its accuracy, which rests long before the loss does
@@ -242,7 +255,7 @@ class BaseMLP(BaseEstimator):
         callbacks = [*([plan.scorer] if plan.scorer is not None else []), *plan.callbacks]
         trainer = Trainer(
             self.model_, plan.data, validation=plan.validation, callbacks=callbacks,
-            verbose=bool(self.verbose), one_class=partial, **plan.options,
+            verbose=self.verbose, one_class=partial, **plan.options,
         )  # fmt: skip
         if partial and plan.network is None and self._moments is not None:
             restore_moments(trainer, self._moments)
@@ -260,13 +273,57 @@ class BaseMLP(BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=5,
             )
+        if not partial:
+            self._warn_of_bad_end(plan)
+
+    def _warn_of_bad_end(self, plan: Plan) -> None:
+        """Warn where the network ends far worse than one that knows nothing, whose outputs are all 0."""
+        nothing = float(self.n_outputs_)  # about what a loss gives for each output of a classifier
+        if self._task == "regression" and self.loss_ > _FAR:
+            loss, t = self.model_.loss_function(), to_host(plan.data[1])
+            with np.errstate(over="ignore"):
+                nothing = float(np.mean(np.sum(loss.value(np, np.zeros_like(t), t), axis=-1)))
+        if self.loss_ > _FAR * max(nothing, 1.0):
+            warnings.warn(
+                f"training ended with a loss of {self.loss_:.3g}, far above that of a network which knows nothing, "
+                f"about {nothing:.3g}; lower learning_rate_init={self.learning_rate_init}, or give clip_norm=1",
+                ConvergenceWarning,
+                stacklevel=6,
+            )
+
+    def _go_on(self, partial: bool) -> None:
+        """Take over what may change between two calls, and refuse other settings of the network.
+
+        Raises
+        ------
+        ConfigError
+        """
+        call = "partial_fit" if partial else "fit with warm_start=True"
+        changed = {k: (was, getattr(self, k)) for k, was in getattr(self, "_made_with", {}).items()}
+        known, wanted = self.model_.loss_function(), get_loss(self._loss_name())
+        if self._width() != self.model_.sizes[-1] or (known.link == "exp") != (wanted.link == "exp"):
+            changed["loss"] = known.name, wanted.name
+        for name, (was, now) in changed.items():
+            if choices.plain(was) != choices.plain(now):
+                raise ConfigError(
+                    f"{name} cannot change between two calls of {call}: the network was made with {was!r}, found "
+                    f"{now!r}; set it back, or fit anew with warm_start=False"
+                )
+        for name in ("alpha", "input_noise", "dropout"):
+            if not isinstance(value := choices.plain(getattr(self, name)), str):
+                setattr(self, f"{name}_", value)
+        self.model_ = self.model_.with_rates(
+            dropout=self.dropout_, input_dropout=self.input_dropout, input_noise=self.input_noise_
+        )
 
     def _start(self, x: Any, w: Any, n: int, batch: int, seed: int, partial: bool) -> dict[str, Any]:
         """Decide all that a first fit decides, and return the arguments of the network."""
+        given = self.get_params(deep=False)
+        self._made_with = {name: given[name] for name in _MADE_WITH if name in given}
         self.dtype_ = choices.dtype(self.dtype, x, n)
         self.scaler_ = fitted_scaler(x, w) if self.standardize else None
         many = max(n, _STREAM) if partial else n
-        noisy = bool(self.standardize) and batch < n
+        noisy = self.standardize and batch < n
         self.alpha_ = choices.or_automatic(
             "alpha", self.alpha, "a number >= 0", lambda: float(self._auto_alpha(many))
         )

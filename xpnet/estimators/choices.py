@@ -18,6 +18,7 @@ from ..schedules import NAMES as SCHEDULES
 from ..schedules import ReduceOnPlateau, Schedule, get_schedule
 from ..train import Trainer
 from ..training import defaults
+from ..training.settings import flag
 
 SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad")
 Rule = tuple[str, Callable[[Any], bool]]
@@ -37,6 +38,9 @@ _RULES: dict[str, Rule] = {
 _LISTS = ("hidden_layer_sizes", "dropout")  # one number, or one for each hidden layer
 _WORDS = (*_LISTS, "alpha", "input_noise")  # "auto", which `or_automatic` knows
 _OFF = ("max_norm", "clip_norm", "clip_value")  # None
+_FLAGS = (
+    "shuffle", "warm_start", "nesterovs_momentum", "early_stopping", "standardize", "scale_target"
+)  # fmt: skip
 _SMALL = 1000  # up to so many samples float64 costs nothing worth saving
 
 
@@ -66,14 +70,16 @@ class StopAtFloor(Callback):
             trainer.stop("learning_rate")
 
 
-def check_numbers(e: Any) -> None:
-    """Check the numbers of an estimator, before anything that knows them by other names does.
+def check_settings(e: Any) -> None:
+    """Check the numbers and flags of an estimator, before anything that knows them by other names does.
 
     Raises
     ------
     ConfigError
     """
     for name, value in e.get_params(deep=False).items():
+        if name in _FLAGS:
+            flag(name, value)
         if (
             name not in _RULES
             or (name in _OFF and value is None)
@@ -98,7 +104,7 @@ def or_automatic(name: str, value: Any, expected: str, choose: Callable[[], Any]
 def batch_size(value: Any, n: int) -> int:
     """Return the batch size for n samples; "auto" is n / 128, within 64 and 256."""
     size = or_automatic("batch_size", value, "a whole number >= 1", lambda: defaults.batch_size(n))
-    if not isinstance(size, (int, np.integer)) or size < 1:
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
         raise ConfigError(f"batch_size must be a whole number >= 1 or 'auto', found {value!r}")
     return min(int(size), n)
 
@@ -123,7 +129,7 @@ def optimizer(e: Any) -> Optimizer:
         more = {"weight_decay": e.weight_decay} if name == "adamw" else {}
         return get_optimizer(name, lr=lr, beta1=e.beta_1, beta2=e.beta_2, eps=e.epsilon, **more)
     if name == "sgd":
-        nesterov = bool(e.nesterovs_momentum) and e.momentum > 0
+        nesterov = bool(e.nesterovs_momentum and e.momentum > 0)
         return get_optimizer("sgd", lr=lr, momentum=e.momentum, nesterov=nesterov)
     if name in ("rmsprop", "adagrad"):
         return get_optimizer(name, lr=lr, eps=e.epsilon)

@@ -47,7 +47,9 @@ def _shown(label: Any) -> str:
 
 
 def _knows_probabilities(self: MLPClassifier) -> bool:
-    return self._loss_known().link is not None
+    # what was fitted counts, not what may have been set since
+    loss = self.model_.loss_function() if hasattr(self, "model_") else self._loss_known()
+    return bool(loss.link is not None)
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -112,7 +114,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     verbose : bool, default False
         Print a line per epoch.
     warm_start : bool, default False
-        Go on from the weights of the last `fit`; scaling stays as it was.
+        Go on from the weights of the last `fit`; scaling stays as it was. Penalties, rates, dropout and noise
+        may change, what the network was made with may not.
     momentum : float, default 0.9
     nesterovs_momentum : bool, default True
         Of "sgd".
@@ -482,7 +485,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         h = self._through(lambda rows: self.model_.outputs(rows), X)
         if self._multilabel or len(self.classes_) > 2:
             return follow(X, h)
-        return follow(X, h[:, 1] - h[:, 0] if h.shape[1] == 2 else h[:, 0] - self._loss_known().threshold)
+        return follow(
+            X, h[:, 1] - h[:, 0] if h.shape[1] == 2 else h[:, 0] - self.model_.loss_function().threshold
+        )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

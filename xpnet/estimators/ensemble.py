@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..errors import ConfigError
 from ..interchange import follow, to_host
+from ..training.settings import flag
 from .base import INPUT_TYPES, BaseMLP
 from .classifier import MLPClassifier
 from .regressor import MLPRegressor
@@ -90,6 +91,7 @@ class _Ensemble(MetaEstimatorMixin, BaseEstimator):
         n = self.n_members
         if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
             raise ConfigError(f"n_members must be a whole number >= 1, found {n!r}")
+        flag("bootstrap", self.bootstrap)
         check_training(self.batches, self.memory, self.workers)
         if self.estimator is not None and not isinstance(self.estimator, self._kind):
             raise ConfigError(

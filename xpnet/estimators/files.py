@@ -109,6 +109,11 @@ def facts(estimator: Any) -> dict[str, Any]:
     """Return what fitting decided, without the network and the records of training: {"state"}."""
     if not hasattr(estimator, "model_"):
         raise NotFittedError(f"only a fitted {type(estimator).__name__} can be saved")
+    if not _is_plain(getattr(estimator, "classes_", None)):
+        raise ConfigError(
+            f"classes such as {estimator.classes_[0]!r:.60} cannot be saved: files hold numbers, dates and text only. "
+            "Keep the estimator with pickle or joblib, or fit it with y.astype(str)"
+        )
     own = estimator.get_params(deep=False)
     left_out = {*own, "model_", "scaler_", "history_", "_moments"}
     state = {k: _to_plain(v) for k, v in vars(estimator).items() if k not in left_out and _is_plain(v)}
@@ -150,7 +155,7 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(isinstance(k, (str, int)) and _is_plain(v) for k, v in value.items())
     if isinstance(value, np.ndarray):
-        return value.dtype.kind in "biufU" or (value.dtype.kind == "O" and _is_plain(value.tolist()))
+        return value.dtype.kind in "biufUM" or (value.dtype.kind == "O" and _is_plain(value.tolist()))
     return isinstance(value, (*_PLAIN, np.generic))
 
 
@@ -158,7 +163,7 @@ def _to_plain(value: Any) -> Any:
     """What JSON can hold; everything that it cannot tell apart has its kind beside it."""
     if isinstance(value, np.ndarray):
         return {
-            "array": _to_plain(value.tolist()),
+            "array": _to_plain((value.astype(np.int64) if value.dtype.kind == "M" else value).tolist()),
             "dtype": value.dtype.str,
             "object": value.dtype.kind == "O",
         }

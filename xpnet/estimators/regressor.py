@@ -78,7 +78,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     verbose : bool, default False
         Print a line per epoch.
     warm_start : bool, default False
-        Go on from the weights of the last `fit`; scaling stays as it was.
+        Go on from the weights of the last `fit`; scaling stays as it was. Penalties, rates, dropout and noise
+        may change, what the network was made with may not.
     momentum : float, default 0.9
     nesterovs_momentum : bool, default True
         Of "sgd".

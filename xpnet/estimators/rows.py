@@ -113,6 +113,12 @@ def hold_out(x: Any, t: Any, w: Any, fraction: float, seed: int, stratify: bool)
         if counts[counts > 0].min() >= 2 and part >= classes and n - part >= classes:
             by_class = t_host
     train, held = train_test_split(np.arange(n), test_size=part, random_state=seed, stratify=by_class)
+    if stratify and by_class is None and np.unique(t_host[train]).size < classes <= n - part:
+        # a class so rare that all of it would be held out: its first sample is for training
+        kept = np.unique(t_host, return_index=True)[1]
+        rest = np.setdiff1d(np.arange(n), kept)
+        train, held = train_test_split(rest, test_size=part, random_state=seed)
+        train = np.concatenate([train, kept])
 
     def pick(rows: np.ndarray) -> tuple[Any, Any, Any]:
         return take_rows(x, rows), take_rows(t, rows), None if w is None else take_rows(w, rows)

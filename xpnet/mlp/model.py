@@ -191,9 +191,29 @@ class MLP(Meaning):
 
     def to(self, device: str | Backend | Any, *, dtype: str | None = None) -> MLP:
         """Return a copy of the model on another device, or in another dtype."""
+        return self._again({}, device, dtype or self.dtype)
+
+    def with_rates(self, **rates: Any) -> MLP:
+        """Return the model, or a copy of it where its rates of dropout and noise are not these.
+
+        Parameters
+        ----------
+        **rates
+            "dropout", "input_dropout" and "input_noise" as the constructor takes them.
+
+        Examples
+        --------
+        >>> MLP([3, 4, 2]).with_rates(dropout=0.5).architecture["dropout"]
+        [0.5]
+        """
+        other = self._again(rates, self.be, self.dtype)
+        return self if other.architecture == self.architecture else other
+
+    def _again(self, changed: Mapping[str, Any], device: Any, dtype: str) -> MLP:
+        """A copy with other settings; they may not change the parameters."""
         other = type(self)(
-            **self._settings(), n_models=self.n_models, seed=self.seeds if self.n_models else self.seeds[0],
-            dtype=dtype or self.dtype, device=device,
+            **{**self._settings(), **changed}, n_models=self.n_models,
+            seed=self.seeds if self.n_models else self.seeds[0], dtype=dtype, device=device,
         )  # fmt: skip
         other.weights[...] = other.be.asarray(self.be.to_numpy(self.weights), other.dtype)
         other._take_over(self)

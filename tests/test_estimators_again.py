@@ -1,0 +1,180 @@
+"""Estimators whose settings change after a fit, and fits that end badly."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+from xpnet import Callback, DeepEnsembleClassifier, MLPClassifier, MLPRegressor
+from xpnet.errors import ConfigError
+from xpnet.schedules import Schedule
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(120, 3))
+Y = np.arange(120) % 3
+T = 10.0 + X[:, 0]
+QUICK = {"random_state": 0, "max_iter": 3, "learning_rate": "cosine"}
+
+
+def classifier(**settings):
+    return MLPClassifier((6,), **{**QUICK, **settings})
+
+
+def regressor(**settings):
+    return MLPRegressor((6,), **{**QUICK, **settings})
+
+
+# --- going on with other settings -----------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_layer_sizes", (7,)), ("activation", "tanh"), ("init", "he_normal"), ("standardize", False),
+        ("dtype", "float32"), ("device", "cpu"), ("loss", "hinge"),
+    ],
+)  # fmt: skip
+def test_settings_of_the_network_cannot_change(name, value):
+    y = Y > 0 if name == "loss" else Y
+    before = {"loss": "softmax_cross_entropy"} if name == "loss" else {}
+    clf = classifier(warm_start=True, **before).fit(X, y).set_params(**{name: value})
+    if name == "loss":  # two outputs, where hinge has one
+        clf.set_params(loss="binary_cross_entropy")
+    weights = clf.model_.get_weights()
+    with pytest.raises(
+        ConfigError, match=rf"^{name} cannot change between two calls of fit with warm_start=True"
+    ):
+        clf.fit(X, y)
+    with pytest.raises(ConfigError, match=rf"^{name} cannot change between two calls of partial_fit"):
+        clf.partial_fit(X, y)
+    assert all(np.array_equal(weights[k], v) for k, v in clf.model_.get_weights().items())
+    clf.set_params(warm_start=False).fit(X, y)
+
+
+def test_units_of_targets_cannot_change():
+    reg = regressor(warm_start=True).fit(X, T)
+    with pytest.raises(
+        ConfigError, match=r"loss cannot change .* made with 'squared_error', found 'poisson'"
+    ):
+        reg.set_params(loss="poisson").fit(X, T)
+    with pytest.raises(ConfigError, match="scale_target cannot change"):
+        reg.set_params(loss="auto", scale_target=False).fit(X, T)
+    reg.set_params(scale_target=True, loss="huber").fit(X, T)  # in the same units
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_penalties_and_rates_apply(partial):
+    def again(**changed):
+        clf = classifier(warm_start=True).fit(X, Y).set_params(**changed)
+        return clf.partial_fit(X, Y) if partial else clf.fit(X, Y)
+
+    same = again().model_.get_weights()
+    for changed in (
+        {"alpha": 5.0},
+        {"dropout": 0.5},
+        {"input_dropout": 0.5},
+        {"input_noise": 2.0},
+        {"l1": 0.5},
+    ):
+        clf = again(**changed)
+        last = sorted(clf.model_.params)[-1]
+        assert not np.allclose(clf.model_.get_weights()[last], same[sorted(same)[-1]]), changed
+    clf = again(alpha=5.0, dropout=0.5)
+    assert clf.alpha_ == 5.0 and clf.model_.architecture["dropout"] == [0.5] and clf.dropout_ == 0.5
+
+
+def test_rates_go_on_from_the_same_weights():
+    one, other = classifier(warm_start=True).fit(X, Y), classifier(warm_start=True).fit(X, Y)
+    other.set_params(dropout=0.5, learning_rate_init=1e-30).fit(X, Y)
+    for a, b in zip(one.coefs_, other.coefs_, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+def test_a_restored_estimator_remembers_what_made_its_network(tmp_path):
+    classifier(warm_start=True).fit(X, Y).save(tmp_path / "c.safetensors")
+    again = MLPClassifier.load(tmp_path / "c.safetensors")
+    again.fit(X, Y)
+    with pytest.raises(ConfigError, match="activation cannot change"):
+        again.set_params(activation="tanh").fit(X, Y)
+
+
+# --- settings that change after a fit ----------------------------------------------------------------
+def test_answers_depend_on_what_was_fitted():
+    clf = classifier(loss="squared_error").fit(X, Y > 0)
+    scores, p = clf.decision_function(X), clf.predict_proba(X)
+    clf.set_params(loss="hinge")
+    assert np.array_equal(clf.decision_function(X), scores) and np.array_equal(clf.predict_proba(X), p)
+    hinge = classifier(loss="hinge").fit(X, Y).set_params(loss="auto")
+    assert not hasattr(hinge, "predict_proba")
+    assert not hasattr(classifier(loss="hinge"), "predict_proba") and hasattr(classifier(), "predict_proba")
+
+
+# --- yes or no ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("standardize", "False"), ("shuffle", "no"), ("early_stopping", "yes"), ("nesterovs_momentum", "no"),
+        ("warm_start", "no"), ("shuffle", 1), ("standardize", None),
+    ],
+)  # fmt: skip
+def test_text_is_no_yes_or_no(name, value):
+    with pytest.raises(ConfigError, match=rf"{name} must be True or False, found {value!r}"):
+        classifier(**{name: value}).fit(X, Y)
+
+
+def test_other_flags():
+    with pytest.raises(ConfigError, match="scale_target must be True or False"):
+        regressor(scale_target="no").fit(X, T)
+    with pytest.raises(ConfigError, match="verbose must be True or False"):
+        classifier(verbose="no").fit(X, Y)
+    with pytest.raises(ConfigError, match="batch_size must be a whole number >= 1 or 'auto', found True"):
+        classifier(batch_size=True).fit(X, Y)
+    with pytest.raises(ConfigError, match="bootstrap must be True or False, found 'no'"):
+        DeepEnsembleClassifier(classifier(), bootstrap="no").fit(X, Y)
+    classifier(standardize=np.False_, verbose=0).fit(X, Y)
+
+
+def test_a_callback_without_a_list():
+    with pytest.raises(ConfigError, match=r"callbacks must be a list .*; write \[...\] around it"):
+        classifier(callbacks=Callback()).fit(X, Y)
+
+
+# --- fits that end badly -----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "make", [lambda: regressor(learning_rate_init=1e6), lambda: classifier(learning_rate_init=1e4)]
+)
+def test_a_loss_that_is_absurd_is_told(make):
+    estimator = make()
+    with pytest.warns(
+        ConvergenceWarning, match="far above that of a network which knows nothing.*learning_rate_init"
+    ):
+        estimator.fit(X, T if isinstance(estimator, MLPRegressor) else Y)
+
+
+def test_a_loss_that_is_large_by_its_unit_is_none():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        regressor(scale_target=False).fit(X, 1e4 * T)
+        regressor(loss="poisson").fit(X, T)
+        classifier(learning_rate=Schedule()).partial_fit(X, Y, classes=[0, 1, 2])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_early_stopping_leaves_a_rare_class_to_training(seed):
+    y = np.array(["a"] * 119 + ["b"])
+    clf = classifier(early_stopping=True, random_state=seed, validation_fraction=0.5).fit(X, y)
+    assert clf.classes_.tolist() == ["a", "b"]
+
+
+# --- labels that are dates ---------------------------------------------------------------------------
+def test_dates_are_labels(tmp_path):
+    y = np.array(["2020-01-01", "2021-06-01", "2022-01-01"], dtype="M8[D]")[Y]
+    clf = classifier().fit(X, y)
+    assert clf.predict(X).dtype == y.dtype
+    clf.save(tmp_path / "c.safetensors")
+    again = MLPClassifier.load(tmp_path / "c.safetensors")
+    assert again.classes_.dtype == y.dtype and np.array_equal(again.predict(X), clf.predict(X))
+    clf.classes_ = np.array([object()] * 3)
+    with pytest.raises(ConfigError, match=r"classes such as .* cannot be saved"):
+        clf.save(tmp_path / "other.safetensors")
