@@ -22,6 +22,7 @@ from xpnet.tabular import TabularPreprocessing
 from xpnet.tabular.targets import in_target_units, in_training_units
 
 FAST = ["--hidden", "8", "--epochs", "3", "--batch-size", "16", "--quiet"]
+DAYS = np.datetime_as_string(np.datetime64("2020-01-01") + np.arange(90)).tolist()
 
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -250,6 +251,76 @@ def test_frames_tables_and_parquet_agree_with_csv() -> None:
     assert (frames[0].place(0), frames[1].place(0)) == ("row 1", "row 0")
 
 
+def odd(n: int = 120) -> dict[str, list[str]]:
+    """Columns of texts that are something else."""
+    day = np.datetime_as_string(np.datetime64("2020-01-01") + np.arange(n)).tolist()
+    return {
+        "signup": day, "amount": [f"{i}.5" for i in range(n)], "share": [f"{i % 9} %" for i in range(n)],
+        "vip": ["True", "False", "false"] * (n // 3), "gap": [("?", "7", "")[i % 3] for i in range(n)],
+        "town": ["Bern", "?"] * (n // 2), "survived": ["yes", "no"] * (n // 2),
+    }  # fmt: skip
+
+
+def test_texts_mean_the_same_whichever_way_they_come() -> None:
+    pd, pl, pa = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
+    frame = pd.DataFrame(odd())
+    frame.to_csv("t.csv", index=False)
+    frame.to_parquet("t.parquet")
+    expected = read_table("t.csv")
+    kinds = {"signup": "date", "amount": "number", "share": "number", "vip": "boolean", "gap": "number"}
+    for table in (
+        expected, read_table("t.parquet"), from_columns(frame), from_columns(odd()),
+        from_columns(pl.from_pandas(frame)), from_columns(pa.Table.from_pandas(frame)),
+        from_columns(pd.read_csv("t.csv", dtype=str)),
+    ):  # fmt: skip
+        assert {name: table[name].kind for name in kinds} == kinds
+        assert (table["town"].kind, table["survived"].kind) == ("text", "text")
+        for name in kinds:
+            np.testing.assert_array_equal(table[name].values, expected[name].values)
+    # so it does not matter what a model was fitted on, and what it is given
+    for table in (frame, "t.parquet"):
+        prepare = TabularPreprocessing("survived", ignore=["town"]).fit(table)
+        assert prepare.columns == list(kinds) and not [c for c in prepare.left_out_ if c.reason != "ignored"]
+        np.testing.assert_array_equal(prepare.transform("t.csv"), prepare.transform(pd.read_csv("t.csv")))
+    only = frame[["amount"]].assign(y=[0, 1] * 60)
+    only.to_parquet("s.parquet")
+    xp("train", "s.parquet", "--target", "y", *FAST)
+    frame.assign(amount=[f"1,{i:03}" for i in range(120)]).to_parquet("w.parquet")
+    assert "decimal comma or with separated thousands" in xp("train", "w.parquet", code=1).stderr
+
+
+def test_a_declared_type_counts_and_large_whole_numbers_stay_apart() -> None:
+    pd = pytest.importorskip("pandas")
+    n = 60
+    big = 2**60 + np.arange(n) % 5
+    frame = pd.DataFrame({
+        "kind": pd.Categorical(np.arange(n) % 3), "code": pd.Categorical(["1", "2", "x"] * 20), "big": big,
+        "y": np.arange(n) % 2,
+    })  # fmt: skip
+    frame.to_parquet("t.parquet")
+    frame.to_csv("t.csv", index=False)
+    expected = [
+        "kind=0",
+        "kind=1",
+        "kind=2",
+        "code=1",
+        "code=2",
+        "code=x",
+        *(f"big={2**60 + k}" for k in range(5)),
+    ]
+    for table in (frame, "t.parquet", frame.astype({"big": "Int64"})):
+        prepare = TabularPreprocessing("y", categorical=["big"]).fit(table)
+        assert prepare.feature_names_ == expected
+        np.testing.assert_array_equal(prepare.transform(table), prepare.transform("t.csv"))
+    codes = TabularPreprocessing().fit({"c": pd.Categorical(["1"] * 30 + ["l"])})
+    assert codes.feature_names_ == ["c=1", "c=l"]
+
+
+def test_classes_that_are_texts_keep_their_spelling() -> None:
+    prepare = TabularPreprocessing("y").fit({"x": np.arange(40.0), "y": ["007", "x"] * 20})
+    assert prepare.encode_target({"y": ["007", "007"]}).tolist() == [0, 0]
+
+
 def test_parquet_of_other_types() -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     pq.write_table(pa.table({"x": [[1, 2], [3]], "y": [1, 2]}), "l.parquet")
@@ -317,6 +388,15 @@ def test_left_out_columns_say_why() -> None:
         TabularPreprocessing().fit({"same": ["x"] * 3})
 
 
+def test_values_that_only_a_new_table_lacks_are_said_column_by_column() -> None:
+    Path("t.csv").write_text("n,b,y\n" + "".join(f"{i}.5,{i % 3 > 0},{i % 2}\n" for i in range(60)))
+    xp("train", "t.csv", *FAST, "--out", "run")
+    Path("new.csv").write_text("n,b\n,True\n2,\n,False\n")
+    said = xp("predict", "run", "new.csv").stderr
+    assert "note: new.csv: n: 2 of 3 values are missing (none were in training), filled with " in said
+    assert "note: new.csv: b: 1 of 3 values are missing (none were in training), filled with true" in said
+
+
 def test_numbers_as_categories() -> None:
     prepare = TabularPreprocessing(categorical=["zip"]).fit({"zip": [10, 20, 10]})
     assert prepare.feature_names_ == ["zip=10", "zip=20"]
@@ -380,6 +460,25 @@ def test_scaling_of_the_target_is_undone_in_predictions() -> None:
     np.testing.assert_array_equal(prepare.encode_target({"y": y}, scaled=False)[:, 0], y)
 
 
+def test_the_cell_that_is_no_date_or_no_boolean_is_named() -> None:
+    prepare = TabularPreprocessing().fit({"d": DAYS, "b": ["true", "false"] * 45})
+    with pytest.raises(
+        DataError, match=r"row 3, column 'd' holds '3/4/2021', expected a date such as 2024-05-31; "
+    ):
+        prepare.transform({"d": [*DAYS[:3], "3/4/2021", DAYS[4]], "b": [True] * 5})
+    with pytest.raises(DataError, match="row 1, column 'b' holds 'maybe', expected true or false; correct"):
+        prepare.transform({"d": DAYS[:2], "b": ["True", "maybe"]})
+
+
+@pytest.mark.parametrize("name", ["id", "PassengerId", "row_id", "customer ID", "userID", "unnamed 3"])
+def test_numbers_of_rows_are_left_out(name: str) -> None:
+    prepare = TabularPreprocessing().fit(
+        {name: np.arange(1, 31), "day": np.arange(30), "grid": np.arange(30)}
+    )
+    assert prepare.columns == ["day", "grid"]
+    assert TabularPreprocessing().fit({name: np.arange(30) // 2 * 2}).columns == [name]
+
+
 # --- bad input ----------------------------------------------------------------------------------
 TRAINED = {"x": np.arange(40.0), "t": ["a", "b"] * 20, "b": [True, False] * 20, "y": ["u", "v"] * 20}
 
@@ -388,7 +487,7 @@ TRAINED = {"x": np.arange(40.0), "t": ["a", "b"] * 20, "b": [True, False] * 20, 
     ("new", "words"),
     [
         ({"t": ["a"], "b": [True]}, "no column named 'x'; the columns are t, b"),
-        ({"X": [1], "t": ["a"], "b": [True]}, "no column named 'x'"),
+        ({"X": [1], "t": ["a"], "b": [True]}, "no column named 'x' (did you mean 'X'?)"),
         ({"x": ["1", "many"], "t": ["a"] * 2, "b": [True] * 2}, "row 1, column 'x' holds 'many', expected a number"),
         ({"x": [1, np.inf], "t": ["a"] * 2, "b": [True] * 2}, "row 1, column 'x' holds 'inf', expected a finite"),
         ({"x": [1e300], "t": ["a"], "b": [True]}, "too large: training saw 0 to 39"),
@@ -455,6 +554,11 @@ def test_what_becomes_of_a_new_category_and_of_none(
         ({"target": "y"}, {"x": [1], "y": [np.datetime64("2024-01-01")]}, "a date, which cannot be predicted"),
         ({"target": "y"}, {"x": [], "y": []}, "no rows"),
         ({}, {"x": ["1"] * 30 + ["l"]}, "row 30, column 'x' holds 'l', but 30 other rows hold numbers"),
+        ({}, {"x": [*DAYS, "0000-00-00"]}, "row 90, column 'x' holds '0000-00-00', but 90 other rows hold dates"),
+        ({}, {"x": [*DAYS, "unknown"]}, "row 90, column 'x' holds 'unknown', but 90 other rows hold dates"),
+        ({}, {"x": ["True", "False"] * 9 + ["maybe"]}, "row 18, column 'x' holds 'maybe', but 18 other rows hold true"),
+        ({}, {"x": [*DAYS[:9], "3/4/2021"] * 2 + ["12/31/2020"] * 8}, "'3/4/2021' looks like a date"),
+        ({"target": "y"}, {"x": [1.0] * 31, "y": ["1.5"] * 30 + ["l"]}, "'l', but 30 other rows hold numbers (1 holds"),
         ({}, {1: [2]}, "column 1 is called 1, expected a text"),
         ({}, np.zeros((2, 2)), "data is a ndarray, expected a data frame"),
         ({}, {"x": [1j]}, "column 'x' holds complex128"),

@@ -73,6 +73,19 @@ class OutOfMemoryError(XpnetError, MemoryError):
     exit_code = 5
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the name that is spelled most like another one, whatever the case; None where none is near.
+
+    Examples
+    --------
+    >>> nearest("vip", ["VIP", "age"]), nearest("x", ["age"])
+    ('VIP', None)
+    """
+    spelled = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.5)
+    return spelled[near[0]] if near else None
+
+
 def unknown_name(what: str, name: object, known: Iterable[str]) -> ConfigError:
     """Build the error for a name that is not in a table, with the nearest spelling.
 
@@ -82,8 +95,8 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> ConfigError:
     unknown activation 'rellu'; did you mean 'relu'? Known: relu, tanh
     """
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    near = nearest(str(name), known)
+    hint = f"; did you mean {near!r}?" if near else "."
     return ConfigError(f"unknown {what} {name!r}{hint} Known: {', '.join(known)}")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .spelling import Spelling, advice
+from .spelling import Spelling, advice, decimal_of, parse_number
 
 _NO_VALUE = Spelling().without_value
 
@@ -41,6 +41,8 @@ class Column:
         in `texts`, -1 where missing.
     texts : tuple of str
         The different texts.
+    declared : bool
+        Whether it was asked for, or the type of the column says, that it holds texts, whatever they look like.
 
     Examples
     --------
@@ -54,6 +56,7 @@ class Column:
     kind: str
     values: np.ndarray
     texts: tuple[str, ...] = ()
+    declared: bool = False
 
     def __len__(self) -> int:
         return len(self.values)
@@ -81,6 +84,10 @@ class Column:
             when = _EPOCH + datetime.timedelta(days=float(value))
             return when.strftime("%Y-%m-%d" if float(value).is_integer() else "%Y-%m-%dT%H:%M:%S")
         return number_text(float(value))
+
+    def as_categories(self) -> Column:
+        """The column as texts that stay texts."""
+        return Column(self.name, "text", *self.as_texts(), declared=True)
 
     def as_texts(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """Positions (N,) in a list of texts, and that list: for columns that are to be categories."""
@@ -158,7 +165,9 @@ class Table:
 
     def advice(self, name: str) -> str:
         """Say what to do about a column of texts that look like numbers or dates; "" where it looks like neither."""
-        return advice(self.columns[name].texts, self.decimal) if self.word == "line" else ""
+        # dates that can be read need no advice
+        texts = [text for text in self.columns[name].texts if parse_date(text) is None]
+        return advice(texts, self.decimal)
 
     def cell(self, i: int, name: str) -> str:
         """Say which cell it is and what it holds, for messages."""
@@ -230,30 +239,57 @@ def parse_date(text: str) -> float | None:
     return (when - _EPOCH).total_seconds() / _DAY
 
 
-def typed(name: str, codes: np.ndarray, texts: tuple[str, ...]) -> Column:
-    """Return a column of texts as booleans or dates where all of them are."""
+def parse_boolean(text: str) -> float | None:
+    """1 for true and 0 for false, in any case; None for another text."""
+    return {"true": 1.0, "false": 0.0}.get(text.lower())
+
+
+def typed(
+    name: str, codes: np.ndarray, texts: tuple[str, ...], missing: Container[str] = frozenset()
+) -> Column:
+    """Return a column of texts as booleans or dates where all of them are, but those that stand for no value."""
+    values = [text for text in texts if text.lower() not in missing]
     rules: tuple[tuple[str, Callable[[str], float | None]], ...] = (
-        ("boolean", _parse_boolean),
+        ("boolean", parse_boolean),
         ("date", parse_date),
     )
     for kind, parse in rules:
-        found = [parse(text) for text in texts[:1]]
-        if not found or found[0] is None:
+        if not values or parse(values[0]) is None:
             continue
-        found += [parse(text) for text in texts[1:]]
-        if None not in found:
-            return from_parsed(name, kind, found, codes)
+        found = {text: parse(text) for text in values}
+        if None not in found.values():
+            return from_parsed(name, kind, [found.get(text) for text in texts], codes)
     return Column(name, "text", codes, texts)
 
 
 def from_parsed(name: str, kind: str, found: Sequence[float | None], codes: np.ndarray) -> Column:
-    """Return a column of what each of its different texts means."""
-    values = np.array([*found, np.nan], dtype=np.float64)  # the last one for code -1, a missing value
+    """Return a column of what each of its different texts means; None where it stands for no value."""
+    values = np.array([*found, None], dtype=np.float64)  # the last one for code -1, a missing value
     return Column(name, kind, values[codes])
 
 
-def _parse_boolean(text: str) -> float | None:
-    return {"true": 1.0, "false": 0.0}.get(text.lower())
+def texts_of(table: Table, text: Container[str]) -> list[Column]:
+    """Columns that are texts, though not because it was asked for (`text`)."""
+    return [c for c in table.columns.values() if c.kind == "text" and c.name not in text]
+
+
+def with_numbers(table: Table, text: Container[str], spelling: Spelling) -> Table:
+    """Return the table with the columns as numbers whose texts are numbers in some spelling, but those of `text`."""
+    columns = dict(table.columns)
+    for column in texts_of(table, text):
+        values = [t for t in column.texts if t.lower() not in spelling.without_value]
+        said = decimal_of(values)
+        if said is None or (
+            spelling.decimal is None and said == "?" and table.decimal == "." and not table.quotes_commas
+        ):
+            continue  # no numbers; or nothing in the file says what its commas are: training asks
+        decimal = said if spelling.decimal is None and said in (",", ".") else table.decimal
+        found = {t: parse_number(t, decimal) for t in values}
+        if found and None not in found.values():
+            columns[column.name] = from_parsed(
+                column.name, "number", [found.get(t) for t in column.texts], column.values
+            )
+    return replace(table, columns=columns)
 
 
 def days(values: np.ndarray) -> np.ndarray:

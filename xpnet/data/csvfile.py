@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .columns import Column, Table, Wanted, check_names, from_parsed, parse_numbers, typed, wanted
+from .columns import Column, Table, Wanted, check_names, parse_numbers, texts_of, typed, wanted, with_numbers
 from .idx import open_file
 from .spelling import Spelling, decimal_of, parse_number
 
@@ -27,11 +27,16 @@ def read_csv_table(
     """Read a CSV file; see `xpnet.data.table_sources.read_table`."""
     table = _read_until_typed(path, text, only, skip, spelling, spelling.decimal or spelling.likely)
     if spelling.decimal is None:
-        said = {decimal_of(column.texts) for column in _texts(table, text)}
+        said = {decimal_of(column.texts) for column in texts_of(table, text)}
         if "," in said and "." not in said and table.decimal != ",":
             # then points stand between thousands, also in columns that could be read without knowing it
             table = _read_until_typed(path, text, only, skip, spelling, ",")
-    return _with_numbers(table, text, spelling)
+    table = with_numbers(table, text, spelling)
+    if table.decimal == "," and spelling.decimal is None:
+        table = replace(
+            table, notes=(*table.notes, "numbers have a decimal comma (--decimal says otherwise)")
+        )
+    return table
 
 
 def cell_text(table: Table, i: int, name: str) -> str:
@@ -44,29 +49,6 @@ def cell_text(table: Table, i: int, name: str) -> str:
             return next((row[header.index(name)] for row in rows if lines[-1] == line), "")
         finally:
             stream.detach()
-
-
-def _texts(table: Table, text: Container[str]) -> list[Column]:
-    """Columns that are texts, though not because it was asked for."""
-    return [c for c in table.columns.values() if c.kind == "text" and c.name not in text]
-
-
-def _with_numbers(table: Table, text: Container[str], spelling: Spelling) -> Table:
-    """Return the table with the columns as numbers whose texts are numbers in some spelling."""
-    columns = dict(table.columns)
-    for column in _texts(table, text):
-        said = decimal_of(column.texts)
-        if spelling.decimal is None and said == "?" and table.decimal == "." and not table.quotes_commas:
-            continue  # nothing in the file says what its commas are: training asks
-        decimal = said if spelling.decimal is None and said in (",", ".") else table.decimal
-        found = [parse_number(t, decimal) for t in column.texts]
-        if found and None not in found:
-            columns[column.name] = from_parsed(column.name, "number", found, column.values)
-    comma = table.decimal == "," and spelling.decimal is None
-    notes = (
-        (*table.notes, "numbers have a decimal comma (--decimal says otherwise)") if comma else table.notes
-    )
-    return replace(table, columns=columns, notes=notes)
 
 
 def _read_until_typed(
@@ -206,7 +188,9 @@ class _ColumnBuilder:
         if self._known is None:
             return Column(self.name, "number", values)
         texts = tuple(self._known)
-        return Column(self.name, "text", values, texts) if self.forced else typed(self.name, values, texts)
+        if self.forced:
+            return Column(self.name, "text", values, texts, declared=True)
+        return typed(self.name, values, texts)
 
 
 def _pieces(rows: Iterator[list[str]], size: int) -> Iterator[list[list[str]]]:

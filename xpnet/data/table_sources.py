@@ -12,7 +12,18 @@ import numpy as np
 
 from ..errors import DataError
 from . import csvfile, parquet
-from .columns import Column, Table, Wanted, check_names, days, number_text, parse_date, wanted
+from .columns import (
+    Column,
+    Table,
+    Wanted,
+    check_names,
+    days,
+    number_text,
+    parse_date,
+    typed,
+    wanted,
+    with_numbers,
+)  # fmt: skip
 from .spelling import Spelling
 
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -44,7 +55,7 @@ def read_table(
     false, booleans; of dates such as ``2024-05-31``, ``2024-05-31T12:00:00Z`` or ``31.5.2024``, dates; else text.
     Numbers may have decimal commas (``1.234,5``), separated thousands, percent signs and currencies: see
     `xpnet.data.spelling`. The file is read in pieces: numbers take 8 bytes each, text 8 bytes each and every different
-    text once.
+    text once. Columns of Parquet files that hold texts are read in the same way; those of a dictionary type stay text.
 
     Parameters
     ----------
@@ -56,7 +67,7 @@ def read_table(
     skip : container of str
         Columns to leave out.
     spelling : Spelling
-        How cells of CSV files are written.
+        How texts are written that are numbers, and which of them stand for no value.
 
     Raises
     ------
@@ -65,20 +76,22 @@ def read_table(
     """
     path = Path(path).expanduser()
     if path.suffix.lower() in PARQUET_SUFFIXES:
-        return parquet.read_parquet(path, text=text, only=only, skip=skip)
+        return parquet.read_parquet(path, text=text, only=only, skip=skip, spelling=spelling)
     return csvfile.read_csv_table(path, text=text, only=only, skip=skip, spelling=spelling)
 
 
 def from_columns(
-    data: Any, *, text: Container[str] = (), only: Wanted = None, skip: Container[str] = (), source: str = "data"
+    data: Any, *, text: Container[str] = (), only: Wanted = None, skip: Container[str] = (), source: str = "data",
+    spelling: Spelling = _PLAIN,
 ) -> Table:  # fmt: skip
     """Return the table of a data frame (pandas, polars), pyarrow table, or dictionary of columns.
 
     Parameters
     ----------
     data : Table, data frame or mapping of str to sequence
-        Missing values are None, NaN, NaT or pandas.NA.
-    text, only, skip
+        Missing values are None, NaN, NaT or pandas.NA. Texts are read as `read_table` reads them; columns of a
+        categorical type stay text.
+    text, only, skip, spelling
         As for `read_table`.
     source : str
         What messages call it.
@@ -97,7 +110,7 @@ def from_columns(
     if isinstance(data, Table):
         return data
     if hasattr(data, "to_batches"):
-        return parquet.from_arrow(data, source, text=text, only=only, skip=skip)
+        return parquet.from_arrow(data, source, text=text, only=only, skip=skip, spelling=spelling)
     names = data.columns if hasattr(data, "columns") else data.keys() if isinstance(data, Mapping) else None
     if names is None:
         raise DataError(
@@ -106,14 +119,31 @@ def from_columns(
         )
     names = check_names(source, list(names))
     columns: dict[str, Column] = {}
+    kept = {name for name in names if name in text or (wanted(name, only, skip) and _is_declared(data[name]))}
     for name in names:
         if wanted(name, only, skip):
-            columns[name] = _of_values(source, name, np.asarray(data[name]), name in text)
+            column = _of_values(source, name, np.asarray(data[name]), name in kept)
+            known = column.kind != "text" or name in kept
+            columns[name] = column if known else typed(
+                name, column.values, column.texts, spelling.without_value
+            )  # fmt: skip
     lengths = {len(c) for c in columns.values()}
     if len(lengths) > 1:
         long = ", ".join(f"{c.name} {len(c)}" for c in columns.values())
         raise DataError(f"{source}: the columns have different lengths: {long}")
-    return Table(source, columns, tuple(names), lengths.pop() if lengths else 0)
+    table = Table(
+        source,
+        columns,
+        tuple(names),
+        lengths.pop() if lengths else 0,
+        decimal=spelling.decimal or spelling.likely,
+    )
+    return with_numbers(table, kept, spelling)
+
+
+def _is_declared(values: Any) -> bool:
+    """Whether a column of a data frame is of a type of categories, whatever these look like."""
+    return type(getattr(values, "dtype", None)).__name__ in ("CategoricalDtype", "Categorical", "Enum")
 
 
 def _of_values(source: str, name: str, values: np.ndarray, as_text: bool) -> Column:
@@ -121,25 +151,30 @@ def _of_values(source: str, name: str, values: np.ndarray, as_text: bool) -> Col
     if values.ndim != 1:
         raise DataError(f"{source}: column {name!r} has shape {values.shape}, expected one value per row")
     kind = values.dtype.kind
+    if as_text and kind in "iu":  # float64 would make one of whole numbers beyond 2^53
+        different, codes = np.unique(values, return_inverse=True)
+        return Column(
+            name, "text", codes.astype(np.int64), tuple(map(str, different.tolist())), declared=True
+        )
     if kind in "biuf":
         found = Column(name, "boolean" if kind == "b" else "number", values.astype(np.float64))
     elif kind == "M":
         found = Column(name, "date", days(values))
     elif kind in "UOT":
-        found = _of_objects(source, name, values.tolist())
+        found = _of_objects(source, name, values.tolist(), as_text)
     else:
         raise DataError(f"{source}: column {name!r} holds {values.dtype}, expected {_READABLE}")
-    return Column(name, "text", *found.as_texts()) if as_text else found
+    return found.as_categories() if as_text else found
 
 
-def _of_objects(source: str, name: str, values: list[Any]) -> Column:
+def _of_objects(source: str, name: str, values: list[Any], as_text: bool) -> Column:
     at = next((i for i, v in enumerate(values) if _kind_of(v) is None), None)
     if at is not None:
         raise DataError(
             f"{source}: row {at}, column {name!r} holds a {type(values[at]).__name__}, expected {_READABLE}"
         )
     kinds = {_kind_of(v) or "" for v in values} - {"missing"}
-    if kinds in ({"number"}, {"boolean"}, set()):
+    if kinds in ({"boolean"}, set()) or (kinds == {"number"} and not as_text):
         numbers = [np.nan if _kind_of(v) == "missing" else float(v) for v in values]
         return Column(name, kinds.pop() if kinds else "number", np.array(numbers, dtype=np.float64))
     if kinds == {"date"}:
@@ -168,5 +203,5 @@ def _text_of(value: Any) -> str:
     if isinstance(value, str):
         return value.strip()
     if _kind_of(value) == "number":
-        return number_text(float(value))
+        return str(value) if isinstance(value, (int, np.integer)) else number_text(float(value))
     return str(value).lower() if _kind_of(value) == "boolean" else str(value)

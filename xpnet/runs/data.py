@@ -88,7 +88,8 @@ def load_run_data(
 def _with_scaled_targets(config: TrainConfig, data: Dataset, say: Say) -> Dataset:
     """Return a regression on arrays with its targets as a network learns them; measured as `standardized` does."""
     scaling = _target_scaling(config)
-    if config.scale_target and isinstance(scaling, str):
+    suits = get_loss(config.loss or "squared_error").regress  # else the network says what is wrong
+    if config.scale_target and isinstance(scaling, str) and suits:
         say(f"the targets are learnt as they are, not scaled: {scaling}")
     if not config.scale_target or isinstance(scaling, str):
         return data

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.columns import Table, number_text
+from ..data.columns import Table, parse_date
 from ..data.spelling import MISSING, Spelling
 from ..data.table_sources import from_columns, read_table
 from ..errors import ConfigError, DataError, FileFormatError, unknown_name
@@ -29,6 +29,7 @@ from .recipes import (
     numbers,
     recipe_from_metadata,
     recipe_to_metadata,
+    shown,
 )
 from .targets import Target, find_classes, infer_task, label_of, no_target, scale_of
 
@@ -69,10 +70,11 @@ class TabularPreprocessing:
         Scale the target of a regression to mean 0 and standard deviation 1 for training. "mean" only divides it by
         its mean, which suits counts and the Poisson loss.
     decimal : {".", ","}, optional
-        What stands before the decimals of numbers in CSV files; by default their cells say so themselves, and where
-        new ones do not, those of the table of `fit`.
+        What stands before the decimals of numbers that are texts, as in CSV files; by default the cells say so
+        themselves, and where new ones do not, those of the table of `fit`.
     missing_values : sequence of str
-        Cells of CSV files that hold no value, beside empty ones; in any case.
+        Cells of CSV files that hold no value, beside empty ones, in any case; in other tables those among numbers,
+        dates and booleans that are written as texts.
 
     Attributes
     ----------
@@ -136,18 +138,20 @@ class TabularPreprocessing:
         text = (
             {r.name for r in self.recipes_ if isinstance(r, CategoryRecipe)}
             if fitted
-            else self.rules.categorical
+            else {*self.rules.categorical}
         )
+        if (
+            fitted
+            and (t := self.target_) is not None
+            and t.kind == "text"
+            and parse_date(t.classes[0]) is None
+        ):
+            text |= {t.name}  # classes that are texts have the spelling that they had
         options: dict[str, Any] = {"text": text, "skip": self.ignore}
         if fitted:
             options["only"] = {*self.columns, *([self.target_.name] if self.target_ else [])}
-        is_path = isinstance(data, (str, os.PathLike))
-        if not is_path:
-            return from_columns(data, **options)
-        rules = self.rules
-        return read_table(
-            data, **options, spelling=Spelling(rules.decimal, self._likely, rules.missing_values)
-        )
+        options["spelling"] = Spelling(self.rules.decimal, self._likely, self.rules.missing_values)
+        return (read_table if isinstance(data, (str, os.PathLike)) else from_columns)(data, **options)
 
     @property
     def columns(self) -> list[str]:
@@ -270,7 +274,7 @@ class TabularPreprocessing:
                 if n and not recipe.n_missing:
                     notes.append(
                         f"{recipe.name}: {n} of {table.n_rows} values are missing (none were in training), filled with "
-                        f"{number_text(recipe.fill)}"
+                        f"{shown(recipe.fill, recipe.kind)}"
                     )
             elif recipe.open or unknown == "missing":
                 n = recipe.unseen(table)
@@ -304,10 +308,10 @@ class TabularPreprocessing:
         lookup = np.array([known.get(label_of(text, target.kind), -1) for text in texts], dtype=np.int64)
         y = lookup[codes]
         if (y < 0).any():
-            shown = ", ".join(target.classes[:12]) + (", ..." if len(target.classes) > 12 else "")
+            names = ", ".join(target.classes[:12]) + (", ..." if len(target.classes) > 12 else "")
             raise DataError(
                 f"{table.cell(int(np.flatnonzero(y < 0)[0]), target.name)}, which is none of the "
-                f"{len(target.classes)} known classes: {shown}"
+                f"{len(target.classes)} known classes: {names}"
             )
         return y
 
@@ -329,8 +333,8 @@ class TabularPreprocessing:
             })  # fmt: skip
         if self.target_ is not None:
             t = self.target_
-            shown = ", ".join(t.classes[:6]) + (", ..." if len(t.classes) > 6 else "")
-            use = f"{len(t.classes)} classes: {shown}" if t.classes else "as it is"
+            names = ", ".join(t.classes[:6]) + (", ..." if len(t.classes) > 6 else "")
+            use = f"{len(t.classes)} classes: {names}" if t.classes else "as it is"
             if t.scaled:
                 y = f"(y {'-' if t.mean >= 0 else '+'} {abs(t.mean):.6g})" if t.mean else "y"
                 use = f"learnt as {y} / {t.scale:.6g}"

@@ -5,23 +5,24 @@ A recipe holds numbers and names only, never data, so that it can be kept in a m
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from ..data.columns import Column, Table, number_text, parse_numbers
+from ..data.columns import Column, Table, number_text, parse_boolean, parse_date, parse_numbers
 from ..data.scaling import FeatureScaler
 from ..data.spelling import MISSING, parse_number
-from ..errors import DataError
+from ..errors import DataError, nearest
 
 #: What is done with a category that training did not see: an error, or as if the value were missing.
 UNKNOWN = ("refuse", "missing")
 
-_NUMBERS = 0.9  # a column of texts with so large a share of numbers is a column of numbers with mistakes
+_MOST = 0.9  # a column of texts with so large a share of numbers is a column of numbers with mistakes; so with dates
 _INDEX_NAMES = ("id", "index", "row", "__index_level_0__")
+_ID = re.compile(r"[^A-Za-z][iI][dD]$|[a-z]I[dD]$")  # row_id, PassengerId; not humid
 
 
 @dataclass(frozen=True)
@@ -84,17 +85,15 @@ class NumberRecipe:
     def describe(self) -> str:
         """What it does, for people."""
         if self.kind == "boolean":
-            text = "no 0, yes 1"
+            text = "false 0, true 1"
         else:
-            text = f"{_shown(self.low, self.kind)} to {_shown(self.high, self.kind)}"
+            text = f"{shown(self.low, self.kind)} to {shown(self.high, self.kind)}"
         if self.scale != 1.0 or self.mean != 0.0:
             text += f"; as (x {'-' if self.mean >= 0 else '+'} {abs(self.mean):.6g}) / {self.scale:.6g}"
         if self.tail:
             text += "; outliers as logs"
         if self.n_missing:
-            text += f"; missing: {_shown(self.fill, self.kind)}" + (
-                " and a feature" if self.indicator else ""
-            )
+            text += f"; missing: {shown(self.fill, self.kind)}" + (" and a feature" if self.indicator else "")
         return text
 
 
@@ -203,7 +202,8 @@ def spellings(text: str) -> list[str]:
     return [text, text[:-2]] if text.endswith(".0") and text[:-2].removeprefix("-").isdigit() else [text]
 
 
-def _shown(value: float, kind: str) -> str:
+def shown(value: float, kind: str) -> str:
+    """A value of a column, as people write it."""
     return Column("", kind, np.array([value])).shown(0) if kind in ("date", "boolean") else f"{value:.6g}"
 
 
@@ -219,7 +219,7 @@ def numbers(table: Table, name: str, kind: str) -> np.ndarray:
     wanted = {"number": "a number", "boolean": "true or false", "date": "a date such as 2024-05-31"}[kind]
     values = column.values
     if column.kind == "text":
-        parsed = [parse_number(text, table.decimal) if kind != "date" else None for text in column.texts]
+        parsed = _parsed(column.texts, kind, table.decimal)
         lookup = np.array([np.nan if p is None else p for p in parsed] + [np.nan])
         bad = np.array([p is None for p in parsed] + [False])[column.values]
         if bad.any():
@@ -236,10 +236,21 @@ def numbers(table: Table, name: str, kind: str) -> np.ndarray:
     return values
 
 
+def _parsed(texts: Sequence[str], kind: str, decimal: str) -> list[float | None]:
+    """What texts are as numbers, booleans or dates; None where they are none."""
+    if kind == "date":
+        return [parse_date(text) for text in texts]
+    found = [parse_boolean(text) for text in texts] if kind == "boolean" else [None] * len(texts)
+    return [
+        parse_number(text, decimal) if value is None else value
+        for text, value in zip(texts, found, strict=True)
+    ]
+
+
 def no_column(table: Table, name: str, what: str = "") -> DataError:
     """Build the error for a column that a table lacks, with the nearest spelling."""
-    near = difflib.get_close_matches(name, table.names, n=1, cutoff=0.5)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(name, table.names)
+    hint = f" (did you mean {near!r}?)" if near else ""
     return DataError(
         f"{table.source}: no {what}column named {name!r}{hint}; the columns are {', '.join(table.names)}"
     )
@@ -274,8 +285,9 @@ def make_recipe(table: Table, name: str, rows: np.ndarray, rules: Rules) -> Reci
     if n_missing == len(column):
         return LeftOut(name, column.kind, "it has no values", n_missing)
     if name in rules.categorical or column.kind == "text":
-        if name not in rules.categorical:
-            _check_not_numbers(table, name)
+        if name not in rules.categorical and (wrong := mistake(table, name)):
+            way = f"--categorical {name!r}, or leave it out, --ignore {name!r}"
+            raise DataError(f"{wrong}; or take the column for categories, {way}")
         return _categories(column, rows, rules, n_missing, forced=name in rules.categorical)
     values = numbers(table, name, column.kind)
     seen = values[rows]
@@ -285,7 +297,7 @@ def make_recipe(table: Table, name: str, rows: np.ndarray, rules: Rules) -> Reci
     if _counts_rows(name, values):
         return LeftOut(name, column.kind, "it numbers the rows", n_missing)
     if len(present) == len(seen) and (present == present[0]).all():
-        return LeftOut(name, column.kind, f"it is always {_shown(float(present[0]), column.kind)}", n_missing)
+        return LeftOut(name, column.kind, f"it is always {shown(float(present[0]), column.kind)}", n_missing)
     if column.kind == "boolean":
         fill = float(present.mean() >= 0.5)  # the more frequent one
     else:
@@ -306,7 +318,7 @@ def make_recipe(table: Table, name: str, rows: np.ndarray, rules: Rules) -> Reci
 
 
 def _counts_rows(name: str, values: np.ndarray) -> bool:
-    named = name.lower() in _INDEX_NAMES or name.lower().startswith("unnamed")
+    named = name.lower() in _INDEX_NAMES or name.lower().startswith("unnamed") or bool(_ID.search(name))
     return named and len(values) > 2 and bool((np.diff(values) == 1.0).all())
 
 
@@ -339,22 +351,27 @@ def _by_value(text: str) -> tuple[float, str]:
     return (np.inf if found is None or np.isnan(found[0]) else float(found[0]), text)
 
 
-def _check_not_numbers(table: Table, name: str) -> None:
-    """Refuse a column of numbers with a few mistakes in it, instead of taking it for categories."""
+def mistake(table: Table, name: str) -> str:
+    """Say which cell keeps a column of texts from being one of numbers, dates or booleans, and what to do; or ""."""
     column = table[name]
-    if hint := table.advice(name):
-        raise DataError(
-            f"{table.source}: column {name!r}: {hint}; or take it for categories, --categorical {name!r}, or leave "
-            f"it out, --ignore {name!r}"
-        )
-    spelled = [parse_number(text, table.decimal) is not None for text in column.texts]
-    number = np.array([*spelled, False])[column.values]
-    text = ~number & (column.values >= 0)
-    if np.count_nonzero(number) >= _NUMBERS * np.count_nonzero(column.values >= 0):
-        raise DataError(
-            f"{table.cell(int(np.flatnonzero(text)[0]), name)}, but {np.count_nonzero(number)} other rows hold numbers "
-            f"({np.count_nonzero(text)} hold texts); correct it, leave the cell empty, or say --categorical {name!r}"
-        )
+    if column.declared:
+        return ""
+    there = column.values >= 0
+    for kind, what in (("date", "dates"), ("boolean", "true or false"), ("number", "numbers")):
+        if kind == "number" and (hint := table.advice(name)):
+            return f"{table.source}: column {name!r}: {hint}"
+        parsed = [parse_boolean(text) for text in column.texts] if kind == "boolean" else _parsed(
+            column.texts, kind, table.decimal
+        )  # fmt: skip
+        fits = np.array([value is not None for value in parsed] + [False])[column.values] & there
+        others = there & ~fits
+        n, m = np.count_nonzero(fits), np.count_nonzero(others)
+        if m and n >= _MOST * (n + m):
+            return (
+                f"{table.cell(int(np.flatnonzero(others)[0]), name)}, but {n} other rows hold {what} ({m} "
+                f"{'holds' if m == 1 else 'hold'} texts); correct it, or leave the cell empty"
+            )
+    return ""
 
 
 def recipe_from_metadata(metadata: Mapping[str, Any]) -> Recipe | LeftOut:

@@ -12,6 +12,7 @@ from ..data.csvfile import cell_text
 from ..data.labels import encode_labels
 from ..errors import DataError
 from ..mlp import MLP, TargetUnits
+from .recipes import mistake
 
 #: More different values than this are taken for a mistake.
 MAX_CLASSES = 1000
@@ -60,8 +61,8 @@ class Target:
 def infer_task(table: Table, name: str) -> tuple[str, str]:
     """Say whether a column holds classes or numbers to regress on, and why."""
     column = table[name]
-    if column.kind == "text" and (hint := table.advice(name)):
-        raise DataError(f"{table.source}: the target column {name!r}: {hint}, or --task classification")
+    if column.kind == "text" and (wrong := mistake(table, name)):
+        raise DataError(f"{wrong}; or take it for classes, --task classification")
     if column.kind == "date":
         raise DataError(
             f"{table.cell(0, name)}, a date, which cannot be predicted as it is; convert it to a number first"
