@@ -241,7 +241,9 @@ def _rows(model: MLP, x: Any, recipe: Preprocessing, name: str) -> tuple[Any, Pr
         if not keeps:
             rows = recipe(x, model.dtype)
         elif x.ndim == 2 or model.preprocessing is not None:  # else samples of any shape, which are flattened
-            recipe(np.zeros((1, *x.shape[1:])))  # the shape of one sample, checked with the message of prediction
+            recipe(
+                np.zeros((1, *x.shape[1:]))
+            )  # the shape of one sample, checked with the message of prediction
     except DataError as error:
         raise DataError(f"{name}{error}") from None
     if not keeps:
