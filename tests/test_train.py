@@ -725,10 +725,13 @@ def test_overflow_in_the_loss_and_in_the_inputs():
     with pytest.raises(DivergedError, match=r"step 1: the squared_error loss: .*finite but too large"):
         fit(model, (x, y * 1e30), batch_size=5)
     model = MLP([2, 1])
-    model.preprocessing = Preprocessing((2,), scale=1e30)
-    x[0] = 0.0  # the first sample passes the check of shapes
-    with pytest.raises(DivergedError, match=r"step 1: the inputs: .* of the scaled batch are not finite"):
+    model.preprocessing = Preprocessing((2,), scale=1e38)
+    with pytest.raises(DataError, match="X holds values too large for float32; scale them down first"):
         fit(model, (x * 1e20, y), batch_size=20)
+    x = (100 * x).astype("int16")  # pixels are scaled batch by batch
+    x[0] = 0  # the first sample passes the check of shapes
+    with pytest.raises(DivergedError, match=r"step 1: the inputs: .* of the scaled batch are not finite"):
+        fit(model, (x, y), batch_size=20)
 
 
 @pytest.mark.parametrize("restore", [True, False])
