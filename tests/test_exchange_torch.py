@@ -10,7 +10,7 @@ from xpnet import MLP, MLPClassifier, MLPRegressor
 from xpnet.activations import NAMES
 from xpnet.data.dataset import Preprocessing
 from xpnet.errors import ConfigError, FileFormatError
-from xpnet.exchange import from_torch, to_torch, to_torch_state
+from xpnet.exchange import from_torch, from_torch_state, to_torch, to_torch_state
 
 torch = pytest.importorskip("torch", reason="PyTorch modules are checked where PyTorch is installed")
 nn = torch.nn
@@ -88,13 +88,68 @@ def test_dropout_and_nested_chains():
     assert np.allclose(from_torch(shared, dtype="float64").outputs(X), answer(shared.double(), X))
 
 
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+
+def test_a_module_of_its_own_by_its_state():
+    module = Own().double()
+    model = from_torch_state(module.state_dict(), task="classification", loss="nll", dtype="float64")
+    np.testing.assert_allclose(model.outputs(X), answer(module, X), rtol=1e-12)
+    assert model.predict(X).shape == Y.shape
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        lambda: [nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)],
+        lambda: [nn.Linear(4, 6), nn.ReLU(), nn.BatchNorm1d(6), nn.Dropout(0.2), nn.Linear(6, 3)],
+        lambda: [nn.BatchNorm1d(4), nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6, affine=False), nn.PReLU(),
+                 nn.BatchNorm1d(6), nn.BatchNorm1d(6), nn.Linear(6, 3), nn.BatchNorm1d(3)],
+    ],
+)  # fmt: skip
+def test_batch_normalisation_becomes_part_of_the_weights(chain):
+    torch.manual_seed(0)
+    module = nn.Sequential(*chain()).double()
+    for part in module:
+        if isinstance(part, nn.BatchNorm1d) and part.affine:
+            nn.init.uniform_(part.weight, 0.5, 2.0)
+            nn.init.normal_(part.bias)
+    module(torch.from_numpy(X))  # running statistics
+    module.eval()
+    np.testing.assert_allclose(from_torch(module).outputs(X), answer(module, X), rtol=1e-9, atol=1e-12)
+
+
+def test_log_softmax_and_a_dropout_at_the_start():
+    module = nn.Sequential(
+        nn.Dropout(0.3), nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3), nn.LogSoftmax(dim=1)
+    ).double()
+    model = from_torch(module)
+    assert model.architecture["input_dropout"] == 0.3 and model.loss == "softmax_cross_entropy"
+    module.eval()
+    np.testing.assert_allclose(np.log(model.predict_proba(X)), answer(module, X), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)), r"1 \(BatchNorm1d\)"),
         (lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.ReLU()), r"2 \(ReLU\) comes where"),
         (lambda: nn.Sequential(nn.Linear(4, 6), nn.Softplus(beta=2.0)), r"Softplus"),
-        (lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 6)), "before the first"),
+        (lambda: Own(), r"a module of its own, .* from_torch_state\(module.state_dict\(\), activation=...\)"),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.BatchNorm1d(3)),
+            "followed by BatchNorm1d behind",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False)),
+            "running statistics",
+        ),
+        (lambda: nn.Sequential(nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3)), "linear layer is expected"),
         (lambda: nn.Sequential(nn.Linear(4, 6), nn.PReLU()), "cannot be followed by PReLU"),
         (lambda: nn.Flatten(), "no linear layer"),
         (lambda: nn.Conv1d(1, 1, 1), "Conv1d"),

@@ -148,7 +148,8 @@ def from_torch_state(
         if weight.ndim == 1:
             if bias is not None or not layers:
                 raise FileFormatError(
-                    f"{name} looks like a normalisation layer; only linear layers and PReLU are known"
+                    f"{name} looks like a normalisation layer; only linear layers and PReLU are known. "
+                    "from_torch(module) makes BatchNorm1d part of the weights"
                 )
             slots.append(len(layers) - 1)
             learnt.append(np.broadcast_to(weight, layers[-1][1].shape))
@@ -255,7 +256,8 @@ def from_torch(
     Parameters
     ----------
     module : torch.nn.Module
-        A `Linear`, or a `Sequential`, nested or not, of `Linear`, activations, `Dropout` and `Flatten`. `Softmax` or
+        A `Linear`, or a `Sequential`, nested or not, of `Linear`, activations, `Dropout`, `BatchNorm1d` and `Flatten`.
+        `BatchNorm1d` becomes part of the weights beside it, as it is in `eval` mode. `Softmax`, `LogSoftmax` or
         `Sigmoid` at the end says what the net was trained for and is no layer here.
     task, loss : str, optional
         What it was trained for, so that `predict` works; from the end of the chain where omitted.
@@ -285,7 +287,12 @@ def from_torch(
     widths: list[int] = []
     activations: list[str] = []
     dropouts: list[float] = []
-    end: str | None = None
+    layers: Layers = []
+    learnt: list[np.ndarray] = []
+    input_dropout, end = 0.0, None
+    ahead: tuple[np.ndarray, np.ndarray] | None = (
+        None  # what the next linear layer has to do to its inputs first
+    )
     for name, part in _chain(module):
         if end is not None:
             raise FileFormatError(f"{name} comes after {end}, which must be the end of the chain")
@@ -293,34 +300,46 @@ def from_torch(
             widths += [part.out_features] if widths else [part.in_features, part.out_features]
             activations.append("identity")
             dropouts.append(0.0)
+            layers.append(_linear(part, ahead))
+            ahead = None
+        elif isinstance(part, nn.BatchNorm1d):
+            factor, shift = _normalisation(name, part)
+            if activations and activations[-1] == "identity":
+                weight, bias = layers[-1]
+                layers[-1] = weight * factor[:, None], bias * factor + shift
+            elif ahead is None:
+                ahead = factor, shift
+            else:
+                ahead = ahead[0] * factor, ahead[1] * factor + shift
         elif isinstance(part, nn.Dropout):
-            if not dropouts:
-                raise FileFormatError(
-                    f"{name} comes before the first linear layer; pass the modules after it"
-                )
-            dropouts[-1] = part.p
-        elif isinstance(part, (nn.Softmax, nn.Sigmoid)) and part is _last(module):
-            end = type(part).__name__
+            if dropouts:
+                dropouts[-1] = part.p
+            else:
+                input_dropout = part.p
+        elif isinstance(part, (nn.Softmax, nn.LogSoftmax, nn.Sigmoid)) and part is _last(module):
+            end = "Sigmoid" if isinstance(part, nn.Sigmoid) else "Softmax"
         elif not isinstance(part, nn.Flatten):
-            if not activations or activations[-1] != "identity":
+            if next(part.children(), None) is not None:
+                raise FileFormatError(
+                    f"{name} is a module of its own, and only its forward() knows the order of its layers; where they "
+                    "are one chain, from_torch_state(module.state_dict(), activation=...) takes it"
+                )
+            if not activations or activations[-1] != "identity" or ahead is not None:
                 raise FileFormatError(f"{name} comes where a linear layer is expected")
             activations[-1] = _activation(name, part)
+            if isinstance(part, nn.PReLU):
+                learnt.append(np.broadcast_to(_numpy(part.weight), (widths[-1],)))
     if not widths:
         raise FileFormatError("the module has no linear layer")
-    if activations[-1] == "prelu":
-        raise FileFormatError("the last layer cannot be followed by PReLU; add a linear layer after it")
+    if activations[-1] == "prelu" or ahead is not None:
+        what = "PReLU" if ahead is None else "BatchNorm1d behind its activation"
+        raise FileFormatError(f"the last layer cannot be followed by {what}; add a linear layer after it")
     model = MLP(
         widths, activation=activations[:-1], output_activation=activations[-1], dropout=dropouts[:-1],
-        dtype=dtype or str(next(module.parameters()).dtype).rpartition(".")[2], device=device,
+        input_dropout=input_dropout, dtype=dtype or str(next(module.parameters()).dtype).rpartition(".")[2],
+        device=device,
     )  # fmt: skip
-    linear = [part for _, part in _chain(module) if isinstance(part, nn.Linear)]
-    learnt = [_numpy(part.weight) for _, part in _chain(module) if isinstance(part, nn.PReLU)]
-    layers = [
-        (_numpy(part.weight), np.zeros(part.out_features) if part.bias is None else _numpy(part.bias))
-        for part in linear
-    ]
-    units = [layers[i][1].shape for i in slopes(model)]
-    fill(model, layers, [np.broadcast_to(a, shape) for a, shape in zip(learnt, units, strict=True)])
+    fill(model, layers, learnt)
     if end == "Softmax":
         task, loss = task or "classification", loss or "softmax_cross_entropy"
     elif end == "Sigmoid":
@@ -339,6 +358,26 @@ def _torch() -> Any:
             "from_torch_state do without it"
         ) from error
     return torch
+
+
+def _linear(part: Any, ahead: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and biases of a `Linear`, of inputs that are multiplied and shifted first."""
+    weight = _numpy(part.weight)
+    bias = np.zeros(part.out_features, weight.dtype) if part.bias is None else _numpy(part.bias)
+    return (weight, bias) if ahead is None else (weight * ahead[0], bias + weight @ ahead[1])
+
+
+def _normalisation(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What a `BatchNorm1d` multiplies by and adds when it evaluates, (I,) each, in float64."""
+    if part.running_mean is None:
+        raise FileFormatError(
+            f"{name} keeps no running statistics, so it depends on the batch; train it with them"
+        )
+    mean, variance = (_numpy(t).astype(np.float64) for t in (part.running_mean, part.running_var))
+    factor = 1.0 / np.sqrt(variance + part.eps)
+    if part.affine:
+        factor = factor * _numpy(part.weight)
+    return factor, (0.0 if not part.affine else _numpy(part.bias)) - mean * factor
 
 
 def _numpy(tensor: Any) -> np.ndarray:
