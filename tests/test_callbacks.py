@@ -10,6 +10,7 @@ import pytest
 
 from xpnet import MLP, SGD, Callback, DivergedError
 from xpnet.callbacks import EpochTable, LayerStatistics
+from xpnet.errors import ConfigError
 from xpnet.train import Interrupted, Trainer, fit
 
 RANDOM = np.random.default_rng(0)
@@ -260,3 +261,65 @@ def test_statistics_come_before_the_users_callbacks():
             assert record["layers"][0]["dead"] is not None
 
     fit(MLP([4, 8, 3]), DATA, epochs=1, statistics=True, callbacks=[Reader()])
+
+
+class Score(Callback):
+    """Adds a number of its own to each epoch, known in advance."""
+
+    def __init__(self, *values, name="valid_score"):
+        self.values, self.name = values, name
+
+    def on_evaluate(self, trainer, record):
+        if self.name:
+            record[self.name] = self.values[trainer.epoch - 1]
+
+
+@pytest.mark.parametrize(("mode", "best", "epochs"), [("max", 2, 4), ("min", 3, 4)])
+def test_a_number_of_a_callback_decides(mode, best, epochs):
+    history = fit(
+        model := MLP([4, 3]), DATA, validation=HELD_OUT, epochs=4, callbacks=[Score(0.5, 0.9, 0.2, 0.3)],
+        monitor="valid_score", mode=mode,
+    )  # fmt: skip
+    assert history.best_epoch == best and len(history) == epochs
+    fit(other := MLP([4, 3]), DATA, validation=HELD_OUT, epochs=best, restore_best=False)
+    assert np.array_equal(model.weights, other.weights)
+    stopped = fit(
+        MLP([4, 3]), DATA, epochs=4, callbacks=[Score(1.0, 1.0, 1.0, 1.0)], monitor="valid_score", mode=mode,
+        patience=2,
+    )  # fmt: skip
+    assert stopped.stopped == "early_stopping" and len(stopped) == 3
+
+
+def test_a_number_for_each_member():
+    scores = [[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]]
+    history = fit(
+        MLP([4, 3], n_models=2), DATA, validation=HELD_OUT, epochs=3, callbacks=[Score(*scores, name="my_accuracy")],
+        monitor="my_accuracy", mode="max",
+    )  # fmt: skip
+    assert history.best_epochs == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"callbacks": [Score(0.1)], "monitor": "valid_score"}, "say mode='max' or mode='min'"),
+        (
+            {"callbacks": [Score(0.1)], "monitor": "valid_scor", "mode": "max"},
+            "is not in the record of epoch 1",
+        ),
+        ({"monitor": "valid_auc", "mode": "max"}, "on_evaluate of a callback may add others|did you mean"),
+        ({"mode": "largest"}, "mode must be 'max' or 'min', found 'largest'"),
+    ],
+)
+def test_numbers_that_cannot_decide(options, said):
+    with pytest.raises(ConfigError, match=said):
+        fit(MLP([4, 3]), DATA, epochs=1, **options)
+
+
+def test_mode_may_turn_what_is_known_round():
+    found = [
+        fit(MLP([4, 3]), DATA, validation=HELD_OUT, epochs=5, lr=0.1, monitor="valid_loss", mode=m)
+        for m in ("min", "max")
+    ]
+    losses = found[0].column("valid_loss")
+    assert [h.best_epoch - 1 for h in found] == [int(np.argmin(losses)), int(np.argmax(losses))]

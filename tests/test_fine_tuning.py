@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import xpnet
-from xpnet import MLP, MLPClassifier, fit, load
-from xpnet.errors import DataError
+from xpnet import MLP, SGD, AdamW, MLPClassifier, Trainer, fit, load
+from xpnet.errors import ConfigError, DataError, FileFormatError
+from xpnet.params import ParameterLayout, ParamSpec
 from xpnet.tabular import TabularPreprocessing
 
 RNG = np.random.default_rng(0)
@@ -101,3 +102,94 @@ def test_the_file_of_an_estimator_knows_the_columns(tmp_path):
     assert load(tmp_path / "c.safetensors").feature_names == ("a", "b", "c", "d")
     again = MLPClassifier.load(tmp_path / "c.safetensors")
     assert again.model_.feature_names is None and again.predict(frame).shape == (90,)
+
+
+# --- layers that keep their weights --------------------------------------------------------------
+def changed(model, before):
+    return sorted(name for name, w in model.get_weights().items() if not np.array_equal(w, before[name]))
+
+
+@pytest.mark.parametrize("n_models", [None, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"l1": 0.01, "l2": 0.1}, {"clip_norm": 0.1}, {"max_norm": 0.1}, {"clip_value": 0.01},
+        {"optimizer": AdamW(weight_decay=0.5)}, {"optimizer": SGD(lr=0.1, momentum=0.9)},
+    ],
+)  # fmt: skip
+def test_frozen_layers_keep_their_weights(options, n_models):
+    model = MLP([4, 6, 5, 3], activation="prelu", input_dropout=0.1, n_models=n_models)
+    before = model.get_weights()
+    fit(model, (X, Y), epochs=2, freeze=[0, 1], **options)
+    assert changed(model, before) == ["layers.5.bias", "layers.5.weight"]
+    before = model.get_weights()
+    fit(model, (X, Y), epochs=1, freeze=[-1, "layers.1.bias"], **options)
+    assert changed(model, before) == [n for n in sorted(before) if n[7] != "5" and n != "layers.1.bias"]
+
+
+def test_what_is_not_frozen_learns_as_by_itself():
+    """A last layer on frozen ones is a linear model of what they give; clipping counts its gradient alone."""
+    whole = MLP([4, 6, 3], dtype="float64", seed=1)
+    last = MLP([6, 3], dtype="float64")
+    last.set_weights({f"layers.0.{k}": whole.get_weights()[f"layers.1.{k}"] for k in ("weight", "bias")})
+    hidden = whole.activations(X)[0]
+    options = {
+        "epochs": 3,
+        "batch_size": 16,
+        "seed": 5,
+        "clip_norm": 0.05,
+        "l2": 0.01,
+        "optimizer": SGD(lr=0.5),
+    }
+    fit(whole, (X, Y), freeze=[0], **options)
+    fit(last, (hidden, Y), **options)
+    np.testing.assert_allclose(whole.outputs(X), last.outputs(hidden), rtol=1e-10, atol=1e-12)
+
+
+def test_a_frozen_run_continues_bit_for_bit():
+    def trainer(epochs, **more):
+        return Trainer(
+            MLP([4, 6, 3], seed=2), (X, Y), epochs=epochs, batch_size=16, **{"freeze": [0], **more}
+        )
+
+    (whole := trainer(4)).run()
+    (half := trainer(2)).run()
+    tensors, metadata = half.state()
+    rest = trainer(4)
+    rest.load_state(tensors, metadata)
+    rest.run()
+    assert np.array_equal(rest.model.weights, whole.model.weights)
+    with pytest.raises(FileFormatError, match="the freeze of the checkpoint is"):
+        trainer(4, freeze=[]).load_state(tensors, metadata)
+    plain = trainer(2, freeze=[])
+    plain.run()
+    tensors, metadata = plain.state()
+    del metadata["frozen"]  # as an older version saved it
+    trainer(4, freeze=[]).load_state(tensors, metadata)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "said"),
+    [
+        ([2], "freeze has layer 2, but the model's layers are 0 to 1"),
+        (0, r"freeze must be a list .*; write \[...\] around it"),
+        ("layers.0.weight", "freeze must be a list"),
+        (["layers.0.wieght"], "did you mean 'layers.0.weight'"),
+        ([0.5], "freeze holds 0.5, expected the number of a layer or the name"),
+        ([True], "freeze holds True"),
+        ([0, 1], "leaves nothing to learn"),
+    ],
+)
+def test_what_cannot_be_frozen(freeze, said):
+    with pytest.raises(ConfigError, match=said):
+        fit(MLP([4, 6, 3]), (X, Y), freeze=freeze)
+
+
+def test_pieces_between_frozen_tensors():
+    layout = ParameterLayout(
+        [ParamSpec(name, (n,)) for name, n in (("a", 2), ("b", 3), ("c", 4), ("d", 1))], None
+    )
+    assert layout.segments(decayed=True, per_member=False) == [(slice(0, 10), (10,))]
+    found = layout.segments(decayed=True, per_member=False, without=("b",))
+    assert found == [(slice(0, 2), (2,)), (slice(5, 10), (5,))]
+    assert layout.segments(decayed=False, per_member=False) == []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 #: The methods of a callback that training calls.
-_HOOKS = ("on_train_start", "on_step_end", "on_epoch_end", "on_train_end")
+_HOOKS = ("on_train_start", "on_step_end", "on_evaluate", "on_epoch_end", "on_train_end")
 
 
 class Callback:
@@ -46,6 +46,9 @@ class Callback:
 
     def on_step_end(self, trainer: Trainer) -> None:
         """After each update; keep it quick, and do not read the device."""
+
+    def on_evaluate(self, trainer: Trainer, record: Record) -> None:
+        """Before an epoch is judged: add to its `record` what `monitor` of `fit` is to look at."""
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         """After each epoch; `record` is this epoch's entry of the history and may be added to."""

@@ -7,7 +7,7 @@ a vector, and layer 1 of a whole population is one matrix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -91,19 +91,25 @@ class ParameterLayout:
             views[spec.name] = be.xp.reshape(flat[start : start + prod(shape)], shape)
         return views
 
-    def segments(self, *, decayed: bool, per_member: bool) -> list[tuple[slice, tuple[int, ...]]]:
+    def segments(
+        self, *, decayed: bool, per_member: bool, without: Collection[str] = ()
+    ) -> list[tuple[slice, tuple[int, ...]]]:
         """Pieces of the flat buffer to update, as (slice, shape).
 
         With `per_member` a piece per tensor, shaped (M, n), so that (M, 1) hyper-parameters broadcast; else
-        the whole decayed or undecayed part as one vector.
+        the whole decayed or undecayed part as one vector, or as several between the tensors named in `without`.
         """
-        if not per_member:
-            part = slice(0, self.n_decayed) if decayed else slice(self.n_decayed, self.size)
-            return [(part, (part.stop - part.start,))] if part.stop > part.start else []
         members = self.n_models or 1
         pieces: list[tuple[slice, tuple[int, ...]]] = []
         for spec in self.specs:
-            if spec.decayed is decayed:
-                start, n = self.offsets[spec.name], prod(spec.shape)
+            if spec.decayed is not decayed or spec.name in without:
+                continue
+            start, n = self.offsets[spec.name], prod(spec.shape)
+            if per_member:
                 pieces.append((slice(start, start + members * n), (members, n)))
+                continue
+            if pieces and pieces[-1][0].stop == start:
+                start = pieces.pop()[0].start
+            stop = self.offsets[spec.name] + members * n
+            pieces.append((slice(start, stop), (stop - start,)))
         return pieces

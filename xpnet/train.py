@@ -42,6 +42,7 @@ from .training.settings import (
     check_monitor,
     flag,
     from_best,
+    frozen_parameters,
     least_change,
     means,
     whole_number,
@@ -53,7 +54,7 @@ from .training.update import Regularization
 __all__ = ["History", "Interrupted", "Trainer", "evaluate", "fit"]
 
 CHECK_EVERY = 256  # steps done ahead between two looks at whether the loss is still finite
-_NO_STEP = Callback.on_step_end  # what a callback has that does not watch steps
+_NO_STEP, _NO_METRICS = Callback.on_step_end, Callback.on_evaluate  # what a callback has that does neither
 
 
 _PAIRED = "{0} takes samples and targets as one pair: {0}(model, (X, y), ...); all else is given by its name"
@@ -104,8 +105,9 @@ class Trainer:
         class_weight: Mapping[int, float] | str | None = None,
         epochs: int = 10, batch_size: int = 128, shuffle: bool = True, seed: int | None = None,
         patience: int | None = None, min_delta: float = 0.0, min_delta_from: str = "improvement",
-        monitor: str | None = None, restore_best: bool = True, callbacks: Sequence[Callback] = (),
-        statistics: bool = False, verbose: bool = False, threads: int | None = None, one_class: bool = False,
+        monitor: str | None = None, mode: str | None = None, restore_best: bool = True,
+        callbacks: Sequence[Callback] = (), statistics: bool = False, verbose: bool = False,
+        threads: int | None = None, one_class: bool = False, freeze: Sequence[int | str] = (),
     ):  # fmt: skip
         x, y = _pair("data", data, model.be)
         if isinstance(validation, (tuple, list)):
@@ -136,7 +138,12 @@ class Trainer:
         restore_best, statistics = flag("restore_best", restore_best), flag("statistics", statistics)
         self.seed = rng.check_seed(model.seeds[0] if seed is None else seed)
         regularization = Regularization(
-            l1=l1, l2=l2, max_norm=max_norm, clip_norm=clip_norm, clip_value=clip_value
+            l1=l1,
+            l2=l2,
+            max_norm=max_norm,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            frozen=frozen_parameters(freeze, model),
         )
         targets = Targets(label_smoothing=label_smoothing, infogain=check_infogain(infogain, model))
         examples = prepare(
@@ -164,8 +171,11 @@ class Trainer:
             )
             self._validation = Pass(model, self.loss, held_out)
         self._of_validation = None if validation is None else resume.Fingerprint(*validation)
-        self.monitor = check_monitor(monitor, self.task, validated=self._validation is not None)
         self.callbacks: list[Callback] = check_callbacks(callbacks)
+        adds = any(getattr(c.on_evaluate, "__func__", None) is not _NO_METRICS for c in self.callbacks)
+        self.monitor, largest = check_monitor(
+            monitor, self.task, mode=mode, validated=self._validation is not None, own=adds
+        )
         if statistics:
             self.callbacks.insert(0, LayerStatistics())
         if flag("verbose", int(verbose) > 0 if isinstance(verbose, (int, np.integer)) else verbose):
@@ -176,7 +186,7 @@ class Trainer:
         self._order = Order(examples.n, self.seed, shuffle=self.shuffle, be=model.be if shuffles else None)
         self.elapsed = 0.0
         self.judge = Judge(
-            model, self.step.grad_buffer, self.monitor, schedule=self.schedule, patience=patience,
+            model, self.step.grad_buffer, self.monitor, largest=largest, schedule=self.schedule, patience=patience,
             min_delta=min_delta, from_best=from_best(min_delta_from),
             restores=restore_best and self._validation is not None,
         )  # fmt: skip
@@ -374,6 +384,13 @@ class Trainer:
         record["seconds"] = self.elapsed
         record["samples_per_second"] = self.step.examples.n / max(self.elapsed, 1e-9)
         self._divergence.check_weights(self.epoch)
+        for callback in self.callbacks:
+            callback.on_evaluate(self, record)
+        if self.monitor not in record:
+            raise ConfigError(
+                f"monitor={self.monitor!r} is not in the record of epoch {self.epoch}: on_evaluate of a callback has "
+                f"to add it to {', '.join(record)}"
+            )
         self.judge.judge(self.epoch, record)
         self._check_patience()
         self.history.append(record)
@@ -414,8 +431,9 @@ def fit(
     infogain: Any = None, sample_weight: Any = None, class_weight: Mapping[int, float] | str | None = None,
     epochs: int = 10, batch_size: int = 128, shuffle: bool = True, seed: int | None = None,
     patience: int | None = None, min_delta: float = 0.0, min_delta_from: str = "improvement",
-    monitor: str | None = None, restore_best: bool = True, callbacks: Sequence[Callback] = (),
+    monitor: str | None = None, mode: str | None = None, restore_best: bool = True, callbacks: Sequence[Callback] = (),
     statistics: bool = False, verbose: bool = False, threads: int | None = None, one_class: bool = False,
+    freeze: Sequence[int | str] = (),
 ) -> History:  # fmt: skip
     """Train a model.
 
@@ -463,7 +481,10 @@ def fit(
         Where that change is measured from: the last epoch that counted as an improvement, so that slow progress adds
         up (as in Keras and PyTorch); or the best epoch so far, so that each has to gain as much (as in scikit-learn).
     monitor : str, optional
-        "valid_accuracy" (classes) or "valid_loss" by default; without validation, those of training.
+        "valid_accuracy" (classes) or "valid_loss" by default; without validation, those of training. Also what
+        `on_evaluate` of a callback adds to the records; then `mode` says which values are good.
+    mode : {"max", "min"}, optional
+        Whether the monitored value should be large or small; by default large for accuracies, small for losses.
     restore_best : bool, default True
         Leave the weights of the best epoch in the model (needs `validation`); among equal accuracies
         that with the lowest loss is the best.
@@ -477,6 +498,9 @@ def fit(
         choice. The limit holds for the whole process while training runs.
     one_class : bool, default False
         Train though all labels are of one class, as the parts of a stream may be. By default that is an error.
+    freeze : sequence of int or str, optional
+        What keeps its weights, as for fine-tuning: layers by their number (0 is the first behind the inputs, -1 that of
+        the outputs), or parameters by their name in `MLP.get_weights`.
 
     Returns
     -------
@@ -513,8 +537,8 @@ def fit(
         l1=l1, l2=l2, max_norm=max_norm, clip_norm=clip_norm, clip_value=clip_value,
         label_smoothing=label_smoothing, infogain=infogain, sample_weight=sample_weight, class_weight=class_weight,
         epochs=epochs, batch_size=batch_size, shuffle=shuffle, seed=seed, patience=patience, min_delta=min_delta,
-        min_delta_from=min_delta_from, monitor=monitor, restore_best=restore_best, callbacks=callbacks,
-        statistics=statistics, verbose=verbose, threads=threads, one_class=one_class,
+        min_delta_from=min_delta_from, monitor=monitor, mode=mode, restore_best=restore_best, callbacks=callbacks,
+        statistics=statistics, verbose=verbose, threads=threads, one_class=one_class, freeze=freeze,
     ).run()  # fmt: skip
 
 

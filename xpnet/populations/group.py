@@ -188,7 +188,7 @@ def _place(
     held_out = None if member.validation_rows is not None else data.validation(model, loss, task)
     n_rows = examples.n if member.rows is None else len(member.rows)
     n_valid = held_out.n if held_out else 0 if member.validation_rows is None else len(member.validation_rows)
-    monitor = check_monitor(t["monitor"], task, validated=n_valid > 0)
+    monitor, _ = check_monitor(t["monitor"], task, validated=n_valid > 0)
     _check_rows(member, task, data, checked)
     weighted = t["sample_weight"] is not None or t["class_weight"] is not None
     infogain = t["infogain"]

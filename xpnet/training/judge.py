@@ -106,13 +106,14 @@ class Standing:
         min_delta: Any,
         from_best: Any,
         out_of_race: np.ndarray,
+        largest: bool | None = None,
     ) -> np.ndarray:
         """Take note of an epoch and return which models are better than ever.
 
         Parameters
         ----------
         monitor : str
-            The entry of the record that decides; accuracies should be large, losses small.
+            The entry of the record that decides.
         record : dict
             Its numbers have the shape of the models.
         epoch : int, or one per model
@@ -124,14 +125,16 @@ class Standing:
             Whether that change is measured from the best epoch, else from the last that counted as an improvement.
         out_of_race : bool
             Models that diverged.
+        largest : bool, optional
+            Whether large values are good; by default those of accuracies.
         """
         value = np.asarray(record[monitor], dtype=np.float64)
-        if monitor.endswith("accuracy"):
+        accuracy = monitor.endswith("accuracy")
+        value = score = value if (accuracy if largest is None else largest) else -value
+        loss = record.get(monitor.replace("accuracy", "loss")) if accuracy else None
+        if loss is not None:
             # equal accuracies are told apart by their losses, which are far smaller than one example
-            loss = np.asarray(record[monitor.replace("accuracy", "loss")], dtype=np.float64)
-            score = value - 1e-9 * np.minimum(loss, 1e3)
-        else:
-            value = score = -value
+            score = value - 1e-9 * np.minimum(np.asarray(loss, dtype=np.float64), 1e3)
         score = np.where(np.isfinite(score) & ~out_of_race, score, -np.inf)
         value = np.where(np.isfinite(score), value, -np.inf)
         # one that has stopped stays as it is, though the others of a population take it along
@@ -168,7 +171,9 @@ class Judge:
     scratch : (P,) array
         On the model's device; may be overwritten whenever weights are looked at.
     monitor : str
-        The entry of a record that decides; accuracies should be large, losses small.
+        The entry of a record that decides.
+    largest : bool, optional
+        Whether it should be large; by default accuracies should, losses should not.
     schedule : Schedule
     patience : int, optional
         A member has stopped when its value has not improved for so many epochs.
@@ -192,11 +197,12 @@ class Judge:
     """
 
     def __init__(
-        self, model: MLP, scratch: Array, monitor: str, *, schedule: Schedule, patience: int | None = None,
+        self, model: MLP, scratch: Array, monitor: str, *, largest: bool | None = None, schedule: Schedule,
+        patience: int | None = None,
         min_delta: float = 0.0, from_best: bool = False, restores: bool = False,
     ):  # fmt: skip
         self.keeps_best = restores
-        self.monitor, self.schedule = monitor, schedule
+        self.monitor, self.largest, self.schedule = monitor, largest, schedule
         self.patience, self.min_delta, self.from_best = patience, min_delta, from_best
         self._be, self._layout = model.be, model.layout
         self._weights, self._scratch = model.weights, scratch
@@ -260,6 +266,7 @@ class Judge:
         better = self.standing.judge(
             self.monitor, record, epoch=epoch, patience=np.inf if self.patience is None else self.patience,
             min_delta=self.min_delta, from_best=self.from_best, out_of_race=self.diverged,
+            largest=self.largest,
         )  # fmt: skip
         self._keeper.copy(self._weights, self.best, better)
         if isinstance(self.schedule, ReduceOnPlateau):

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 
 #: How a setting is called in messages, where not by its name.
-_WORDS = {"validation": "validation data", "sample_weight": "sample_weight (times class_weight)"}
+_WORDS = {
+    "frozen": "freeze",
+    "validation": "validation data",
+    "sample_weight": "sample_weight (times class_weight)",
+}
 
 
 def fingerprint(x: Any, *more: Any) -> dict[str, Any]:
@@ -102,6 +106,7 @@ def load_state(trainer: Trainer, tensors: dict[str, np.ndarray], metadata: dict[
     FileFormatError
         It belongs to other settings or another data set; the message names the difference.
     """
+    metadata = {"frozen": [], **metadata}  # older states have no word about it
     _check_same_run(trainer, metadata)
     model, step, be = trainer.model, trainer.step, trainer.model.be
     model.put_weights({k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..callbacks import Callback
-from ..errors import ConfigError
+from ..errors import ConfigError, unknown_name
 from ..losses import Loss
 from ..mlp import MLP
 from .history import Record
@@ -61,6 +61,49 @@ def check_callbacks(callbacks: Any) -> list[Callback]:
     return found
 
 
+def frozen_parameters(freeze: Any, model: MLP) -> tuple[str, ...]:
+    """Names of the parameters that `freeze` of `fit` means, in the order of the layers.
+
+    Raises
+    ------
+    ConfigError
+        There is no such layer or parameter, or all of them would be frozen.
+
+    Examples
+    --------
+    >>> frozen_parameters([0], MLP([3, 4, 2], input_dropout=0.1))
+    ('layers.1.weight', 'layers.1.bias')
+    """
+    if isinstance(freeze, str) or not isinstance(freeze, Iterable):
+        raise ConfigError(
+            f"freeze must be a list of layers or parameters, found {freeze!r}; write [...] around it"
+        )
+    layers: list[list[str]] = []
+    for i, layer in enumerate(model.layers):
+        names = [spec.name for spec in layer.specs()]
+        if "weight" in names or (names and not layers):  # slopes (PReLU) belong to the weights before them
+            layers.append([])
+        if names:
+            layers[-1] += [f"layers.{i}.{name}" for name in names]
+    found: set[str] = set()
+    for part in freeze:
+        if isinstance(part, str):
+            if part not in model.params:
+                raise unknown_name("parameter to freeze", part, model.params)
+            found.add(part)
+        elif isinstance(part, bool) or not isinstance(part, (int, np.integer)):
+            raise ConfigError(
+                f"freeze holds {part!r}, expected the number of a layer or the name of a parameter"
+            )
+        elif not -len(layers) <= part < len(layers):
+            raise ConfigError(f"freeze has layer {part}, but the model's layers are 0 to {len(layers) - 1}")
+        else:
+            found.update(layers[part])
+    if len(found) == len(model.params):
+        raise ConfigError("freeze leaves nothing to learn: it names every parameter")
+    return tuple(name for name in model.params if name in found)
+
+
 def from_best(value: Any) -> bool:
     """Whether `min_delta_from`, checked, is "best"."""
     if value not in ("improvement", "best"):
@@ -97,15 +140,22 @@ def check_combination(loss: Loss, task: str, model: MLP) -> None:
         )
 
 
-def check_monitor(monitor: str | None, task: str, *, validated: bool) -> str:
-    """The entry of the records that decides which epoch is the best; by default accuracy for classes, else loss."""
+def check_monitor(
+    monitor: str | None, task: str, *, validated: bool, mode: str | None = None, own: bool = False
+) -> tuple[str, bool]:
+    """The entry of the records that decides which epoch is the best, and whether it should be large.
+
+    By default that is the accuracy for classes, else the loss; with `own` a callback may add others.
+    """
     part = "valid" if validated else "train"
     known = ["train_loss"] + ([] if task == "regression" else ["train_accuracy"])
     if validated:
         known += [name.replace("train", "valid") for name in known]
+    if mode not in (None, "max", "min"):
+        raise ConfigError(f"mode must be 'max' or 'min', found {mode!r}")
     if monitor is None:
-        return f"{part}_{'loss' if task == 'regression' else 'accuracy'}"
-    if monitor not in known:
+        monitor = f"{part}_{'loss' if task == 'regression' else 'accuracy'}"
+    if monitor not in known and not own:
         text = str(monitor)
         if not validated and text.replace("val_", "valid_").replace("valid_", "train_") in known:
             raise ConfigError(
@@ -113,6 +163,8 @@ def check_monitor(monitor: str | None, task: str, *, validated: bool) -> str:
                 f"{', '.join(known)}"
             )
         near = difflib.get_close_matches(text, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "; on_evaluate of a callback may add others"
         raise ConfigError(f"monitor must be one of {', '.join(known)} here, found {monitor!r}{hint}")
-    return monitor
+    if monitor not in known and mode is None:
+        raise ConfigError(f"say mode='max' or mode='min': whether {monitor!r} should be large or small")
+    return monitor, monitor.endswith("accuracy") if mode is None else mode == "max"

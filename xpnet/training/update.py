@@ -31,6 +31,8 @@ class Regularization:
         Scale the gradient of each model to at most this Euclidean norm.
     max_norm : float, optional
         After the update, scale each unit's incoming weights to at most this Euclidean norm.
+    frozen : tuple of str, optional
+        Names of parameters that do not change; their gradients count for nothing, also in `clip_norm`.
 
     Raises
     ------
@@ -48,6 +50,7 @@ class Regularization:
     clip_value: float | None = None
     clip_norm: float | None = None
     max_norm: float | None = None
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("l1", "l2"):
@@ -105,11 +108,12 @@ class Update:
         self._h = [self._table[i, ...] for i in range(len(first))]
         by_member = per_member or (members > 1 and regularization.clip_norm is not None)
         penalized = any(np.any(np.asarray(p) > 0) for p in (regularization.l1, regularization.l2))
-        if penalized or optimizer.decays or by_member:
+        frozen = regularization.frozen
+        if penalized or optimizer.decays or by_member or frozen:
             self._pieces = [
                 (decayed, self._shaped(piece, shape))
                 for decayed in (True, False)
-                for piece, shape in layout.segments(decayed=decayed, per_member=by_member)
+                for piece, shape in layout.segments(decayed=decayed, per_member=by_member, without=frozen)
             ]
         else:  # weights and biases are treated alike: one pass over everything
             self._pieces = [(True, self._shaped(slice(0, layout.size), (layout.size,)))]
@@ -245,9 +249,12 @@ class Update:
         if limit is None:
             return
         views = self._layout.views(self.be, self._weights)
-        self._units = [views[s.name] for s in self._layout.specs if s.decayed and len(s.shape) == 2]
-        work = self.be.empty((max(prod(w.shape) for w in self._units),), dtype)
-        norms = self.be.empty((max(prod(w.shape[:-1]) for w in self._units),), dtype)
+        frozen, specs = self.regularization.frozen, self._layout.specs
+        self._units = [
+            views[s.name] for s in specs if s.decayed and len(s.shape) == 2 and s.name not in frozen
+        ]
+        work = self.be.empty((max((prod(w.shape) for w in self._units), default=0),), dtype)
+        norms = self.be.empty((max((prod(w.shape[:-1]) for w in self._units), default=0),), dtype)
         xp = self.be.xp
         self._unit_work = [
             (
