@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, Self, cast
 
@@ -318,8 +318,6 @@ class BaseMLP(BaseEstimator):
 
     def _start(self, x: Any, w: Any, n: int, batch: int, seed: int, partial: bool) -> dict[str, Any]:
         """Decide all that a first fit decides, and return the arguments of the network."""
-        given = self.get_params(deep=False)
-        self._made_with = {name: given[name] for name in _MADE_WITH if name in given}
         self.dtype_ = choices.dtype(self.dtype, x, n)
         self.scaler_ = fitted_scaler(x, w) if self.standardize else None
         many = max(n, _STREAM) if partial else n
@@ -338,8 +336,20 @@ class BaseMLP(BaseEstimator):
             "hidden_layer_sizes", self.hidden_layer_sizes, "whole numbers", lambda: self._auto_hidden(many)
         )
         hidden = list(hidden) if np.iterable(hidden) else [hidden]
-        self.n_outputs_ = self._width()
-        self.n_layers_ = len(hidden) + 2
+        sizes = [self.n_features_in_, *hidden, self._width()]
+        self._begin(sizes)
+        return {
+            "sizes": sizes, "activation": choices.plain(self.activation),
+            "dropout": self.dropout_, "input_dropout": self.input_dropout, "input_noise": self.input_noise_,
+            "init": self.init, "seed": seed, "dtype": self.dtype_,
+            "device": self._place if self.device is None else self.device,
+        }  # fmt: skip
+
+    def _begin(self, sizes: Sequence[int]) -> None:
+        """Describe a network of these widths that nothing was recorded about yet."""
+        given = self.get_params(deep=False)
+        self._made_with = {name: given[name] for name in _MADE_WITH if name in given}
+        self.n_outputs_, self.n_layers_ = sizes[-1], len(sizes)
         link = get_loss(self._loss_name()).link
         self.out_activation_ = {"sigmoid": "logistic", None: "identity"}.get(link, link)
         self.loss_curve_: list[float] = []
@@ -347,12 +357,13 @@ class BaseMLP(BaseEstimator):
         self.validation_scores_: list[float] | None = None
         self.t_ = self.n_iter_ = 0
         self._moments = None
-        return {
-            "sizes": [self.n_features_in_, *hidden, self.n_outputs_], "activation": choices.plain(self.activation),
-            "dropout": self.dropout_, "input_dropout": self.input_dropout, "input_noise": self.input_noise_,
-            "init": self.init, "seed": seed, "dtype": self.dtype_,
-            "device": self._place if self.device is None else self.device,
-        }  # fmt: skip
+
+    def _adopt(self, model: MLP) -> None:
+        """Be fitted with a network from elsewhere, without dropout and noise, that takes features as they are."""
+        self._begin(model.sizes)
+        self.model_, self.scaler_, self.dtype_ = model, None, model.dtype
+        self.alpha_, self.input_noise_, self.dropout_ = self.alpha, 0.0, 0.0
+        self.n_features_in_, self.best_validation_score_ = model.sizes[0], None
 
     def _record(self, history: History, n: int, validated: bool, partial: bool) -> None:
         self.history_ = history

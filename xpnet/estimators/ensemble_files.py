@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sklearn.base import clone
 
+from ..checkpoint import weights_sha256
 from ..errors import ConfigError, FileFormatError
-from ..mlp import MLP
 from ..mlp import load as load_model
 from ..storage.atomic import write_json_atomic
 from ..storage.strictjson import loads_json
@@ -37,7 +36,7 @@ def save(ensemble: _Ensemble, folder: str | PathLike[str]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for k, (estimator, known) in enumerate(zip(ensemble.estimators_, facts, strict=True)):
         # the record is written last and names the files, so files of an interrupted save are never mixed with old ones
-        name = f"member-{k:02}-{_mark(estimator.model_)}.safetensors"
+        name = f"member-{k:02}-{weights_sha256(estimator.model_.get_weights())[:8]}.safetensors"
         files.described(estimator).save(path / name)
         record["members"].append({"file": name, **known})
     write_json_atomic(path / RECORD, record)
@@ -80,11 +79,3 @@ def load(kind: type[Any], folder: str | PathLike[str]) -> Any:
         if hasattr(first, name):
             setattr(ensemble, name, getattr(first, name))
     return ensemble
-
-
-def _mark(model: MLP) -> str:
-    """A few letters that tell the weights of one save from those of another."""
-    digest = hashlib.sha256()
-    for name, values in sorted(model.get_weights().items()):
-        digest.update(name.encode() + values.tobytes())
-    return digest.hexdigest()[:8]

@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..estimators import MLPClassifier, MLPRegressor
 from ..estimators.base import BaseMLP
 from ..layers import Dense, PReLU
+from ..losses import get_loss
 from ..mlp import MLP
 from .weights import class_names, fill, raw_layers, trained
 
@@ -158,19 +159,14 @@ def from_sklearn(source: Any, *, dtype: str = "float64", device: Any = None) -> 
         result._flat, result._n_targets = sizes[-1] == 1, sizes[-1]
         result._target_units = np.zeros(sizes[-1]), np.ones(sizes[-1])
     model = MLP(sizes, activation=source.activation, dtype=dtype, device="cpu" if device is None else device)
-    model.task, model.loss = task, loss
+    model.learns(task, get_loss(loss))
     fill(model, [(w.T, b) for w, b in zip(source.coefs_, source.intercepts_, strict=True)])
-    result.model_, result.scaler_, result._moments = model, None, None
-    result.dtype_, result.alpha_ = dtype, source.alpha
-    result.input_noise_ = result.dropout_ = 0.0
-    result.n_features_in_, result.n_outputs_, result.n_layers_ = sizes[0], sizes[-1], len(sizes)
+    result._adopt(model)
     if hasattr(source, "feature_names_in_"):
         result.feature_names_in_ = source.feature_names_in_
-    result.out_activation_ = link
     result.loss_curve_ = [float(loss) for loss in getattr(source, "loss_curve_", ())]
     result.loss_, result.best_loss_ = float(source.loss_), getattr(source, "best_loss_", None)
     result.n_iter_, result.t_ = source.n_iter_, source.t_
-    result.validation_loss_curve_ = result.validation_scores_ = result.best_validation_score_ = None
     return result
 
 
