@@ -151,6 +151,17 @@ def test_the_end_of_training_says_so() -> None:
     assert words not in xp(*options, "--lr", "0.1").stderr
 
 
+def test_a_training_that_blew_up_is_said() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 3))
+    write("t.csv", x, x[:, 0] * 1e4 + 1e6)
+    write("c.csv", x, np.arange(90) % 2)
+    words = "training blew up. A smaller --lr"
+    for options in (("t.csv", "--task", "regression"), ("c.csv",)):
+        assert words in xp("train", *options, "--epochs", 3, "--lr", 100).stderr
+        assert words not in xp("train", *options, "--epochs", 3).stderr
+
+
 def test_predicted_probabilities_undo_the_smoothing() -> None:
     x, y = datasets.load_iris(return_X_y=True)
     write("a.csv", x, np.array(["a", "b", "c"])[y])

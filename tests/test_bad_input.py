@@ -187,7 +187,49 @@ CASES = [
     Case("npz-one-class", npz(y=Y * 0), f"train {NPZ}", 1, "at least two classes"),
     Case("npz-fraction", npz(y=with_value(Y, 1.5)), f"train {NPZ}", 1, "expected a class label"),
     Case("npz-label-nan", npz(y=with_value(Y, np.nan)), f"train {NPZ}", 1, "NaN"),
-    Case("npz-one-hot", npz(y=np.eye(3)[Y]), f"train {NPZ}", 1, "for one-hot rows use .argmax(axis=1)"),
+    Case(
+        "npz-counts", npz(y=np.eye(3)[Y] + np.eye(3)[0]), f"train {NPZ}", 1, "expected one label per sample"
+    ),
+    Case(
+        "npz-several",
+        npz(y=np.minimum(np.eye(3)[Y] + np.eye(3)[0], 1)),
+        f"train {NPZ}",
+        1,
+        "say task='multilabel'",
+    ),
+    Case(
+        "npz-names",
+        npz(x_val=X, y_val=Y),
+        f"train {NPZ}",
+        1,
+        "no such part as 'x_val'; did you mean 'x_valid'?",
+    ),
+    Case(
+        "npz-weights",
+        npz(sample_weight=Y),
+        f"train {NPZ}",
+        1,
+        "weights of samples cannot be read from a file",
+    ),
+    Case("npz-real", npz(y=Y / 2), f"train {NPZ}", 1, "say task='regression' (--task regression)"),
+    Case("lr-0", NOTHING, "train --lr 0", 2, "lr is 0, with which nothing is learned"),
+    Case(
+        "target-named",
+        NOTHING,
+        "train digits --target y",
+        2,
+        "target is a setting for files, but 'digits' is",
+    ),
+    Case("task-named", NOTHING, "train digits --task regression", 2, "'digits' is a data set of classes"),
+    Case("target-empty", npz(), "train bad.npz --target=", 2, "target is empty"),
+    Case(
+        "multilabel-table",
+        text("a,b\n1,2\n"),
+        f"train {CSV} --task multilabel",
+        2,
+        "multilabel is a task for arrays",
+    ),
+    Case("compare-device", NOTHING, "compare --devices cpu,numb", 2, "unknown device 'numb'"),
     Case("npz-target-nan", npz(y=with_value(Y, np.nan)), f"train {NPZ} --task regression", 1, "NaN"),
     Case("npz-targets-text", npz(y=Y.astype(str)), f"train {NPZ} --task regression", 1, "real numbers"),
     Case("npz-damaged", raw(b"PK\3\4 and no more", "bad.npz"), f"train {NPZ}", 1, "damaged or truncated"),
@@ -410,6 +452,7 @@ CASES = [
     Case("predict-folder", folder_with_a_file, "predict {run} full", 1, "holds no pictures"),
     Case("predict-none", NOTHING, "predict {run}", 2, "missing argument 'FILES...'"),
     Case("predict-top", NOTHING, "predict {run} {good} --top 0", 2, "0 is not in the range"),
+    Case("predict-id", NOTHING, "predict {run} {good} --id a", 2, "takes no tables"),
 ]
 
 

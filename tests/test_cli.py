@@ -215,6 +215,52 @@ def test_a_run_is_not_judged_by_the_rest_of_other_data(kind: str, change: str) -
     xp("evaluate", "run")
 
 
+# --- what is learned of arrays --------------------------------------------------------------------
+def test_several_labels_of_each_sample() -> None:
+    y = (X[:, :3] > [0.0, 1.0, 2.0]).astype(int)
+    np.savez("d.npz", x=X, y=y, x_test=X[:20], y_test=y[:20], names=np.array(["a"]))
+    done = xp("train", "d.npz", "--task", "multilabel", "--l2", 0, "--lr", 0.03, "--out", "run")
+    assert "note: d.npz: arrays that are not used: names" in done.stderr
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["test_accuracy"] > 0.9 and RunFolder("run").config().loss == "binary_cross_entropy"
+    model = xpnet.load("run/model.safetensors")
+    assert model.task == "multilabel" and model.unsmoothing is None
+    assert json.loads(xp("evaluate", "run", "--json").stdout)["loss"] == result["test_loss"]
+    assert json.loads(xp("evaluate", "run", "--data", "d.npz", "--json").stdout)["accuracy"] > 0.9
+    np.save("new.npy", X[:2])
+    answers = [
+        json.loads(line)["values"] for line in xp("predict", "run", "new.npy", "--json").stdout.splitlines()
+    ]
+    assert answers == model.predict(X[:2]).tolist()
+    assert "was trained for multilabel" in xp("predict", "run", "new.npy", "--top", 2, code=2).stderr
+    xp("report", "run")
+    xp("train", "--resume", "run", "--epochs", 201, "--quiet")
+
+
+def test_one_hot_rows_are_class_labels() -> None:
+    np.savez("d.npz", x=X, y=np.eye(3)[Y])
+    done = xp("train", "d.npz", *FAST, "--out", "run")
+    assert "d.npz: y holds one-hot rows, which are taken for labels 0 to 2" in done.stderr
+    np.savez("e.npz", x=X, y=Y)
+    xp("train", "e.npz", *FAST, "--out", "same")
+    one, other = (xpnet.load(f"{run}/model.safetensors").get_weights() for run in ("run", "same"))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("loss", ["poisson", "quantile:0.9", "huber"])
+def test_a_loss_for_numbers_decides_the_task(loss: str) -> None:
+    counts = RNG.poisson(3.0, size=60)
+    Path("d.csv").write_text(
+        "a,y\n" + "\n".join(f"{x},{y}" for x, y in zip(X[:, 0], counts, strict=True)) + "\n"
+    )
+    np.savez("d.npz", x=X, y=counts)
+    for name in ("d.csv", "d.npz"):
+        done = xp("train", name, *FAST, "--loss", loss, "--out", "run", "--overwrite")
+        assert (
+            "note: regression, since the " in done.stderr and RunFolder("run").config().task == "regression"
+        )
+
+
 # --- features of arrays ---------------------------------------------------------------------------
 def test_features_of_arrays_are_standardised_and_answers_take_raw_ones() -> None:
     large = X * [1e4, 1.0, 1e-3, 50.0] + [1e5, 0.0, 7.0, -3.0]
@@ -530,13 +576,37 @@ def test_predictions_are_piped_and_kept_as_tables() -> None:
     top = xp("predict", "run", "new.csv", "--format", "csv", "--top", 2).stdout
     assert top.startswith("name,prediction,probability,prediction_2,probability_2\n")
     piped = CliRunner().invoke(main, ["predict", "run", "-", "--format", "csv"], input=new)
-    assert piped.exit_code == 0 and piped.stdout == shown.replace("new.csv", "-")
+    assert piped.exit_code == 0 and piped.stdout == shown.replace("new.csv", "standard input")
+    more = "\n".join(f"{line},{'e' if k == 0 else 1}" for k, line in enumerate(new.splitlines()))
+    noted = CliRunner().invoke(main, ["predict", "run", "-"], input=more)
+    assert "note: standard input: ignored columns that training did not have: e" in noted.stderr
     bad = CliRunner().invoke(main, ["predict", "run", "-"], input=new.replace("a,b", "a,x"))
     assert bad.exit_code == 1 and "error: standard input: no column named 'b'" in bad.stderr
     assert (
         "expected a name ending in .csv" in xp("predict", "run", "new.csv", "--out", "p.xyz", code=2).stderr
     )
     assert "exclude each other" in xp("predict", "run", "new.csv", "--json", "--format", "csv", code=2).stderr
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_rows_keep_the_columns_that_name_them(suffix: str) -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(X, columns=list("abcd")).assign(y=np.array(["u", "v", "w"])[Y])
+    frame.to_csv("d.csv", index=False)
+    train("d.csv")
+    new = frame.drop(columns="y").assign(PassengerId=2**60 + np.arange(60), deck=["007", "NA"] * 30)
+    new.to_csv("new.csv", index=False)
+    new.to_parquet("new.parquet")
+    said = xp(
+        "predict", "run", f"new.{suffix}", "--id", "PassengerId,deck", "--format", "csv"
+    ).stdout.splitlines()
+    assert said[0] == "PassengerId,deck,prediction,probability" and len(said) == 61
+    assert said[1].startswith(f"{2**60},007,") and said[2].startswith(f"{2**60 + 1},NA,")
+    line = xp("predict", "run", f"new.{suffix}", "--id", "deck", "--id", "a", "--json").stdout.splitlines()[0]
+    assert json.loads(line)["id"]["deck"] == "007" and json.loads(line)["name"] == f"new.{suffix}[0]"
+    assert xp("predict", "run", f"new.{suffix}", "--id", "deck").stdout.startswith("007: ")
+    error = xp("predict", "run", f"new.{suffix}", "--id", "passengerid", code=1).stderr
+    assert "no column named 'passengerid' (did you mean 'PassengerId'?)" in error
 
 
 def test_plot(digits: str) -> None:

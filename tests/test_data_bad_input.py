@@ -120,7 +120,10 @@ CHECKS = {
         lambda: data.encode_labels(["a", "z"], classes=["a", "b"]),
         "y[1] is 'z', which is none of the 2 known",
     ),
-    "one-hot to encode": (lambda: data.encode_labels(np.eye(2)), "for one-hot rows use .argmax(axis=1)"),
+    "one-hot to encode": (
+        lambda: data.encode_labels(np.eye(2)),
+        "of one-hot rows .argmax(axis=1) makes labels",
+    ),
     "objects to encode": (lambda: data.encode_labels(np.array([{}, 1], object)), "type object"),
     "split too small": (lambda: data.stratified_split([0], 0.5, 0), "at least 2 samples, found 1"),
     "split of nothing": (lambda: data.stratified_split(0, 0.5, 0), "at least 2 samples, found 0"),

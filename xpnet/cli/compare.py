@@ -33,9 +33,13 @@ def compare(
 
     config = config_module.resolve(config_file, {k: v for k, v in flags.items() if v is not None})
     names = devices.split(",")
-    if not as_json:
-        click.echo(parity.header())
-    show = (lambda record: None) if as_json else (lambda record: click.echo(parity.line(record)))
+    lines: list[str] = []
+
+    def show(record: dict[str, Any]) -> None:
+        if not as_json:
+            lines.append(parity.line(record))
+            click.echo(f"{parity.header()}\n{lines[0]}" if len(lines) == 1 else lines[-1])
+
     with limited_threads(config.threads):
         records = parity.compare_devices(config, names, on_record=show)
     last = {record["device"]: record for record in records}.values()

@@ -52,6 +52,13 @@ def evaluate(run: str, as_json: bool, **options: Any) -> None:
 @click.option(
     "--top", default=1, show_default=True, type=click.IntRange(min=1), help="How many classes to show."
 )
+@click.option(
+    "--id",
+    "ids",
+    multiple=True,
+    metavar="COLUMN[,...]",
+    help="Columns of a table that name its rows, put before the answers.",
+)
 @click.option("--invert", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
               help="Swap light and dark of pictures.")  # fmt: skip
 @click.option("--unknown", type=click.Choice(["refuse", "missing"]), default="refuse", show_default=True,
@@ -62,8 +69,8 @@ def evaluate(run: str, as_json: bool, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--out", type=click.Path(), metavar="FILE", help="Write the answers to a file: .csv or .jsonl.")
 def predict(
-    run: str, files: tuple[str, ...], top: int, invert: str, unknown: str, device: str, form: str | None,
-    as_json: bool, out: str | None,
+    run: str, files: tuple[str, ...], top: int, ids: tuple[str, ...], invert: str, unknown: str, device: str,
+    form: str | None, as_json: bool, out: str | None,
 ) -> None:  # fmt: skip
     """Predict tables (CSV, Parquet), images, NPY, NPZ or IDX files, or folders of images.
 
@@ -73,7 +80,10 @@ def predict(
 
     form = _format(form, as_json, out)
     flip: Any = {"auto": "auto", "yes": True, "no": False}[invert]
-    answers = reports.predict_files(run, files, top=top, invert=flip, device=device, unknown=unknown)
+    columns = [name.strip() for text in ids for name in text.split(",") if name.strip()]
+    answers = reports.predict_files(
+        run, files, top=top, ids=columns, invert=flip, device=device, unknown=unknown
+    )
     lines = reports.answer_lines(answers, form)
     if out is None:
         for line in lines:

@@ -50,7 +50,8 @@ def whole_numbers(y: np.ndarray, name: str) -> np.ndarray:
         at = int(np.flatnonzero(bad)[0])
         raise DataError(
             f"{name}[{at}] is {y[at]}, expected a class label, which is a whole number "
-            f"({int(bad.sum())} of {y.size} are fractional); for real-valued targets choose regression"
+            f"({int(bad.sum())} of {y.size} are fractional); for real-valued targets say "
+            "task='regression' (--task regression)"
         )
     if np.abs(y).max(initial=0) >= 2**53:
         raise DataError(f"{name} holds floats beyond 2**53, too large to be exact class labels; use integers")

@@ -19,6 +19,9 @@ _BLOCK = 1 << 20  # numbers that are in float64 at a time
 _OF_TARGETS = {"target_mean": 0.0, "target_scale": 1.0}
 
 
+TASKS = ("classification", "multilabel", "regression")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """One data set, raw as stored, on the host.
@@ -33,20 +36,21 @@ class Dataset:
     x_train, x_test, x_valid : numpy.ndarray, shape (N, *sample_shape) or (N, I)
         Raw samples of any real type; the last two may be None.
     y_train, y_test, y_valid : numpy.ndarray
-        int64 (N,) class indices in 0..C-1, or floating (N, O) targets for regression.
+        int64 (N,) class indices in 0..C-1, or floating (N, O) targets: numbers to regress on, or 0 and 1 per label.
     sample_shape : tuple of int
         The shape of one sample, for example (28, 28).
     classes : tuple of str
-        The label that each class index stands for; empty for regression.
+        The label that each class index stands for; empty for other tasks.
     scale, shift : float or numpy.ndarray (I,)
         ``x * scale + shift`` is what a network takes: 1/255 for pixels, or one number per feature.
-    task : str
-        "classification" or "regression".
+    task : {"classification", "multilabel", "regression"}
     tabular : mapping, optional
         How the samples were made from the columns of a table; see `xpnet.tabular`.
     target_mean, target_scale : float or numpy.ndarray (O,)
         Targets are ``(y - target_mean) / target_scale`` of those in their own units; see `with_scaled_targets`. For
         tables `tabular` says it.
+    notes : tuple of str
+        What is worth knowing about how it was read.
 
     Raises
     ------
@@ -75,10 +79,11 @@ class Dataset:
     shift: float | np.ndarray = 0.0
     target_mean: float | np.ndarray = 0.0
     target_scale: float | np.ndarray = 1.0
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.task not in ("classification", "regression"):
-            raise DataError(f"task is {self.task!r}, expected 'classification' or 'regression'")
+        if self.task not in TASKS:
+            raise DataError(f"task is {self.task!r}, expected one of {', '.join(TASKS)}")
         for part in ("train", "test", "valid"):
             x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
             if (x is None) != (y is None) or (x is None and part == "train"):
@@ -99,7 +104,7 @@ class Dataset:
 
     @property
     def n_classes(self) -> int:
-        """C, or 0 for regression."""
+        """C, or 0 for other tasks."""
         return len(self.classes)
 
     @property

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, nearest
 from .checks import check_features, check_targets
-from .dataset import Dataset
+from .dataset import TASKS, Dataset
 from .idx import read_idx
 from .labels import encode_labels
 from .tables import CSV_SUFFIXES, kind_of, pick, read_csv, read_lines, read_npy, read_npz
@@ -40,7 +40,8 @@ def load_file(
 ) -> Dataset:
     """Load training data from one file or folder.
 
-    - NPZ: ``x`` (or ``X``) and ``y``; optionally ``x_valid``, ``y_valid`` and ``x_test``, ``y_test``.
+    - NPZ: ``x`` (or ``X``) and ``y``; optionally ``x_valid``, ``y_valid`` and ``x_test``, ``y_test``. Other arrays are
+      left alone, which `Dataset.notes` says; but names such as ``x_val`` are an error.
     - NPY: the samples, with `labels` naming a second file (NPY, IDX, or text with one label a line).
     - IDX, plain or .gz: the samples, with `labels`; without it, the file beside it whose name has
       ``labels-idx1`` where this one has ``images-idx3``.
@@ -58,8 +59,9 @@ def load_file(
         The file of labels, for NPY and IDX.
     target : str, optional
         The NPZ key (default ``y``) or the CSV column (default the last) that holds the labels.
-    task : {"classification", "regression"}
-        Whether those are class labels or real-valued targets.
+    task : {"classification", "multilabel", "regression"}
+        Whether those are class labels, rows of one yes or no for each label (0 or 1), or real-valued targets. Rows of
+        zeros and a single one are class labels too.
     classes : tuple of str, optional
         The classes of an existing model, to number the labels as it does. Where absent they are the
         sorted labels of all parts.
@@ -84,10 +86,11 @@ def load_file(
     (('cat', 'dog'), array([0, 1, 0]))
     """
     path = Path(path).expanduser()
-    if task not in ("classification", "regression"):
-        raise DataError(f"task is {task!r}, expected 'classification' or 'regression'")
-    parts = _read_parts(path, None if labels is None else Path(labels).expanduser(), target)
-    return _assemble(path, parts, task, classes)
+    if task not in TASKS:
+        raise DataError(f"task is {task!r}, expected one of {', '.join(TASKS)}")
+    notes: list[str] = []
+    parts = _read_parts(path, None if labels is None else Path(labels).expanduser(), target, notes)
+    return _assemble(path, parts, task, classes, notes)
 
 
 def find_idx(folder: Path, file: str) -> Path | None:
@@ -101,15 +104,15 @@ def find_idx(folder: Path, file: str) -> Path | None:
 Parts = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def _read_parts(path: Path, labels: Path | None, target: str | None) -> Parts:
-    """Return the samples and labels of each part (train, valid, test) as stored."""
+def _read_parts(path: Path, labels: Path | None, target: str | None, notes: list[str]) -> Parts:
+    """Return the samples and labels of each part (train, valid, test) as stored; what is left out goes to `notes`."""
     if path.is_dir():
         return _parts_of_folder(path)
     kind = kind_of(path)
     if labels is not None and kind not in ("npy", "idx"):
         raise DataError(f"{path}: a file of labels goes with NPY and IDX samples; this file holds its own")
     if kind == "npz":
-        return _parts_of_npz(path, target)
+        return _parts_of_npz(path, target, notes)
     if kind == "csv":
         return {"train": read_csv(path, target)}
     if labels is None:
@@ -139,8 +142,12 @@ def _parts_of_folder(folder: Path) -> Parts:
     return parts
 
 
-def _parts_of_npz(path: Path, target: str | None) -> Parts:
+_NAMES = ("x", "X", "x_train", "y", "y_train", "x_valid", "y_valid", "x_test", "y_test")
+
+
+def _parts_of_npz(path: Path, target: str | None, notes: list[str]) -> Parts:
     arrays = read_npz(path)
+    notes += _unused(path, sorted({*arrays} - {*_NAMES, target}))
     parts = {
         "train": (
             pick(arrays, ("x", "X", "x_train"), path),
@@ -154,6 +161,21 @@ def _parts_of_npz(path: Path, target: str | None) -> Parts:
         elif pair[0] is not None or pair[1] is not None:
             raise DataError(f"{path}: x_{part} and y_{part} belong together, but one is missing")
     return parts
+
+
+def _unused(path: Path, names: list[str]) -> list[str]:
+    """Refuse the names of arrays that were meant to count, and say which others do not."""
+    for name in names:
+        if "weight" in name.lower():
+            raise DataError(
+                f"{path}: array {name!r}: weights of samples cannot be read from a file; give them to "
+                "xpnet.fit(sample_weight=...), or leave the array out"
+            )
+        if name.lower().startswith(("x_", "y_")):
+            near = nearest(name, _NAMES)
+            hint = f"; did you mean {near!r}?" if near else "."
+            raise DataError(f"{path}: no such part as {name!r}{hint} Known: {', '.join(_NAMES)}")
+    return [f"arrays that are not used: {', '.join(names)}"] if names else []
 
 
 def _guess_labels(path: Path) -> Path | None:
@@ -175,7 +197,9 @@ def _read_labels(path: Path) -> np.ndarray:
     return read_npy(path) if kind == "npy" else read_idx(path)
 
 
-def _assemble(path: Path, parts: Parts, task: str, classes: tuple[str, ...] | None) -> Dataset:
+def _assemble(
+    path: Path, parts: Parts, task: str, classes: tuple[str, ...] | None, notes: list[str]
+) -> Dataset:
     checked: dict[str, Any] = {"x_test": None, "y_test": None}
     for part, (x, _) in parts.items():
         checked[f"x_{part}"] = check_features(x, name=_label(path, "x", part))
@@ -188,9 +212,10 @@ def _assemble(path: Path, parts: Parts, task: str, classes: tuple[str, ...] | No
             )
     ys = {part: y for part, (_, y) in parts.items()}
     if task == "classification":
+        ys = {part: _without_one_hot(y, _label(path, "y", part), notes) for part, y in ys.items()}
         encoded, classes = _encode_together(path, ys, classes)
     else:
-        encoded, classes = _targets_together(path, ys), ()
+        encoded, classes = _targets_together(path, ys, unit_interval=task == "multilabel"), ()
     checked |= {f"y_{part}": y for part, y in encoded.items()}
     return Dataset(
         path.stem,
@@ -198,7 +223,21 @@ def _assemble(path: Path, parts: Parts, task: str, classes: tuple[str, ...] | No
         classes=classes,
         scale=_scale_of(x_train),
         task=task,
+        notes=tuple(notes),
         **checked,
+    )
+
+
+def _without_one_hot(y: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
+    """Return labels, which rows of zeros and a single one are too; refuse rows of several labels."""
+    if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "buif" or not ((y == 0) | (y == 1)).all():
+        return y
+    if (y.sum(axis=1) == 1).all():
+        notes.append(f"{name} holds one-hot rows, which are taken for labels 0 to {y.shape[1] - 1}")
+        return y.argmax(axis=1)
+    raise DataError(
+        f"{name} has shape {y.shape}, rows of zeros and ones that are no class labels; if each column is a label "
+        "of its own, say task='multilabel' (--task multilabel)"
     )
 
 
@@ -219,9 +258,14 @@ def _encode_together(
     return {part: tables[part][codes] for part, (codes, _) in own.items()}, classes
 
 
-def _targets_together(path: Path, ys: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _targets_together(
+    path: Path, ys: Mapping[str, np.ndarray], *, unit_interval: bool
+) -> dict[str, np.ndarray]:
     width = ys["train"].shape[1] if ys["train"].ndim > 1 else 1
-    return {part: check_targets(y, len(y), width, name=_label(path, "y", part)) for part, y in ys.items()}
+    return {
+        part: check_targets(y, len(y), width, unit_interval=unit_interval, name=_label(path, "y", part))
+        for part, y in ys.items()
+    }
 
 
 def _scale_of(x: np.ndarray) -> float:

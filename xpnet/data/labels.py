@@ -50,7 +50,8 @@ def encode_labels(
         y = y[:, 0]
     if y.ndim != 1:
         raise DataError(
-            f"{name} has shape {y.shape}, expected one label per sample; for one-hot rows use .argmax(axis=1)"
+            f"{name} has shape {y.shape}, expected one label per sample; of one-hot rows .argmax(axis=1) makes "
+            "labels, rows of several labels each need task='multilabel'"
         )
     if y.dtype.kind == "S":
         y = np.char.decode(y, "utf-8", "replace")

@@ -89,4 +89,4 @@ def _for_features(config: TrainConfig, data: Dataset) -> dict[str, Any]:
 
 def _smooths(config: TrainConfig, task: str) -> bool:
     loss = get_loss(config.loss or ("squared_error" if task == "regression" else "softmax_cross_entropy"))
-    return task != "regression" and loss.name in ("softmax_cross_entropy", "binary_cross_entropy")
+    return task == "classification" and loss.name in ("softmax_cross_entropy", "binary_cross_entropy")

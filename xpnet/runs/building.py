@@ -36,7 +36,7 @@ def build_model(config: TrainConfig, data: Dataset, be: Backend | None = None) -
 
 def network_settings(config: TrainConfig, data: Dataset) -> dict[str, Any]:
     """Return the arguments of `MLP`, but seed, dtype and device, of resolved settings for `data`."""
-    if data.task == "regression":
+    if data.task != "classification":
         outputs = data.y_train.shape[1]
     else:
         outputs = data.n_classes
@@ -90,7 +90,7 @@ def build_trainer(
         model, training, validation=validation, statistics=config.statistics, threads=config.threads,
         **training_settings(config, task),
     )  # fmt: skip
-    model.unsmoothing = config.label_smoothing or None
+    model.unsmoothing = (config.label_smoothing or None) if task == "classification" else None
     return trainer
 
 

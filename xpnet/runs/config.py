@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backend import PRECISIONS
+from ..data.dataset import TASKS
 from ..data.spelling import MISSING
 from ..data.table_sources import is_table
 from ..errors import ConfigError, unknown_name
@@ -61,8 +62,8 @@ class TrainConfig:
         None, "Column of a table (default: the last), or key of an NPZ file, that is predicted.", "data"
     )
     task: str | None = _option(
-        None, "classification or regression (default: by the target of a table, else classification).", "data",
-        choices=("classification", "regression"),
+        None, "classification, multilabel (arrays) or regression (default: by the target of a table or a loss that is "
+        "for numbers only, else classification).", "data", choices=TASKS,
     )  # fmt: skip
     valid: str | None = _option(None, "Validation data of your own, a file like --data.", "data")
     valid_fraction: float = _left_to_data(
@@ -227,7 +228,10 @@ class TrainConfig:
             raise ConfigError(
                 f"precision {self.precision!r} does not fit dtype 'float64'; leave one of them out"
             )
-        self.get_optimizer()
+        if self.target == "":
+            raise ConfigError("target is empty; name a column or array, or leave it out")
+        if self.get_optimizer().lr == 0.0:
+            raise ConfigError("lr is 0, with which nothing is learned; it must be above 0")
         self.get_schedule()
 
     def get_optimizer(self) -> Optimizer:

@@ -58,15 +58,20 @@ def load_run_data(
         For tables: ``divide(y, task)`` returns the positions of the rows to learn from and of those that validate,
         in place of a share of them.
     """
+    config = _with_task(config, say)
     if is_table(config.data):
         return _table_data(config, prepared, say, divide)
     default = TrainConfig()
     for setting in TABLE_SETTINGS:
         if getattr(config, setting) != getattr(default, setting):
             raise only_for_tables(setting, config.data)
+    if config.data in NAMES:
+        _check_named(config)
     task = config.task or "classification"
     options: dict[str, Any] = {"labels": config.labels, "target": config.target, "task": task}
     data = load_data(config.data, data_dir=config.data_dir, progress=progress, **options)
+    for text in data.notes:
+        say(f"{config.data}: {text}")
     for part, name in (("valid", config.valid), ("test", config.test)):
         if name is not None:
             own = load_data(name, target=config.target, task=task, classes=data.classes or None)
@@ -83,6 +88,29 @@ def load_run_data(
     if data.task == "regression":
         data = _with_scaled_targets(config, data, say)
     return standardized(data) if config.standardize and not has_pixels(data) else data
+
+
+def _with_task(config: TrainConfig, say: Say) -> TrainConfig:
+    """Return the settings with the task of a loss that is for numbers only, where none is named."""
+    loss = get_loss(config.loss) if config.loss else None
+    if config.task or loss is None or loss.classify or config.data in NAMES:
+        return config
+    say(f"regression, since the {loss.name} loss is for numbers (--task says otherwise)")
+    return replace(config, task="regression")
+
+
+def _check_named(config: TrainConfig) -> None:
+    """Refuse settings of files where the data are a named set."""
+    for setting in ("labels", "target"):
+        if getattr(config, setting) is not None:
+            raise ConfigError(
+                f"{setting} is a setting for files, but {config.data!r} is a named data set, which has labels of its "
+                "own; leave it out"
+            )
+    if config.task not in (None, "classification"):
+        raise ConfigError(
+            f"task is {config.task!r}, but {config.data!r} is a data set of classes; leave it out"
+        )
 
 
 def _with_scaled_targets(config: TrainConfig, data: Dataset, say: Say) -> Dataset:
@@ -187,6 +215,8 @@ def _table_data(
     for what, name in (("valid", config.valid), ("test", config.test)):
         if name is not None and not is_table(name):
             raise ConfigError(f"{what} is {name!r}, but the data are a table; name a CSV or Parquet file")
+    if config.task == "multilabel":
+        raise ConfigError("multilabel is a task for arrays (NPZ, NPY); a table has one target column")
     if config.labels is not None:
         raise ConfigError("labels belong to NPY and IDX files; a table has them in its --target column")
     if prepared is None:

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 
+from ..train import Trainer, evaluate
 from ..training.history import History
 
+_FAR = 3.0  # noise and dropout may double a loss
+_ROWS = 10_000  # rows that say what a loss is that nothing was learned for
 _EPOCHS_TO_JUDGE = 5  # of fewer, nothing can be said about how the loss would go on
 
 
 def note(text: str) -> None:
     """Say on standard error what is worth knowing."""
     print(f"note: {text}", file=sys.stderr)
+
+
+def blown_up(trainer: Trainer, data: tuple[Any, Any]) -> str:
+    """Say that training ended with a loss far above that of a network that always answers the same; "" where not.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Whose training has ended.
+    data : (X, y)
+        What it was trained on.
+    """
+    model, last = trainer.model, trainer.history[-1]["train_loss"] if len(trainer.history) else 0.0
+    if model.n_models is not None:
+        return ""
+    same = model.to(model.be)
+    same.set_weights({name: np.zeros_like(value) for name, value in model.get_weights().items()})
+    plain = evaluate(same, (data[0][:_ROWS], data[1][:_ROWS]))["loss"]
+    if not last > _FAR * plain > 0.0:
+        return ""
+    return (
+        f"the training loss ended at {last:.3g}, but that of a network that always answers the same is {plain:.3g}: "
+        "training blew up. A smaller --lr or --clip-norm 1 may help"
+    )
 
 
 def still_falling(history: History) -> bool:

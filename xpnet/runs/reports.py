@@ -7,7 +7,7 @@ import io
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +19,14 @@ from .. import metrics
 from ..backend import get_backend
 from ..data import Dataset
 from ..data import load as load_data
-from ..data.columns import Table
-from ..data.table_sources import is_table
+from ..data.columns import Column, Table
+from ..data.spelling import Spelling
+from ..data.table_sources import is_table, read_table
 from ..errors import ConfigError, DataError, XpnetError
 from ..mlp import MLP
 from ..storage.strictjson import dumps_json
 from ..tabular import TabularPreprocessing
+from ..tabular.recipes import no_column
 from ..tabular.targets import units_of
 from .continuing import check_same_data
 from .data import check_files_are_there, load_run_data, table_name, transform_file
@@ -33,6 +35,7 @@ from .notes import note
 from .scores import own_units, score, target_name
 
 STDIN = "-"
+_CALLED = "standard input"
 _ROWS = 1 << 16  # rows of a table whose features are in memory at a time
 
 
@@ -47,7 +50,7 @@ def evaluation_data(
     """Return samples, targets and a name: the test part of what is named, else of the run's own data."""
     if model.tabular is not None:
         return _evaluation_table(model, folder, data=data, labels=labels, target=target, unknown=unknown)
-    task = "regression" if model.task == "regression" else "classification"
+    task = model.task or "classification"
     if data is None:
         if labels or target:
             raise ConfigError("--labels and --target belong to --data FILE, which is missing")
@@ -198,49 +201,65 @@ def _share(value: float | None, width: int) -> str:
 
 
 def predict_files(
-    run: str | Path, files: Sequence[str], *, top: int = 1, invert: Any = "auto", device: str = "cpu",
-    unknown: str = "refuse",
+    run: str | Path, files: Sequence[str], *, top: int = 1, ids: Sequence[str] = (), invert: Any = "auto",
+    device: str = "cpu", unknown: str = "refuse",
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Yield one answer per sample; the file ``-`` is a CSV file on standard input.
 
-    That is {"name", "predictions": [{"class", "probability"}]} for classes, or {"name", "values"}.
+    That is {"name", "predictions": [{"class", "probability"}]} for classes, or {"name", "values"}; with `ids`, names of
+    columns of tables, also {"id": {column: text}}.
     """
-    if STDIN in files:
-        with _standard_input() as path:
-            there = [path if file == STDIN else file for file in files]
-            found = predict_files(run, there, top=top, invert=invert, device=device, unknown=unknown)
-            try:
-                for answer in found:
-                    yield answer | {"name": answer["name"].replace(path, STDIN, 1)}
-            except XpnetError as error:
-                raise type(error)(str(error).replace(path, "standard input")) from error
-        return
     from ..data import load_inputs
 
     model, _ = open_model(run, device=device)
     if model.n_models is not None:
         raise ConfigError("this is a population; predict with one of its members (model.member(m).save(...))")
-    if model.tabular is not None:
-        for x, names in _table_inputs(model, files, unknown):
-            yield from _answers(model, x, names, top)
-        return
-    shape = model.preprocessing.sample_shape if model.preprocessing else (model.sizes[0],)
-    x, names = load_inputs(list(files), sample_shape=shape, invert=invert)
-    yield from _answers(model, x, names, top)
+    if top > 1 and model.task != "classification":
+        raise ConfigError(f"--top {top}: {run} was trained for {model.task}, so there are no classes to rank")
+    if ids and model.tabular is None:
+        raise ConfigError(f"--id {ids[0]}: {run} takes no tables, so there are no columns that name samples")
+    with _standard_input(STDIN in files) as called:
+        there = [next(iter(called)) if file == STDIN else file for file in files]
+        try:
+            if model.tabular is not None:
+                for x, names, keys in _table_inputs(model, there, unknown, ids, called):
+                    for answer, key in zip(_answers(model, x, names, top), keys, strict=True):
+                        yield answer | key
+                return
+            shape = model.preprocessing.sample_shape if model.preprocessing else (model.sizes[0],)
+            x, names = load_inputs(there, sample_shape=shape, invert=invert)
+            yield from _answers(model, x, [_as_called(name, called) for name in names], top)
+        except XpnetError as error:
+            raise type(error)(_as_called(str(error), called)) from error
+
+
+def _as_called(text: str, called: Mapping[str, str]) -> str:
+    """A text with the names of files as people know them."""
+    for path, name in called.items():
+        text = text.replace(path, name)
+    return text
 
 
 @contextmanager
-def _standard_input() -> Iterator[str]:
-    """Yield the name of a CSV file with what comes on standard input: a table may have to be read twice."""
+def _standard_input(wanted: bool) -> Iterator[dict[str, str]]:
+    """Yield the name of a CSV file with what comes on standard input, and what messages call it, or nothing.
+
+    It is a file because a table may have to be read twice.
+    """
+    if not wanted:
+        yield {}
+        return
     with tempfile.TemporaryDirectory(prefix="xpnet-") as folder:
         path = Path(folder, "standard-input.csv")
         with open(path, "wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
-        yield str(path)
+        yield {str(path): _CALLED}
 
 
 def as_csv(answers: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines of a CSV file with a header: name and values, or name, class and probability, by rank.
+
+    Columns that name the rows ("id") stand in place of the name.
 
     Examples
     --------
@@ -254,10 +273,11 @@ def as_csv(answers: Iterable[dict[str, Any]]) -> Iterator[str]:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     for k, answer in enumerate(answers):
+        own = answer.get("id", {"name": answer["name"]})
         if k == 0:
-            writer.writerow(["name", *_csv_columns(answer)])
+            writer.writerow([*own, *_csv_columns(answer)])
         cells = answer.get("values") or [cell for p in answer["predictions"] for cell in p.values()]
-        writer.writerow([answer["name"], *cells])
+        writer.writerow([*own.values(), *cells])
         yield buffer.getvalue()
         buffer.seek(0)
         buffer.truncate()
@@ -271,21 +291,37 @@ def _csv_columns(answer: dict[str, Any]) -> list[str]:
     return [f"{'prediction' if key == 'class' else key}{rank}" for rank, p in ranks for key in p]
 
 
-def _table_inputs(model: MLP, files: Sequence[str], unknown: str) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Yield features and names, some rows at a time; every file is checked before the first answer."""
+def _table_inputs(
+    model: MLP, files: Sequence[str], unknown: str, ids: Sequence[str], called: Mapping[str, str]
+) -> Iterator[tuple[np.ndarray, list[str], list[dict[str, Any]]]]:
+    """Yield features, names and `ids`, some rows at a time; every file is checked before the first answer."""
     prepare = TabularPreprocessing.from_metadata(model.tabular or {})
     for path in files:
         _check_table(prepare, path)
     tables = [prepare.table(path) for path in files]
+    keys = [_keys(path, ids) for path in files]
     for path, table in zip(files, tables, strict=True):
         for _, part in _parts(table):
             prepare.transform(part, dtype=model.dtype, unknown=unknown)
         for text in prepare.notes(table, unknown=unknown):
-            note(f"{path}: {text}")
-    for path, table in zip(files, tables, strict=True):
+            note(f"{called.get(path, path)}: {text}")
+    for path, table, own in zip(files, tables, keys, strict=True):
         for start, part in _parts(table):
-            names = [f"{path}[{i}]" for i in range(start, start + part.n_rows)]
-            yield prepare.transform(part, dtype=model.dtype, unknown=unknown), names
+            rows = range(start, start + part.n_rows)
+            names = [f"{called.get(path, path)}[{i}]" for i in rows]
+            x = prepare.transform(part, dtype=model.dtype, unknown=unknown)
+            yield x, names, [{"id": {c.name: c.shown(i) for c in own}} if own else {} for i in rows]
+
+
+def _keys(path: str, ids: Sequence[str]) -> list[Column]:
+    """The columns `ids` of a table, as they are written there."""
+    if not ids:
+        return []
+    table = read_table(path, text=ids, only=ids, spelling=Spelling(missing=()))
+    for name in ids:
+        if name not in table.columns:
+            raise no_column(table, name)
+    return [table[name] for name in ids]
 
 
 def _parts(table: Table) -> Iterator[tuple[int, Table]]:
@@ -324,15 +360,16 @@ def answer_lines(answers: Iterable[dict[str, Any]], form: str) -> Iterator[str]:
 
 def answer_line(answer: dict[str, Any]) -> str:
     """One line for people."""
+    name = ", ".join(answer["id"].values()) if "id" in answer else answer["name"]
     if "values" in answer:
-        return f"{answer['name']}: {', '.join(f'{v:g}' for v in answer['values'])}"
+        return f"{name}: {', '.join(f'{v:g}' for v in answer['values'])}"
     said = [
         f"{p['class']} ({p['probability']:.1%})"
         if "probability" in p
         else f"{p['class']} (score {p['score']:.3g})"
         for p in answer["predictions"]
     ]
-    return f"{answer['name']}: {', '.join(said)}"
+    return f"{name}: {', '.join(said)}"
 
 
 def plot_run(run: str | Path, out: str | Path | None, *, device: str = "cpu", **options: Any) -> list[str]:

@@ -26,7 +26,7 @@ from .config import TrainConfig
 from .data import check_files_are_there, load_run_data, split, with_absolute_paths
 from .environment import environment
 from .folder import CONFIG, ENVIRONMENT, MODEL, RESULT, SCALING, STATE, TARGET_SCALING, RunFolder
-from .notes import note, still_falling
+from .notes import blown_up, note, still_falling
 from .result import make_result
 
 
@@ -109,7 +109,9 @@ def train(
                     print(columns_text(TabularPreprocessing.from_metadata(data.tabular)))
                 print(_headline(config, model, data, trainer, folder), flush=True)
             result = _run(folder, trainer, data, config)
-        if still_falling(trainer.history):
+        if text := blown_up(trainer, training):
+            say(text)
+        elif still_falling(trainer.history):
             say("the training loss was still falling at the last epoch: more --epochs may help")
         return result
     except (DeviceError, OutOfMemoryError) as error:  # what was on the device is gone, what was saved is not

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..backend import Array
 from ..data.checks import check_features, check_labels, check_targets, check_trainable_labels, check_weights
+from ..data.dataset import TASKS as TASKS
 from ..data.dataset import Preprocessing
 from ..errors import ConfigError, DataError
 from ..interchange import astype, dtype_name, follow, is_foreign, kind, namespace, to_host
@@ -17,8 +18,6 @@ from ..losses import Loss, get_loss
 
 if TYPE_CHECKING:
     from ..mlp import MLP
-
-TASKS = ("classification", "multilabel", "regression")
 
 
 @runtime_checkable
