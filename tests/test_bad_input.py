@@ -172,9 +172,7 @@ CASES = [
     Case("npz-target", npz(), f"train {NPZ} --target label", 1, "no array named label; it holds x, y"),
     Case("npz-half", npz(x_test=X), f"train {NPZ}", 1, "x_test and y_test belong together"),
     Case("npz-objects", npz(x=OBJECTS), f"train {NPZ}", 1, "never unpickled"),
-    Case(
-        "npz-counts", npz(y=Y[:7]), f"train {NPZ}", 1, "has 7 entries (shape (7,)) but there are 30 samples"
-    ),
+    Case("npz-twos", npz(y=Y[:7]), f"train {NPZ}", 1, "has 7 entries (shape (7,)) but there are 30 samples"),
     Case("npz-width", npz(x_test=X[:, :2], y_test=Y), f"train {NPZ}", 1, "x_test"),
     Case("npz-nan", npz(x=with_value(X, np.nan)), f"train {NPZ}", 1, "1 NaN and 0 infinite values"),
     Case("npz-inf", npz(x=with_value(X, np.inf)), f"train {NPZ}", 1, "0 NaN and 1 infinite values"),

@@ -284,7 +284,7 @@ FILES = {
     "real.csv": (b"a,b\n1,0.25\n2,1\n", "y[0] is 0.25, expected a class label", data.load_file),
     "nan.csv": (
         b"a,b\n1,0\nnan,1\n",
-        "x has 1 NaN and 0 infinite values, the first (nan) at row 1, column 0",
+        "line 3, column 'a' holds 'nan', expected a number",
         data.load_file,
     ),
     "text.png": (b"no picture", "not a readable picture", data.load_image),

@@ -118,6 +118,27 @@ def test_csv(tmp_path):
         data.load_file(tmp_path / "d.csv", target="kind")
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "csv.gz", "parquet"])
+def test_tables_of_numbers_are_read_as_the_command_reads_them(tmp_path, suffix):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": [1.5, 2.0], "b": [3, -1], "y": ["True", "False"]})
+    path = tmp_path / f"d.{suffix}"
+    if suffix == "parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(
+            path, index=False, sep=";" if suffix == "csv" else "\t", decimal="," if suffix == "csv" else "."
+        )
+    found = data.load_file(path)
+    assert found.x_train.tolist() == [[1.5, 3], [2.0, -1]] and found.classes == ("False", "True")
+    new = frame.drop(columns="y")
+    if suffix == "parquet":
+        new.to_parquet(path)
+    else:
+        new.to_csv(path, index=False)
+    assert data.load_inputs(path)[0].tolist() == found.x_train.tolist()
+
+
 @pytest.mark.parametrize(
     ("array", "scale"),
     [

@@ -1,6 +1,6 @@
-"""Training data from the user's own files: NPZ, NPY, IDX and CSV.
+"""Training data from the user's own files: NPZ, NPY, IDX, and tables of numbers.
 
-Formats are told apart by their first bytes (CSV, which has none, by its name). Nothing is ever
+Formats are told apart by their first bytes (tables by their names). Nothing is ever
 unpickled, so a file from a stranger cannot run code.
 """
 
@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, nearest
+from .array_files import kind_of, pick, read_lines, read_npy, read_npz
 from .checks import check_features, check_targets
 from .dataset import TASKS, Dataset
 from .idx import read_idx
 from .labels import encode_labels
-from .tables import CSV_SUFFIXES, kind_of, pick, read_csv, read_lines, read_npy, read_npz
+from .table_sources import CSV_SUFFIXES, read_samples
 
 MNIST_FILES = (
     "train-images-idx3-ubyte",
@@ -45,7 +46,8 @@ def load_file(
     - NPY: the samples, with `labels` naming a second file (NPY, IDX, or text with one label a line).
     - IDX, plain or .gz: the samples, with `labels`; without it, the file beside it whose name has
       ``labels-idx1`` where this one has ``images-idx3``.
-    - CSV: a header line, then numbers; one column is the target.
+    - CSV and Parquet: columns of numbers, and one that is the target. Tables of other columns are the matter of
+      `xpnet.tabular`.
     - a folder with MNIST's file names: the train pair, and the t10k pair where it exists.
 
     Values stay raw. The scale is 1/255 for uint8 and 1/65535 for uint16 (unless no value is above 1),
@@ -58,7 +60,7 @@ def load_file(
     labels : str or path-like, optional
         The file of labels, for NPY and IDX.
     target : str, optional
-        The NPZ key (default ``y``) or the CSV column (default the last) that holds the labels.
+        The NPZ key (default ``y``) or the column (default the last) that holds the labels.
     task : {"classification", "multilabel", "regression"}
         Whether those are class labels, rows of one yes or no for each label (0 or 1), or real-valued targets. Rows of
         zeros and a single one are class labels too.
@@ -113,8 +115,9 @@ def _read_parts(path: Path, labels: Path | None, target: str | None, notes: list
         raise DataError(f"{path}: a file of labels goes with NPY and IDX samples; this file holds its own")
     if kind == "npz":
         return _parts_of_npz(path, target, notes)
-    if kind == "csv":
-        return {"train": read_csv(path, target)}
+    if kind == "table":
+        x, y = read_samples(path, target)
+        return {"train": (x, y)}
     if labels is None:
         labels = _guess_labels(path) if kind == "idx" else None
         if labels is None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
+from .array_files import kind_of, pick, read_npy, read_npz
 from .arrays import check_finite
 from .idx import read_idx
 from .images import IMAGE_SUFFIXES, load_image
-from .tables import csv_rows, kind_of, numbers, pick, read_npy, read_npz
+from .table_sources import read_samples
 
 Source = str | os.PathLike[str]
 
@@ -27,7 +28,7 @@ def load_inputs(
 
     - NPY, IDX: a batch, or one sample where its shape is `sample_shape`.
     - NPZ: the array ``x`` or ``X``, or the only one.
-    - CSV: every column a feature; a header line.
+    - CSV, Parquet: every column a feature.
     - pictures (png, jpg, bmp, gif, tiff, webp, pgm): see `xpnet.data.load_image`.
     - a folder: its pictures, also in folders below it, in sorted order.
 
@@ -94,8 +95,8 @@ def _read_batch(path: Path, sample_shape: tuple[int, ...] | None, invert: str | 
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return load_image(path, sample_shape, invert=invert)[None]
     kind = kind_of(path)
-    if kind == "csv":
-        x = numbers(path, *csv_rows(path))
+    if kind == "table":
+        x = read_samples(path, labelled=False)[0]
     elif kind == "npz":
         arrays = read_npz(path)
         x = next(iter(arrays.values())) if len(arrays) == 1 else pick(arrays, ("x", "X"), path)

@@ -24,11 +24,11 @@ from .columns import (
     wanted,
     with_numbers,
 )  # fmt: skip
-from .spelling import Spelling
+from .spelling import Spelling, parse_number
 
 CSV_SUFFIXES = (".csv", ".tsv")
 PARQUET_SUFFIXES = (".parquet", ".pq")
-_PLAIN = Spelling()
+_PLAIN, _ALL_THERE = Spelling(), Spelling(missing=())
 _READABLE = "numbers, booleans, dates or texts; leave it out, or convert it"
 
 
@@ -78,6 +78,64 @@ def read_table(
     if path.suffix.lower() in PARQUET_SUFFIXES:
         return parquet.read_parquet(path, text=text, only=only, skip=skip, spelling=spelling)
     return csvfile.read_csv_table(path, text=text, only=only, skip=skip, spelling=spelling)
+
+
+def read_samples(
+    path: str | os.PathLike[str], target: str | None = None, *, labelled: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read a table of numbers as arrays, for models that know of no columns.
+
+    Parameters
+    ----------
+    path : path
+    target : str, optional
+        The column of targets; the last one where absent.
+    labelled : bool, default True
+        Whether there is one; else every column is a feature.
+
+    Returns
+    -------
+    x : numpy.ndarray (N, I) float64
+        The other columns, in their order.
+    y : numpy.ndarray (N,)
+        float64 where every target is a number, else text. Empty without targets.
+
+    Raises
+    ------
+    DataError
+        No such column, a target without a value, or a feature that is empty or no number.
+    """
+    table = read_table(path, spelling=_ALL_THERE)
+    features, y = dict(table.columns), np.empty(0)
+    if labelled:
+        target = table.names[-1] if target is None else target
+        if target not in table.names:
+            raise DataError(f"{path}: no column named {target!r}; the columns are {', '.join(table.names)}")
+        column = features.pop(target)
+        if column.kind in ("boolean", "date"):  # labels as they are written
+            column = read_table(path, text={target}, only={target}, spelling=_ALL_THERE)[target]
+        if column.n_missing:
+            at = int(np.flatnonzero(column.missing)[0])
+            raise DataError(f"{path}: {table.place(at)} has no value in the target column {target!r}")
+        y = np.array(column.texts)[column.values] if column.kind == "text" else column.values
+    for column in features.values():
+        wrong = np.isnan(column.values) if column.kind == "number" else _no_numbers(column)
+        if wrong.any():
+            at = int(np.flatnonzero(wrong)[0])
+            cell = csvfile.cell_text(table, at, column.name) if table.word == "line" else column.shown(at)
+            raise DataError(
+                f"{path}: {table.place(at)}, column {column.name!r} holds {cell!r}, expected a number; remove or fill "
+                "empty entries and turn categories into numbers first"
+            )
+    empty = np.empty((table.n_rows, 0))
+    return np.concatenate([empty, *(c.values[:, None] for c in features.values())], axis=1), y
+
+
+def _no_numbers(column: Column) -> np.ndarray:
+    """Where the values of a column that is none of numbers are none."""
+    if column.kind != "text":
+        return np.ones(len(column), dtype=bool)
+    return np.array([*(parse_number(text) is None for text in column.texts), True])[column.values]
 
 
 def from_columns(

@@ -1,12 +1,10 @@
-"""Readers for the array files that users bring: NPY, NPZ, CSV and lists of labels.
+"""Readers for the array files that users bring: NPY, NPZ and lists of labels.
 
 Each returns plain arrays or raises a DataError that names the file; nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import tokenize
 import zipfile
 import zlib
@@ -17,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .idx import open_file
-
-CSV_SUFFIXES = (".csv",)
+from .idx import GZIP_MAGIC, open_file
+from .table_sources import is_table
 
 _MAGICS = {b"\x93NUM": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz"}
 _TEXT_SUFFIXES = ("", ".txt", ".dat", ".data")
-_READABLE = "NPZ, NPY, IDX (plain or .gz) or CSV"
+_READABLE = "NPZ, NPY, IDX (plain or .gz), CSV or Parquet"
 _DAMAGE = (
     ValueError,
     OSError,
@@ -40,7 +37,7 @@ _DAMAGE = (
 
 
 def kind_of(path: Path) -> str:
-    """Tell the format of a file: "npy", "npz", "idx" or "csv".
+    """Tell the format of a file: "npy", "npz", "idx" or "table".
 
     Raises
     ------
@@ -57,10 +54,10 @@ def kind_of(path: Path) -> str:
         start = stream.read(4)
     if start in _MAGICS:
         return _MAGICS[start]
-    if start[:2] in (b"\0\0", b"\x1f\x8b"):
+    if is_table(path):
+        return "table"
+    if start[:2] in (b"\0\0", GZIP_MAGIC):
         return "idx"
-    if path.suffix.lower() in CSV_SUFFIXES:
-        return "csv"
     if path.suffix.lower() in _TEXT_SUFFIXES and start.isascii():
         raise DataError(
             f"{path}: not a format that can be read; if it is a table of text, rename it to {path.stem}.csv"
@@ -113,85 +110,6 @@ def pick(arrays: Mapping[str, np.ndarray], keys: Sequence[str], path: Path) -> n
     raise DataError(f"{path}: no array named {' or '.join(keys)}; it holds {', '.join(sorted(arrays))}")
 
 
-def read_csv(path: Path, target: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Read a CSV file with a header line into features and one target column.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        UTF-8, comma-separated.
-    target : str, optional
-        The name of the target column; the last one where absent.
-
-    Returns
-    -------
-    x : numpy.ndarray, shape (B, I)
-        float64.
-    y : numpy.ndarray, shape (B,)
-        float64 where every entry is a number, else text.
-
-    Raises
-    ------
-    DataError
-        No such column, rows of different lengths, or a feature that is empty or not a number.
-    """
-    header, rows = csv_rows(path)
-    at = len(header) - 1
-    if target is not None:
-        if target not in header:
-            raise DataError(f"{path}: no column named {target!r}; the columns are {', '.join(header)}")
-        at = header.index(target)
-    labels = [row[at].strip() for row in rows]
-    if "" in labels:
-        raise DataError(
-            f"{path}: line {labels.index('') + 2} has no value in the target column {header[at]!r}"
-        )
-    x = numbers(path, [*header[:at], *header[at + 1 :]], [[*row[:at], *row[at + 1 :]] for row in rows])
-    try:
-        return x, np.array(labels, dtype=np.float64)
-    except ValueError:
-        return x, np.array(labels)
-
-
-def csv_rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of a CSV file as text; every row has the header's length."""
-    text = _text(path).rstrip()
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path}: not a CSV file ({error})") from error
-    if len(lines) < 2:
-        raise DataError(f"{path}: {len(lines)} lines, expected a header line and at least one row")
-    header, rows = [name.strip() for name in lines[0]], lines[1:]
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}: line {number} has {len(row)} values, expected {len(header)} as in the header"
-            )
-    if all(_is_number(name) for name in header):
-        raise DataError(
-            f"{path}: the first line holds only numbers, expected a header line with column names"
-        )
-    return header, rows
-
-
-def numbers(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> np.ndarray:
-    """Turn rows of text into float64 numbers, or say which entry is none."""
-    try:
-        return np.array(rows, dtype=np.float64).reshape(len(rows), len(header))
-    except ValueError:
-        line, name, text = next(
-            (line, name, text)
-            for line, row in enumerate(rows, 2)
-            for name, text in zip(header, row, strict=True)
-            if not _is_number(text)
-        )
-        raise DataError(
-            f"{path}: line {line}, column {name!r} holds {text!r}, expected a number; remove or fill empty "
-            "entries and turn categories into numbers first"
-        ) from None
-
-
 def read_lines(path: Path) -> np.ndarray:
     """Read a text file of one label a line: int64 where all are integers, else text."""
     lines = [line.strip() for line in _text(path).splitlines()]
@@ -210,14 +128,6 @@ def _text(path: Path) -> str:
             return stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _guarded(path: Path, key: str, read: Any) -> Any:
