@@ -662,6 +662,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one(kind: str) -> None:
     assert "cannot continue" in xp("train", "--resume", "parts", "--epochs", "5", code=1).stderr
 
 
+def test_a_run_goes_on_with_the_columns_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"row_id": str(i), "x": str(i * i % 7), "y": "ab"[i % 2]} for i in range(60)]
+    write("t.csv", rows)
+    with monkeypatch.context() as patch:  # as an xpnet that took row_id for a feature
+        patch.setattr("xpnet.tabular.recipes._ID", re.compile("(?!)"))
+        xp("train", "t.csv", *FAST, "--out", "run")
+    xp("train", "--resume", "run", "--epochs", "4", "--quiet")
+    xp("evaluate", "run")
+    assert xpnet.load("run/model.safetensors").sizes[0] == 2
+    xp("train", "t.csv", *FAST, "--out", "new")
+    assert xpnet.load("new/model.safetensors").sizes[0] == 1
+
+
 def test_settings_of_tables() -> None:
     houses()
     xp("train", "houses.csv", *FAST, "--out", "plain", "--no-standardize", "--no-scale-target",

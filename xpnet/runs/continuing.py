@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from .. import checkpoint
 from ..data import Dataset
 from ..data.table_sources import is_table
-from ..errors import ConfigError, DataError, FileFormatError
+from ..errors import ConfigError, DataError, FileFormatError, XpnetError
 from ..schedules import ReduceOnPlateau
+from ..tabular import TabularPreprocessing
 from ..train import Trainer
 from ..training.resume import fingerprint
 from .config import FILES, TrainConfig
 from .data import split
 from .environment import blas
-from .folder import SCALING, TARGET_SCALING, RunFolder, place
+from .folder import MODEL, SCALING, TARGET_SCALING, RunFolder, place
 from .notes import note
 
 #: What may change when a run goes on: how long, where, and how products are rounded, never what is computed.
@@ -65,6 +67,17 @@ def as_started(config: TrainConfig, folder: RunFolder) -> TrainConfig:
         standardize=config.standardize and SCALING in before,
         scale_target=config.scale_target and TARGET_SCALING in before,
     )
+
+
+def columns_as_started(config: TrainConfig, folder: RunFolder) -> TabularPreprocessing | None:
+    """What a run made of the columns of its table, which another xpnet might decide otherwise; None where unknown."""
+    if not is_table(config.data):
+        return None
+    try:
+        found = checkpoint.load_tensors(folder / MODEL)[1].get("tabular")
+    except (XpnetError, OSError):
+        return None
+    return TabularPreprocessing.from_metadata(found) if found else None
 
 
 def check_same_data(folder: RunFolder, config: TrainConfig, data: Dataset) -> None:

@@ -78,10 +78,16 @@ def train(
         say = _say_nothing if quiet else note
         if (why := be.slow_start()) is not None:
             say(why)
+        columns = None
         if resume and out is not None:
-            config = continuing.as_started(config, RunFolder(out))
+            begun = RunFolder(out)
+            config, columns = (
+                continuing.as_started(config, begun),
+                continuing.columns_as_started(config, begun),
+            )
             check_files_are_there(config, Path(out))
-        data = load_run_data(config, progress=not quiet and sys.stderr.isatty(), say=say)
+        show = not quiet and sys.stderr.isatty()
+        data = load_run_data(config, progress=show, prepared=columns, say=say)
         config = automatic.resolve(config, data)
         model = build_model(config, data, be)
         training, validation = split(data, config)

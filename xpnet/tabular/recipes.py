@@ -367,9 +367,10 @@ def mistake(table: Table, name: str) -> str:
         others = there & ~fits
         n, m = np.count_nonzero(fits), np.count_nonzero(others)
         if m and n >= _MOST * (n + m):
+            empty = ", or name it with --missing-values" if table.word == "line" else ""
             return (
                 f"{table.cell(int(np.flatnonzero(others)[0]), name)}, but {n} other rows hold {what} ({m} "
-                f"{'holds' if m == 1 else 'hold'} texts); correct it, or leave the cell empty"
+                f"{'holds' if m == 1 else 'hold'} texts); correct it, or leave the cell empty{empty}"
             )
     return ""
 
