@@ -171,3 +171,44 @@ def test_other_chains_are_named(module, message):
 def test_what_pytorch_does_not_have(model, message):
     with pytest.raises(ConfigError, match=message):
         to_torch(model(), probabilities=True)
+
+
+@pytest.mark.parametrize(
+    "shared", [nn.ReLU(), nn.PReLU(4), nn.Dropout(0.5)], ids=["ReLU", "PReLU", "Dropout"]
+)
+def test_a_module_that_stands_in_several_places(shared):
+    first, inner = nn.Linear(3, 4), nn.Linear(4, 4)
+    chain = nn.Sequential(first, shared, inner, shared, inner, shared, nn.Linear(4, 2)).eval()
+    x = torch.randn(5, 3)
+    model = from_torch(chain)
+    assert model.sizes == (3, 4, 4, 4, 2)
+    np.testing.assert_allclose(model.outputs(x.numpy()), chain(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert model.architecture["dropout"] == [0.5 if isinstance(shared, nn.Dropout) else 0.0] * 3
+
+
+def test_a_sigmoid_before_a_loss_of_numbers_is_an_activation():
+    chain = nn.Sequential(nn.Linear(3, 4), nn.Sigmoid(), nn.Linear(4, 1), nn.Sigmoid())
+    x = torch.randn(5, 3)
+    model = from_torch(chain, task="regression", loss="squared_error")
+    np.testing.assert_allclose(model.predict(x.numpy()), chain(x).detach().numpy(), rtol=1e-5)
+    with pytest.raises(FileFormatError, match="can only end a classifier"):
+        from_torch(
+            nn.Sequential(nn.Linear(3, 4), nn.Softmax(dim=-1)), task="regression", loss="squared_error"
+        )
+
+
+@pytest.mark.parametrize(
+    "last", [nn.Softmax(dim=0), nn.Softplus(threshold=1.0)], ids=["another axis", "another threshold"]
+)
+def test_modules_that_compute_something_else(last):
+    with pytest.raises(FileFormatError, match=type(last).__name__):
+        from_torch(nn.Sequential(nn.Linear(3, 4), last))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_half_precision_become_float32(dtype):
+    chain = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).to(dtype)
+    for model in (from_torch(chain), from_torch_state(chain.state_dict())):
+        assert model.dtype == "float32"
+        weight = model.get_weights()["layers.0.weight"]
+        np.testing.assert_array_equal(weight, chain[0].weight.detach().float().numpy())

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..activations import parse
 from ..errors import ConfigError, FileFormatError, MissingPackageError
+from ..losses import get_loss
 from ..mlp import MLP
 from .weights import Layers, bare_model, fill, raw_layers, slopes, target_units
 
@@ -133,7 +134,7 @@ def from_torch_state(
     >>> from_torch_state(state).sizes
     (3, 4, 2)
     """
-    arrays = {k: np.asarray(v.detach().cpu() if hasattr(v, "detach") else v) for k, v in state.items()}
+    arrays = {k: _numpy(v) if hasattr(v, "detach") else np.asarray(v) for k, v in state.items()}
     layers: Layers = []
     learnt: list[np.ndarray] = []
     slots: list[int] = []
@@ -258,7 +259,8 @@ def from_torch(
     module : torch.nn.Module
         A `Linear`, or a `Sequential`, nested or not, of `Linear`, activations, `Dropout`, `BatchNorm1d` and `Flatten`.
         `BatchNorm1d` becomes part of the weights beside it, as it is in `eval` mode. `Softmax`, `LogSoftmax` or
-        `Sigmoid` at the end says what the net was trained for and is no layer here.
+        `Sigmoid` at the end says what the net was trained for and is no layer here, but a `Sigmoid` before a loss of
+        numbers, which is the activation of the outputs.
     task, loss : str, optional
         What it was trained for, so that `predict` works; from the end of the chain where omitted.
     dtype : {"float32", "float64"}, optional
@@ -293,7 +295,8 @@ def from_torch(
     ahead: tuple[np.ndarray, np.ndarray] | None = (
         None  # what the next linear layer has to do to its inputs first
     )
-    for name, part in _chain(module):
+    parts = list(_chain(module))
+    for at, (name, part) in enumerate(parts, 1):
         if end is not None:
             raise FileFormatError(f"{name} comes after {end}, which must be the end of the chain")
         if isinstance(part, nn.Linear):
@@ -316,8 +319,8 @@ def from_torch(
                 dropouts[-1] = part.p
             else:
                 input_dropout = part.p
-        elif isinstance(part, (nn.Softmax, nn.LogSoftmax, nn.Sigmoid)) and part is _last(module):
-            end = "Sigmoid" if isinstance(part, nn.Sigmoid) else "Softmax"
+        elif at == len(parts) and (found := _end(name, part, task, loss)) is not None:
+            end = found
         elif not isinstance(part, nn.Flatten):
             if next(part.children(), None) is not None:
                 raise FileFormatError(
@@ -336,8 +339,7 @@ def from_torch(
         raise FileFormatError(f"the last layer cannot be followed by {what}; add a linear layer after it")
     model = MLP(
         widths, activation=activations[:-1], output_activation=activations[-1], dropout=dropouts[:-1],
-        input_dropout=input_dropout, dtype=dtype or str(next(module.parameters()).dtype).rpartition(".")[2],
-        device=device,
+        input_dropout=input_dropout, dtype=dtype or _numpy(next(module.parameters())).dtype.name, device=device,
     )  # fmt: skip
     fill(model, layers, learnt)
     if end == "Softmax":
@@ -381,20 +383,33 @@ def _normalisation(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numpy(tensor: Any) -> np.ndarray:
-    return np.asarray(tensor.detach().cpu())
+    tensor = tensor.detach().cpu()
+    half = str(getattr(tensor, "dtype", "")) in ("torch.bfloat16", "torch.float16")
+    return np.asarray(tensor.float() if half else tensor)
 
 
 def _chain(module: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """The modules of nested `Sequential` in order, with how messages call them."""
     if isinstance(module, _torch().nn.Sequential):
-        for key, part in module.named_children():
+        for key, part in module._modules.items():  # named_children() leaves out what stands there twice
             yield from _chain(part, f"{name}.{key}" if name else key)
     else:
         yield f"{name or 'the module'} ({type(module).__name__})", module
 
 
-def _last(module: Any) -> Any:
-    return [part for _, part in _chain(module)][-1]
+def _end(name: str, part: Any, task: str | None, loss: str | None) -> str | None:
+    """What the end of a chain says that it was trained for; None where it is a layer or an activation."""
+    nn = _torch().nn
+    other = task == "regression" or (loss is not None and get_loss(loss).link not in ("softmax", "sigmoid"))
+    if isinstance(part, nn.Sigmoid):
+        return None if other else "Sigmoid"
+    if not isinstance(part, (nn.Softmax, nn.LogSoftmax)):
+        return None
+    if other or part.dim not in (None, 1, -1):
+        raise FileFormatError(
+            f"{name} can only end a classifier here, with a softmax over the outputs of each sample"
+        )
+    return "Softmax"
 
 
 def _activation(name: str, part: Any) -> str:
@@ -409,7 +424,7 @@ def _activation(name: str, part: Any) -> str:
     if kind == "GELU":
         return "gelu" if part.approximate == "none" else "gelu_tanh"
     plain = {torch_name: own for own, (torch_name, _) in _MODULES.items()}
-    usual = kind != "Softplus" or part.beta == 1.0
+    usual = kind != "Softplus" or (part.beta == 1.0 and part.threshold >= 20.0)
     usual = usual and (kind != "Hardtanh" or (part.min_val, part.max_val) == (-1.0, 1.0))
     if kind not in plain or not usual:
         raise FileFormatError(
