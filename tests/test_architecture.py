@@ -42,11 +42,8 @@ LEVELS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
 APPLICATION = RANK["plots"]
-#: Types from above: what a callback is given, and what an interrupted `fit_many` leaves with its error.
-TYPES_FROM_ABOVE = {
-    ("xpnet.callbacks", "xpnet.train"), ("xpnet.training.resume", "xpnet.train"),
-    ("xpnet.training.signals", "xpnet.populations"),
-}  # fmt: skip
+#: Types from above: what an interrupted `fit_many` leaves with its error.
+TYPES_FROM_ABOVE = {("xpnet.training.signals", "xpnet.populations")}
 ROOT = "(xpnet itself)"
 
 

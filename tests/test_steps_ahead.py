@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import xpnet
-from xpnet import Callback, DivergedError, get_backend, rng, train
+from xpnet import Callback, DivergedError, get_backend, rng
 from xpnet.training import divergence
 
 X = np.random.default_rng(1).integers(0, 256, (90, 12)).astype(np.uint8)
@@ -96,7 +96,7 @@ LATE = rng.permutation(90, 3, 1)[60]  # comes in the eighth batch of the second 
 
 def _failure(ahead, monkeypatch, **architecture):
     """What is said of a batch that is too large, far into the second epoch."""
-    monkeypatch.setattr(train, "CHECK_EVERY", 4)
+    monkeypatch.setattr("xpnet.training.trainer.CHECK_EVERY", 4)
     model = xpnet.MLP(
         [12, 7, 5, 3], seed=3, device=_backend(ahead), activation="identity", dropout=0.2, **architecture
     )

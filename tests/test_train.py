@@ -17,7 +17,8 @@ import xpnet
 from xpnet import MLP, SGD, Adam, AdamW, Callback, ConfigError, DataError, DivergedError, FileFormatError
 from xpnet.data import Preprocessing
 from xpnet.losses import get_loss
-from xpnet.schedules import Cosine, Schedule
+from xpnet.optim import get_optimizer
+from xpnet.schedules import Cosine, Schedule, get_schedule
 from xpnet.train import Interrupted, Trainer, evaluate, fit
 from xpnet.training.examples import default_loss, infer_task
 
@@ -543,7 +544,7 @@ def test_patience_counts_accuracy_though_the_loss_still_falls():
 
 
 def test_reduce_on_plateau():
-    schedule = xpnet.train.get_schedule("plateau", factor=0.5, patience=2)
+    schedule = get_schedule("plateau", factor=0.5, patience=2)
     history = fit(MLP([4, 3]), blobs(), epochs=7, optimizer=SGD(lr=0.0), schedule=schedule)
     assert history.column("lr") == [0.0] * 7
     trainer = Trainer(
@@ -631,7 +632,7 @@ def test_a_member_that_stops_keeps_the_weights_of_then(device, held_out):
 
 
 def test_members_lower_their_rates_alone():
-    schedule = xpnet.train.get_schedule("plateau", factor=0.5, patience=1)
+    schedule = get_schedule("plateau", factor=0.5, patience=1)
     options = {"validation": HELD_OUT, "epochs": 10, "batch_size": 16, "schedule": schedule}
     population = MLP([6, 12, 2], n_models=3, seed=5, dtype="float64")
     history = fit(population, NOISY, optimizer=Adam(lr=0.03), **options)
@@ -712,7 +713,7 @@ def test_weights_that_fail_in_the_last_step_of_an_epoch():
 def test_a_huge_learning_rate(loss, optimizer):
     model = MLP([4, 8, 3], seed=1)
     start = weights_of(model)
-    rate = xpnet.train.get_optimizer(optimizer, lr=1e38)
+    rate = get_optimizer(optimizer, lr=1e38)
     with pytest.raises(DivergedError, match=r"training diverged at epoch 1, step [23]: .*layer [01] \(dense"):
         fit(model, blobs(), batch_size=20, loss=loss, optimizer=rate)
     np.testing.assert_array_equal(weights_of(model), start)

@@ -13,7 +13,7 @@ from .errors import unknown_name
 from .training.history import Record
 
 if TYPE_CHECKING:
-    from .train import Trainer
+    from .training.trainer import Trainer
 
 
 #: The methods of a callback that training calls.

@@ -22,7 +22,7 @@ from .errors import FileFormatError, FileWriteError, missing_package
 from .storage.atomic import write_text_atomic
 
 if TYPE_CHECKING:
-    from .train import Trainer
+    from .training.trainer import Trainer
 
 __all__ = ["CSVLog", "TensorBoard", "make_log"]
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, Backend
 from ..data.checks import check_features, check_labels, check_targets, check_trainable_labels, check_weights
 from ..data.dataset import TASKS as TASKS
 from ..data.dataset import Preprocessing
 from ..errors import ConfigError, DataError
-from ..interchange import astype, dtype_name, follow, is_foreign, kind, namespace, to_host
+from ..interchange import arrive, astype, dtype_name, follow, is_foreign, kind, namespace, to_host
 from ..losses import Loss, get_loss
 
 if TYPE_CHECKING:
@@ -327,3 +327,18 @@ def _class_weights(spec: Mapping[int, float] | str, y: np.ndarray, n_classes: in
             raise ConfigError(f"class_weight of class {label} must be a finite number >= 0, found {weight!r}")
         table[label] = weight
     return check_weights(table[y], len(y), name="class_weight")
+
+
+def pair(name: str, data: Any, be: Backend) -> tuple[Any, Any]:
+    """Return X and y of what should be a pair of them, on the device of `be` or the host; `name` is for messages."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        found = type(data).__name__
+        whole = hasattr(data, "shape") or isinstance(data, (Sequence, Mapping))
+        if isinstance(data, Iterable) and not whole:
+            raise DataError(
+                f"{name} must be a pair (X, y) of whole arrays, found {found}, which gives them in parts: collect them "
+                "first, open files that do not fit into memory as np.load(path, mmap_mode='r'), or learn from a stream "
+                "with partial_fit of MLPClassifier and MLPRegressor"
+            )
+        raise DataError(f"{name} must be a pair (X, y), found {found}")
+    return arrive(data[0], be, f"X of {name}"), arrive(data[1], be, f"y of {name}")

@@ -19,7 +19,7 @@ from .examples import RowSource
 from .judge import host_views
 
 if TYPE_CHECKING:
-    from ..train import Trainer
+    from .trainer import Trainer
 
 
 #: How a setting is called in messages, where not by its name.

@@ -14,6 +14,19 @@ from ..losses import Loss
 from ..mlp import MLP
 from .history import Record
 
+#: What is said where samples and targets are not one pair.
+PAIRED = "{0} takes samples and targets as one pair: {0}(model, (X, y), ...); all else is given by its name"
+#: What is said about options that are called otherwise elsewhere.
+HINTS = {
+    "learning_rate": "it is called lr here", "validation_data": "it is called validation=(X, y) here",
+    "validation_split": "split the data first, as xpnet.data.stratified_split does, and give validation=(X, y)",
+    "metrics": "losses and accuracies are always in the history; others can be added by a Callback",
+    "weight_decay": 'give an optimizer, such as AdamW(weight_decay=0.01), or a penalty l2=0.01',
+    "momentum": "give an optimizer, such as SGD(lr=0.1, momentum=0.9)",
+    "criterion": "it is called loss here", "early_stopping": "give patience=10 and validation=(X, y)",
+    "max_iter": "it is called epochs here", "device": "the model holds it: MLP(..., device=...) or model.to(device)",
+}  # fmt: skip
+
 
 def means(part: str, totals: np.ndarray, task: str, n: int) -> Record:
     """The loss and accuracy of a part of the data, from the totals (3, ...) of a `Pass` over its n examples."""
