@@ -16,7 +16,7 @@ from xpnet.backend import Origin, get_backend
 from xpnet.backend.reference import ReferenceBackend
 from xpnet.checkpoint import save_tensors
 from xpnet.data.dataset import Preprocessing
-from xpnet.errors import ConfigError, DataError, DeviceError, FileFormatError
+from xpnet.errors import ConfigError, DataError, DeviceError, FileFormatError, MissingFileError
 from xpnet.layers import Dense
 from xpnet.losses import Loss
 from xpnet.mlp import MLP, load
@@ -525,3 +525,12 @@ def test_samples_that_are_not_finite_have_no_answer(bad, method):
 @pytest.mark.parametrize("dtype", [np.float64, np.dtype("float64"), float])
 def test_types_of_numpy(dtype):
     assert MLP([2, 1], dtype=dtype).dtype == "float64"
+
+
+def test_a_run_folder_opens_as_its_model(tmp_path):
+    model = MLP([4, 3])
+    with pytest.raises(MissingFileError, match=r"has no model.safetensors: it is no run folder, or no epoch"):
+        load(tmp_path)
+    model.save(tmp_path / "model.safetensors")
+    for path in (tmp_path, str(tmp_path)):
+        np.testing.assert_array_equal(load(path).outputs(X), model.outputs(X))

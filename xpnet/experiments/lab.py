@@ -182,7 +182,7 @@ class Watch(xpnet.Callback):
         self._losses: list[float] = []
 
     def on_step_end(self, trainer: xpnet.Trainer) -> None:
-        self._losses.append(float(trainer.step.tally.last_loss()))
+        self._losses.append(trainer.last_loss)
         if trainer.step.n_updates % self._every == 0:
             scores = xpnet.evaluate(trainer.model, self._test)
             mean = sum(self._losses) / len(self._losses)

@@ -494,69 +494,6 @@ class MLP(Meaning):
         checkpoint.save_tensors(path, self.get_weights(), metadata)
 
 
-def load(
-    path: str | PathLike[str], *, device: str | Backend | Any = "cpu", own: Sequence[Activation | Loss] = (),
-    kind: type[MLP] = MLP,
-) -> MLP:  # fmt: skip
-    """Open a model file written by `MLP.save` or a run, on any device.
-
-    Parameters
-    ----------
-    path : path
-    device : str, Backend or Array-API namespace, default "cpu"
-        See `xpnet.backend.get_backend`.
-    own : sequence of Activation and Loss, optional
-        Those of your own that the model was made and trained with; a file has no code, only their names.
-    kind : type, default MLP
-        The subclass of `MLP` that the model is of, where that is one of your own.
-
-    Returns
-    -------
-    MLP
-
-    Raises
-    ------
-    FileFormatError
-        Damaged, of another format, or not a model.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> model = MLP([2, 3, 1], seed=5)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = os.path.join(folder, "model.safetensors")
-    ...     model.save(path)
-    ...     again = load(path)
-    >>> np.array_equal(again.outputs([[1.0, 2.0]]), model.outputs([[1.0, 2.0]]))
-    True
-    """
-    tensors, metadata = checkpoint.load_tensors(path)
-    if metadata.get("kind") != "model":
-        raise FileFormatError(
-            f"{path} is an xpnet {metadata.get('kind', 'file')!r}, not a model; "
-            "a run folder keeps its model in model.safetensors"
-        )
-    try:
-        n_models = metadata["n_models"]
-        seeds = metadata["seeds"]
-        activations = {a.name: a for a in own if isinstance(a, Activation)}
-        model = kind(
-            **architecture.with_objects(metadata["architecture"], activations), n_models=n_models,
-            seed=seeds if n_models else seeds[0], dtype=metadata["dtype"], device=device,
-        )  # fmt: skip
-        model.mean_by(metadata)
-        for loss in own:
-            if isinstance(loss, Loss) and loss.name == model.loss:
-                model._known_loss = (loss.name, loss)
-    except (KeyError, TypeError, IndexError, ConfigError) as error:
-        raise FileFormatError(
-            f"{path} does not describe a model that this version knows: {error}. An activation of your own has to be "
-            "given: load(path, own=[...])"
-        ) from error
-    model.put_weights(tensors)
-    return model
-
-
 def not_trained() -> ConfigError:
     """Build the error for a model that nothing was said about but its weights."""
     return ConfigError(
@@ -586,6 +523,3 @@ def _type_name(dtype: Any) -> Any:
 
 def _drawn_dtype(dtype: str) -> str:
     return dtype if dtype in DTYPES else "float64"
-
-
-__all__ = ["DTYPES", "MLP", "load"]

@@ -10,7 +10,6 @@ import numpy as np
 
 import xpnet
 from xpnet import data
-from xpnet.runs.folder import open_model
 
 from ..errors import ConfigError, DataError, XpnetError
 from .centring import centred
@@ -60,7 +59,7 @@ class DigitReader:
         self._data_dir, self._data_set = data_dir, data_set
         self._stopping = False
         if model is not None:
-            self._model = _checked(open_model(model)[0], model)
+            self._model = _checked(xpnet.load(model), model)
             self._status |= {"state": "ready", "text": f"The model {model}."}
         elif data_dir is not None:
             data.load("mnist", data_dir=data_dir, download=False)  # says at once where it is not there

@@ -16,13 +16,14 @@ from ..backend import Backend
 from ..errors import ConfigError, FileFormatError, XpnetError
 from ..logs import EVENTS, LOG
 from ..mlp import MLP, load
+from ..mlp.files import MODEL
 from ..storage import atomic
 from ..storage.lock import LOCK, locked
 from ..storage.strictjson import dumps_json, loads_json
 from ..train import Trainer
 from .config import TrainConfig, read_toml
 
-MODEL, CONFIG, ENVIRONMENT = "model.safetensors", "config.toml", "environment.json"
+CONFIG, ENVIRONMENT = "config.toml", "environment.json"
 METRICS, RESULT, STATE = "metrics.jsonl", "result.json", "last/state.safetensors"
 REPORT = "report.html"
 #: What the state says about the scaling of samples; an older xpnet, which did not standardise them, says nothing.

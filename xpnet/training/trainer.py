@@ -219,6 +219,12 @@ class Trainer:
         """Members whose loss or weights are no longer finite; bool (M,), or () for a single model."""
         return self.judge.diverged
 
+    @property
+    def last_loss(self) -> Any:
+        """The mean loss of the last batch, one per member of a population; waits for the device."""
+        loss = self.step.tally.last_loss()
+        return loss if loss.ndim else float(loss)
+
     def latest_weights(self) -> np.ndarray:
         """The flat weights to go on from, on the host; after training the model may have better ones."""
         weights = self.model.be.to_numpy(self.model.weights) if self._latest is None else self._latest
