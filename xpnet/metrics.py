@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .backend import Array, Backend
+from .interchange import namespace
 
 _CHUNK = 65536  # rows per one-hot matrix
 
@@ -86,14 +87,14 @@ def class_report(matrix: Any, classes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def regression_scores(truth: Any, predicted: Any, weight: Any = None) -> dict[str, float | None]:
-    """Return the root mean squared error, the mean absolute error and R2 of predictions on the host.
+    """Return the root mean squared error, the mean absolute error and R2 of predictions, computed where they are.
 
     R2 is 1 - sum (t - p)^2 / sum (t - mean t)^2, None where the truth does not vary. With several outputs it is the
     mean of theirs, and so are the errors.
 
     Parameters
     ----------
-    truth, predicted : (N, O) float64 arrays
+    truth, predicted : (N, O) float64 arrays, of one library
     weight : (N,) array, optional
         What each row counts; all the same by default.
 
@@ -108,16 +109,19 @@ def regression_scores(truth: Any, predicted: Any, weight: Any = None) -> dict[st
     >>> regression_scores(np.array([[1.0], [3.0]]), np.array([[1.0], [2.0]]))
     {'rmse': 0.7071067811865476, 'mae': 0.5, 'r2': 0.5}
     """
+    xp = namespace(predicted)
     error = predicted - truth
-    squares, mean = _mean(error * error, weight), _mean(truth, weight)
-    spread = _mean((truth - mean) ** 2, weight)
-    known = bool((spread > 0.0).all())
+    squares, mean = _mean(xp, error * error, weight), _mean(xp, truth, weight)
+    spread = _mean(xp, (truth - mean) ** 2, weight)
+    known = bool(xp.all(spread > 0.0))
     return {
-        "rmse": float((squares**0.5).mean()), "mae": float(_mean(abs(error), weight).mean()),
-        "r2": float((1.0 - squares / spread).mean()) if known else None,
+        "rmse": float(xp.mean(squares**0.5)), "mae": float(xp.mean(_mean(xp, xp.abs(error), weight))),
+        "r2": float(xp.mean(1.0 - squares / spread)) if known else None,
     }  # fmt: skip
 
 
-def _mean(rows: Any, weight: Any) -> Any:
+def _mean(xp: Any, rows: Any, weight: Any) -> Any:
     """The mean of rows (N, O), weighted by `weight` (N,) where there is one."""
-    return rows.mean(axis=0) if weight is None else (rows * weight[:, None]).sum(axis=0) / weight.sum()
+    if weight is None:
+        return xp.mean(rows, axis=0)
+    return xp.sum(rows * xp.expand_dims(weight, axis=-1), axis=0) / xp.sum(weight)

@@ -13,7 +13,7 @@ import numpy as np
 
 from .callbacks import Callback
 from .errors import explained
-from .interchange import arrive, to_host
+from .interchange import arrive, astype, follow, is_foreign, namespace
 from .losses import Loss
 from .metrics import regression_scores
 from .mlp import MLP, not_trained
@@ -200,16 +200,17 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
     result = means("test", totals, model.task, examples.n)
     scores: dict[str, Any] = {"loss": result["test_loss"], "accuracy": result["test_accuracy"]}
     if model.task == "regression" and not isinstance(x, RowSource):
-        scores |= _errors(model, x, to_host(y), to_host(sample_weight))
+        scores |= _errors(model, x, y, sample_weight)
     return scores
 
 
 def _errors(model: MLP, x: Any, y: Any, weight: Any) -> dict[str, Any]:
-    """The errors of a regression in the units of y; lists over members for a population."""
-    predicted = np.asarray(to_host(model.predict(x)), dtype=np.float64)
-    truth = np.asarray(y, dtype=np.float64).reshape(predicted.shape[-2:])
-    weight = None if weight is None else np.asarray(weight, dtype=np.float64)
+    """The errors of a regression in the units of y; lists over members for a population. Computed where x is."""
+    predicted = astype(model.predict(x), "float64")
+    y, weight = (v if v is None or is_foreign(v) else np.asarray(v) for v in (y, weight))
+    truth = namespace(predicted).reshape(astype(follow(predicted, y), "float64"), tuple(predicted.shape[-2:]))
+    weight = None if weight is None else astype(follow(predicted, weight), "float64")
     if model.n_models is None:
         return dict(regression_scores(truth, predicted, weight))
-    each = [regression_scores(truth, member, weight) for member in predicted]
+    each = [regression_scores(truth, predicted[m, ...], weight) for m in range(model.n_models)]
     return {name: [scores[name] for scores in each] for name in each[0]}
