@@ -139,8 +139,7 @@ def fit(
     >>> import numpy as np
     >>> X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     >>> model = MLP([2, 8, 2], activation="tanh", seed=1)
-    >>> adam = get_optimizer("adam", lr=0.05)
-    >>> history = fit(model, (X, [0, 1, 1, 0]), epochs=200, batch_size=4, optimizer=adam)
+    >>> history = fit(model, (X, [0, 1, 1, 0]), lr=0.05, epochs=200, batch_size=4)
     >>> model.predict(X).tolist()
     [0, 1, 1, 0]
     """
