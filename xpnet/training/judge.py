@@ -212,7 +212,7 @@ class Judge:
         self.best[...] = self._weights
         self.last_good[...] = self._weights
         self.standing = Standing(lead)
-        self.diverged = np.zeros(lead, dtype=bool)
+        self.diverged = self._nobody = np.zeros(lead, dtype=bool)
         #: What the plateau schedule remembers, per member.
         self._plateau: list[dict[str, float]] = [{} for _ in range(model.n_models or 1)]
 
@@ -230,13 +230,13 @@ class Judge:
     def stopped(self) -> np.ndarray:
         """Members with which patience is over; those of a population train on, but nothing of it counts."""
         if self.patience is None:
-            return np.zeros_like(self.diverged)
+            return self._nobody
         return self.standing.bad_epochs >= self.patience
 
     @property
     def exhausted(self) -> bool:
         """Whether the patience with every member is over."""
-        return bool(self.stopped.all())
+        return self.patience is not None and bool(self.stopped.all())
 
     @property
     def multiplier(self) -> Any:
