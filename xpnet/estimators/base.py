@@ -8,28 +8,21 @@ from os import PathLike
 from typing import Any, Self, cast
 
 import numpy as np
-from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..backend import Backend, get_backend
 from ..callbacks import Callback
-from ..data.checks import check_weights
 from ..data.scaling import FeatureScaler
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..interchange import (
     arrive,
-    astype,
     check_together,
     device_name,
-    dtype_name,
-    follow,
     in_host_memory,
     is_foreign,
-    kind,
-    namespace,
     place,
     to_host,
 )
@@ -40,12 +33,11 @@ from ..train import Trainer
 from ..training.history import History
 from ..training.settings import check_callbacks
 from . import choices
-from .missing import check_present
+from .arriving import INPUT_TYPES, check_samples_there
 from .moments import kept_moments, restore_moments
-from .rows import check_numbers, hold_out, in_chunks, without_absent
+from .rows import hold_out, in_chunks, without_absent
 from .session import Plan, Planned, current, fitted_scaler, scaled_examples
 
-INPUT_TYPES = (np.float64, np.float32, np.uint8)
 _FAR = 1000.0  # times the loss of knowing nothing: then training has gone wrong
 _STREAM = 1000  # partial_fit has seen its first samples only: what "auto" becomes is not for so few
 
@@ -155,42 +147,6 @@ class BaseMLP(BaseEstimator):
         found = {name: arrive(array, be, name) for name, array in arrays.items()}
         stays = is_foreign(found["X"])
         return [array if stays else to_host(array, name) for name, array in found.items()]
-
-    def _check(self, x: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        check_present(y, labels=not self._y_numeric)
-        if is_foreign(x):
-            return self._check_there(x, reset), self._check_targets_of(x, y)
-        x, y = validate_data(
-            self, x, y, reset=reset, accept_sparse="csr", multi_output=True, dtype=INPUT_TYPES,
-            y_numeric=self._y_numeric,
-        )  # fmt: skip
-        return x, y
-
-    def _check_there(self, x: Any, reset: bool) -> Any:
-        """Check samples on a device: their kind by one such row, which scikit-learn looks at; their numbers there."""
-        row = validate_data(self, _row_like(x), reset=reset, dtype=INPUT_TYPES)
-        x = astype(x, row.dtype.name, copy=False)
-        check_numbers(x)
-        return x
-
-    def _check_targets_of(self, x: Any, y: Any) -> Any:
-        there = is_foreign(y) and kind(y) in "iuf"
-        y = y if there else to_host(y, "y")
-        if y is None:
-            raise DataError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None."
-            )
-        host = check_array(
-            _row_like(y) if there else y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name="y",
-            estimator=self,
-        )  # fmt: skip
-        check_consistent_length(x, y if there else host)
-        if there:
-            check_numbers(y, "y")
-            return y
-        return host.astype(np.float64) if self._y_numeric and host.dtype.kind == "O" else host
-
-    _y_numeric = False
 
     def _train(self, part: Part, given: Part | None, *, partial: bool = False) -> None:
         """Train on checked samples, encoded targets and weights; `given` is a validation set of the user's."""
@@ -391,7 +347,7 @@ class BaseMLP(BaseEstimator):
         check_is_fitted(self)
         x = arrive(x, self.model_.be)
         if is_foreign(x):
-            x = self._check_there(x, reset=False)
+            x = check_samples_there(self, x, reset=False)
         else:
             x = validate_data(self, x, reset=False, accept_sparse="csr", dtype=INPUT_TYPES)
         return in_chunks(x, method, self.scaler_, self.dtype_)
@@ -473,35 +429,3 @@ class BaseMLP(BaseEstimator):
         tags = cast(Any, super()).__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def checked_weights(w: Any, x: Any, name: str = "sample_weight") -> Any:
-    """Return weights (N,) of mean 1 over the samples that have any, where the samples x (N, ...) are; or None."""
-    if w is None:
-        return None
-    w = follow(x, astype(check_weights(w, x.shape[0], name=name), "float64"))
-    return w / namespace(w).mean(w[w > 0.0])
-
-
-def scored_on_host(x: Any) -> bool:
-    """Say whether answers about x are to be scored as NumPy arrays: scikit-learn takes no others unless told to."""
-    return is_foreign(x) and not get_config()["array_api_dispatch"]
-
-
-def _row_like(x: Any) -> np.ndarray:
-    """One row (none, where there is none) of the shape and type of an array on a device."""
-    try:
-        dtype = np.dtype(dtype_name(x))
-    except TypeError:  # bfloat16
-        dtype = np.dtype(np.float16)
-    return np.zeros((min(x.shape[0], 1), *x.shape[1:]) if x.ndim else (), dtype)
-
-
-def validation_pair(x: Any, y: Any, w: Any, *, labels: bool = True) -> bool:
-    """Say whether a validation set was given; half of one is an error, and so is a target that is missing."""
-    if (x is None) != (y is None):
-        raise DataError("X_val and y_val belong together; found only one of them")
-    if x is None and w is not None:
-        raise DataError("sample_weight_val needs X_val and y_val")
-    check_present(y, "y_val", labels=labels)
-    return x is not None

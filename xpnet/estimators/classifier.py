@@ -20,7 +20,8 @@ from ..optim import Optimizer
 from ..schedules import Schedule
 from ..training import defaults
 from ..training.history import History
-from .base import BaseMLP, checked_weights, scored_on_host, validation_pair
+from .arriving import check_pair, checked_weights, scored_on_host, validation_pair
+from .base import BaseMLP
 from .classweight import Spec, weigh
 from .rows import without_absent
 from .session import Plan, took_over
@@ -347,7 +348,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         )
         if took_over(self, X, y, sample_weight):
             return self
-        x, y = self._check(X, y, reset=not goes_on)
+        x, y = check_pair(self, X, y, reset=not goes_on, numeric=False)
         return self._fit_checked(x, y, sample_weight, (X_val, y_val, sample_weight_val), goes_on)
 
     def _fit_checked(self, x: Any, y: Any, weight: Any, given: tuple[Any, Any, Any], goes_on: bool) -> Any:
@@ -370,7 +371,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         validation = None
         if validation_pair(*given):
-            xv, yv = self._check(*given[:2], reset=False)
+            xv, yv = check_pair(self, *given[:2], reset=False, numeric=False)
             wv = checked_weights(given[2], xv, "sample_weight_val")
             validation = (xv, follow(xv, self._encode(self._labels(yv), "y_val")), wv)
         if not self._multilabel:
@@ -394,7 +395,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             raise DataError("the first call of partial_fit needs classes, all labels that will occur")
         X, y, sample_weight = self._arrived(not first, X=X, y=y, sample_weight=sample_weight)
         classes = to_host(classes, "classes")
-        x, y = self._check(X, y, reset=first)
+        x, y = check_pair(self, X, y, reset=first, numeric=False)
         y = self._labels(y)
         if first:
             self._multilabel = y.ndim == 2

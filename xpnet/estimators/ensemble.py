@@ -15,7 +15,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..errors import ConfigError
 from ..interchange import follow, to_host
 from ..training.settings import flag
-from .base import INPUT_TYPES, BaseMLP
+from .arriving import INPUT_TYPES
+from .base import BaseMLP
 from .classifier import MLPClassifier
 from .regressor import MLPRegressor
 from .session import Session

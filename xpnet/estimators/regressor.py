@@ -19,7 +19,8 @@ from ..optim import Optimizer
 from ..schedules import Schedule
 from ..train import Trainer
 from ..training import defaults
-from .base import BaseMLP, Part, checked_weights, scored_on_host, validation_pair
+from .arriving import check_pair, checked_weights, scored_on_host, validation_pair
+from .base import BaseMLP, Part
 from .rows import in_chunks
 from .session import took_over
 
@@ -137,7 +138,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     scale_target: bool
     _task = "regression"
-    _y_numeric = True
 
     def __init__(
         self,
@@ -320,7 +320,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         part = self._part(X, y, sample_weight, first=not goes_on)
         validation = None
         if validation_pair(X_val, y_val, sample_weight_val, labels=False):
-            xv, yv = self._check(X_val, y_val, reset=False)
+            xv, yv = check_pair(self, X_val, y_val, reset=False, numeric=True)
             tv = follow(xv, self._columns(yv, "y_val"))
             validation = (xv, tv, checked_weights(sample_weight_val, xv, "sample_weight_val"))
         self._train(part, validation)
@@ -337,7 +337,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return self
 
     def _part(self, x: Any, y: Any, weight: Any, *, first: bool) -> Part:
-        x, y = self._check(x, y, reset=first)
+        x, y = check_pair(self, x, y, reset=first, numeric=True)
         if first:
             self._flat = y.ndim == 1
             self._n_targets = 1 if y.ndim == 1 else y.shape[1]
