@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .report import BASE, _short, ratios, select
+from .results import BASE, ratios, select, short
 
 # Okabe and Ito's colours, told apart by all kinds of colour vision; hatches help where there is no colour
 _COLOURS = {
@@ -60,7 +60,7 @@ def chart(
                           textcoords="offset points", va="center", fontsize=7)  # fmt: skip
             y += 1
         y += 1.3
-    axes.set_yticks(ticks, [_short(r["row"]) for r in results], fontsize=9)
+    axes.set_yticks(ticks, [short(r["row"]) for r in results], fontsize=9)
     axes.set_ylim(y - 0.9, -1.0)  # the first row on top, no empty margins
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))

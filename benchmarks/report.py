@@ -11,36 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from .grid import PEERS, VARIANTS, Goal
-from .statistics import Ratio, quartiles, ratio, verdict
+from .results import BASE, ratios, select
+from .statistics import Ratio, quartiles, verdict
 
-BASE = "xpnet"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-
-
-def ratios(result: dict[str, Any], over: str, under: str) -> Ratio | None:
-    """The ratio of two sides of a result, or None where one is absent.
-
-    ``"peers"``, which can only be `over`, is the fastest peer: by the median for the ratio of medians, and by the
-    shortest time, which may be another one's, for the ratio of minima.
-    """
-    sides = result["sides"]
-    if "peers" in (over, under):
-        peers = [name for name in sides if name in PEERS]
-        each = [ratios(result, *(p if n == "peers" else n for n in (over, under))) for p in peers]
-        found = [r for r in each if r is not None]
-        if not found:
-            return None
-        fastest = min(found, key=lambda r: r.medians)
-        return replace(fastest, minima=min(r.minima for r in found))
-    if over not in sides or under not in sides:
-        return None
-    return ratio(sides[over]["samples"], sides[under]["samples"])
 
 
 def variants(result: dict[str, Any]) -> list[str]:
@@ -162,15 +141,6 @@ def markdown(document: dict[str, Any], *, rows: list[str] | None = None, setting
     return "\n\n".join(parts + ([goals] if goals else [])) + "\n"
 
 
-def select(document: dict[str, Any], words: list[str] | None, setting: str | None) -> list[dict[str, Any]]:
-    """Results of a thread setting whose row or group has one of the words."""
-    return [
-        r for r in document["results"]
-        if setting in (None, r["threads"])
-        and (not words or any(w in r["row"] or w == r.get("group") for w in words))
-    ]  # fmt: skip
-
-
 def _table(results: list[dict[str, Any]], kind: str, threads: str) -> str:
     title = f"**{kind}**, {'one thread' if threads == '1' else 'all threads'}"
     if kind in ("memory", "start"):
@@ -250,13 +220,6 @@ def _pytest_markdown(document: dict[str, Any]) -> str:
 
 
 # --- the chart --------------------------------------------------------------------------------------
-def _short(row: str) -> str:
-    """The name of a row; of a net with many layers, its ends."""
-    net, _, rest = row.partition(" ")
-    sizes = net.split("-")
-    return row if len(sizes) < 6 else f"{sizes[0]}-{sizes[1]}-...-{sizes[-1]} {rest}"
-
-
 # --- the command ------------------------------------------------------------------------------------
 def load(paths: list[str]) -> dict[str, Any]:
     """Read one document, or several of `benchmarks.compare` joined under the first one's heading.
@@ -314,7 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
         document = load(options.json)
         text = markdown(document, rows=options.rows, setting=options.threads)
         if options.chart:
-            from .chart import chart
+            from .chart import chart  # needs matplotlib
 
             chart(
                 document, options.chart, rows=options.rows, setting=options.threads or "1", base=options.base

@@ -42,8 +42,6 @@ LEVELS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
 APPLICATION = RANK["plots"]
-#: Types from above: what an interrupted `fit_many` leaves with its error.
-TYPES_FROM_ABOVE = {("xpnet.training.signals", "xpnet.populations")}
 ROOT = "(xpnet itself)"
 
 
@@ -169,13 +167,8 @@ def test_imports_point_downwards():
     wrong = [
         i for i in IMPORTS
         if _is(i, "xpnet") and "xpnet" not in (i.importer, i.module) and _rank(i.module) > _rank(i.importer)
-        and not (i.typing_only and (i.importer, i.module) in TYPES_FROM_ABOVE)
     ]  # fmt: skip
     assert not wrong, _show(wrong)
-
-
-def test_types_from_above_are_no_more_than_listed():
-    assert {(i.importer, i.module) for i in IMPORTS if i.typing_only} >= TYPES_FROM_ABOVE
 
 
 def test_only_applications_import_the_package_itself():

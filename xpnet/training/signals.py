@@ -6,10 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ..populations import PopulationResult
+from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
@@ -24,7 +21,7 @@ class Interrupted(KeyboardInterrupt):
         Of `fit_many`: what is known about the members that ended before.
     """
 
-    results: PopulationResult | None = None
+    results: Any = None
 
     def __init__(self, signum: int, *, finished: bool = True):
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
