@@ -110,6 +110,10 @@ RUNS = {
         {"activation": ["maxout:3", "selu"], "n_models": 3, "dropout": 0.3},
         {"optimizer": xpnet.SGD(lr=[0.01, 0.02, 0.03], momentum=0.9), "l2": [0.0, 0.1, 0.2], "clip_norm": 0.3},
     ),
+    "frozen": (
+        {"activation": "relu", "n_models": 2},
+        {"optimizer": "adamw", "l2": 0.01, "clip_norm": 0.3, "max_norm": 1.0, "freeze": [0, 1]},
+    ),
     "hinge": ({"activation": "tanh"}, {"loss": "hinge", "optimizer": "rmsprop", "max_norm": 0.5}),
 }  # fmt: skip
 
