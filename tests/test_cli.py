@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 import xpnet
-from tests.command import xp
+from tests.command import as_if_older, xp
 from xpnet import checkpoint, plots
 from xpnet.cli import commands, main
 from xpnet.data import Preprocessing
@@ -311,13 +311,7 @@ def test_a_run_that_took_numbers_as_they_are_goes_on_so(monkeypatch: pytest.Monk
     options = ("d.npz", "--schedule", "constant", "--no-standardize")
     train(*options, out="whole")
     xp("train", *FAST, *options, "--epochs", 1, "--out", "old", "--quiet")
-    # as an older xpnet has left it: standardize meant tables only, and nothing was said about scaling
-    tensors, metadata = checkpoint.load_tensors("old/last/state.safetensors")
-    del metadata["fixed"][SCALING]
-    metadata["fixed"]["standardize"] = True
-    checkpoint.save_tensors("old/last/state.safetensors", tensors, metadata)
-    config = Path("old/config.toml")
-    config.write_text(config.read_text().replace("standardize = false", "standardize = true"))
+    as_if_older("old", SCALING, "standardize")
     xp("train", "--resume", "old", "--epochs", 2, "--quiet")
     whole, old = (json.loads(Path(f, "result.json").read_text()) for f in ("whole", "old"))
     assert whole["last_weights_sha256"] == old["last_weights_sha256"]

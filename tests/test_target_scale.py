@@ -13,8 +13,8 @@ from sklearn.linear_model import PoissonRegressor
 from sklearn.metrics import d2_tweedie_score, r2_score
 
 import xpnet
-from tests.command import xp
-from xpnet import DeepEnsembleRegressor, MLPRegressor, checkpoint, evaluate, fit
+from tests.command import as_if_older, xp
+from xpnet import DeepEnsembleRegressor, MLPRegressor, evaluate, fit
 from xpnet.cli import main
 from xpnet.errors import ConfigError
 from xpnet.runs.folder import TARGET_SCALING, RunFolder
@@ -287,15 +287,8 @@ def test_a_resumed_run_on_arrays_equals_an_uninterrupted_one_also_one_that_learn
     for scaled in ("--scale-target", "--no-scale-target"):
         whole = train_arrays(x, y, *options, 3, scaled, out="whole")
         train_arrays(x, y, *options, 1, scaled, out="parts")
-        if (
-            scaled == "--no-scale-target"
-        ):  # as an older xpnet has left it, where the setting meant tables only
-            tensors, metadata = checkpoint.load_tensors("parts/last/state.safetensors")
-            del metadata["fixed"][TARGET_SCALING]
-            metadata["fixed"]["scale_target"] = True
-            checkpoint.save_tensors("parts/last/state.safetensors", tensors, metadata)
-            config = Path("parts/config.toml")
-            config.write_text(config.read_text().replace("scale_target = false", "scale_target = true"))
+        if scaled == "--no-scale-target":
+            as_if_older("parts", TARGET_SCALING, "scale_target")
         xp("train", "--resume", "parts", "--epochs", 3, "--quiet")
         parts = json.loads(Path("parts/result.json").read_text())
         assert parts["weights_sha256"] == whole["weights_sha256"], scaled

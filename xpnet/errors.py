@@ -119,8 +119,10 @@ def missing_package(need: str, extra: str, error: ImportError) -> MissingPackage
     return MissingPackageError(f'{need}, which cannot be imported ({error}): pip install "xpnet[{extra}]"')
 
 
-def check_options(what: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """Raise `unknown_name` for the first of `options` that is not in `known`.
+def check_options(
+    what: str, options: Iterable[str], known: Iterable[str], hints: Mapping[str, str] | None = None
+) -> None:
+    """Raise `unknown_name`, or what `hints` say of it, for the first of `options` that is not in `known`.
 
     Examples
     --------
@@ -129,6 +131,8 @@ def check_options(what: str, options: Iterable[str], known: Iterable[str]) -> No
     known = list(known)
     for option in options:
         if option not in known:
+            if hints and option in hints:
+                raise ConfigError(f"unknown {what} {option!r}: {hints[option]}")
             raise unknown_name(what, option, known)
 
 
@@ -171,11 +175,7 @@ def explained(
                 raise ConfigError(
                     positional or f"every {what} is given by its name, found {given[most]!r:.80}"
                 )
-            for name in options:
-                if name not in known:
-                    if hints and name in hints:
-                        raise ConfigError(f"unknown {what} {name!r}: {hints[name]}")
-                    raise unknown_name(what, name, known)
+            check_options(what, options, known, hints)
             return call(*given, **options)
 
         return checked

@@ -186,21 +186,27 @@ def evaluate(model: MLP, data: tuple[Any, Any], *, sample_weight: Any = None) ->
     >>> evaluate(model, ([[0.0], [1.0]], [0, 1]))["accuracy"]
     1.0
     """
+    x, y = pair("data", data, model.be)
+    sample_weight = arrive(sample_weight, model.be, "sample_weight")
+    scores = mean_scores(model, x, y, sample_weight)
+    if model.task == "regression" and not isinstance(x, RowSource):
+        scores |= _errors(model, x, y, sample_weight)
+    return scores
+
+
+def mean_scores(model: MLP, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Any]:
+    """Return {"loss", "accuracy"} as `evaluate` does, and no more, for arrays that have arrived."""
     if model.task is None or model.loss is None:
         raise not_trained()
-    loss, (x, y) = model.loss_function(), pair("data", data, model.be)
+    loss = model.loss_function()
     model.check_names(x)
-    sample_weight = arrive(sample_weight, model.be, "sample_weight")
     examples = prepare(
         model, x, y, loss=loss, task=model.task, sample_weight=sample_weight, training=False
     )  # fmt: skip
     with np.errstate(over="ignore", invalid="ignore"):
         totals = Pass(model, loss, examples).run(np.arange(examples.n), EVALUATION_BATCH)
     result = means("test", totals, model.task, examples.n)
-    scores: dict[str, Any] = {"loss": result["test_loss"], "accuracy": result["test_accuracy"]}
-    if model.task == "regression" and not isinstance(x, RowSource):
-        scores |= _errors(model, x, y, sample_weight)
-    return scores
+    return {"loss": result["test_loss"], "accuracy": result["test_accuracy"]}
 
 
 def _errors(model: MLP, x: Any, y: Any, weight: Any) -> dict[str, Any]:

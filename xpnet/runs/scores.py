@@ -9,7 +9,7 @@ import numpy as np
 from ..metrics import regression_scores
 from ..mlp import MLP
 from ..tabular.targets import in_training_units, target_of, units_of
-from ..train import evaluate
+from ..train import mean_scores
 
 
 def score(model: MLP, x: Any, y: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def score(model: MLP, x: Any, y: Any) -> dict[str, Any]:
         As the network learnt it: scaled, where it learnt scaled targets. The loss is then that of
         training; the other scores are in the target's own units.
     """
-    scores = evaluate(in_training_units(model), (x, y))
+    scores = mean_scores(in_training_units(model), x, y)
     if model.task == "regression" and model.n_models is None:
         scores |= regression_scores(own_units(model, y), model.predict(x).astype(np.float64))
     return scores

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from ..callbacks import Callback
-from ..errors import ConfigError, unknown_name
+from ..errors import ConfigError, nearest, unknown_name
 from ..losses import Loss
 from ..mlp import MLP
 from .history import Record
@@ -175,8 +174,8 @@ def check_monitor(
                 f"monitor={monitor!r} needs validation data, and there are none; without, it is one of "
                 f"{', '.join(known)}"
             )
-        near = difflib.get_close_matches(text, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; on_evaluate of a callback may add others"
+        near = nearest(text, known)
+        hint = f"; did you mean {near!r}?" if near else "; on_evaluate of a callback may add others"
         raise ConfigError(f"monitor must be one of {', '.join(known)} here, found {monitor!r}{hint}")
     if monitor not in known and mode is None:
         raise ConfigError(f"say mode='max' or mode='min': whether {monitor!r} should be large or small")
