@@ -14,13 +14,14 @@ import hashlib
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xpnet.backend.cuda import schedule
+from xpnet.backend.cuda import resident, schedule, tiles
 
 COMPILER = shutil.which("g++") or shutil.which("c++")
 
@@ -47,6 +48,7 @@ static inline unsigned long long __umul64hi(unsigned long long a, unsigned long 
 }
 template <class To, class From> static inline To same_bits(From x) { To y; std::memcpy(&y, &x, sizeof y); return y; }
 static inline unsigned __float_as_uint(float x) { return same_bits<unsigned>(x); }
+static inline float __uint_as_float(unsigned x) { return same_bits<float>(x); }
 static inline float __int_as_float(unsigned x) { return same_bits<float>(x); }
 static inline double __longlong_as_double(long long x) { return same_bits<double>(x); }
 static inline float __fmul_rn(float a, float b) { return a * b; }
@@ -55,7 +57,7 @@ static inline double __dmul_rn(double a, double b) { return a * b; }
 static inline double __dadd_rn(double a, double b) { return a + b; }
 
 // --- threads that wait for each other ---------------------------------------------------------------
-enum State { READY, AT_WARP, AT_BLOCK, DONE };
+enum State { READY, AT_WARP, AT_TEAM, AT_BLOCK, DONE };
 struct Thread { jmp_buf at; ucontext_t start; State state; bool started; int line; };
 static Thread threads[1024];
 static unsigned long long exchange[2][1024];  // taken in turns, so that nobody overwrites what others still read
@@ -86,8 +88,27 @@ template <class V> static V shuffle_xor(V v, int step, int line) {
     std::memcpy(&other, &exchange[now][mine ^ step], sizeof v);
     return other;
 }
+// the matrix units: every lane of a warp hands in its numbers, and takes its own of the result
+static float of_lanes[1024][6];
+static float to_tf32(float x) { return same_bits<float>((same_bits<unsigned>(x) + 0x1000u) & ~0x1fffu); }
+static void multiply_tf32_at(float (&d)[4], const float (&a)[4], const float (&b)[2], int line) {
+    const int mine = current, first = mine / 32 * 32, group = mine % 32 / 4, lane = mine % 4;
+    for (int u = 0; u < 4; ++u) of_lanes[mine][u] = a[u];
+    for (int u = 0; u < 2; ++u) of_lanes[mine][4 + u] = b[u];
+    wait(AT_WARP, line);
+    for (int u = 0; u < 4; ++u)
+        for (int k = 0; k < 8; ++k)
+            d[u] += of_lanes[first + 4 * group + k % 4][u / 2 + k / 4 * 2]
+                  * of_lanes[first + 4 * (2 * lane + u % 2) + k % 4][4 + k / 4];
+    wait(AT_WARP, line);
+}
+#define multiply_tf32(d, a, b) multiply_tf32_at(d, a, b, __LINE__)
 #define __shfl_xor_sync(mask, v, step) shuffle_xor(v, step, __LINE__)
 #define __syncthreads() wait(AT_BLOCK, __LINE__)
+#define __noinline__
+#define team_sync(team) wait(AT_TEAM, __LINE__)  // of 256 threads
+#define __threadfence()
+static inline unsigned atomicAdd(unsigned* x, unsigned y) { const unsigned before = *x; *x += y; return before; }
 
 static void resume(int t) {
     current = t;
@@ -131,6 +152,11 @@ static int run_block() {
             for (int t = w; t < last; ++t)
                 if (threads[t].state == READY) { resume(t); moved = true; }
             const int went = release(w, last, AT_WARP);
+            if (went < 0) return 1;
+            moved |= went > 0;
+        }
+        for (int first = 0; first + 256 <= n_threads; first += 256) {
+            const int went = release(first, first + 256, AT_TEAM);
             if (went < 0) return 1;
             moved |= went > 0;
         }
@@ -184,7 +210,7 @@ class Kernels:
     def compile(self, names: Sequence[str]) -> None:
         parts = [_SHIM]
         for name in names:
-            source = self.sources[name]
+            source = self.sources[name].replace(tiles.MATRIX_UNITS, "").replace(resident.TEAM_SYNC, "")
             waits = int("__shfl" in source or "__syncthreads" in source)
             parts += [
                 source,
@@ -310,7 +336,8 @@ class Emulator:
             assert status == 0, f"{name}: threads wait for each other at different places"
             del boxes[len(boxes) :]  # the table points into them
 
-        self._do(schedule.launch(name, run, schedule.pointers(name, source), args, self.address))
+        call = schedule.Call(name, source, grid, block, tuple(args))
+        self._do(schedule.launch(call, run, schedule.pointers(name, source), self.address))
 
     def multiply(self, product, a, b, out, precision, bias=None) -> bool:
         def matrix(x, m, transposed):
@@ -342,13 +369,54 @@ class Emulator:
         self._do(schedule.Operation("multiply" if bias is None else "multiply_bias", run, reads, writes))
         return True
 
-    def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
-        self.record = []
+    #: Multiprocessors.
+    blocks = 3
+
+    def written_down(self, fn: Callable[[], None]) -> list[schedule.Operation]:
+        record: list[schedule.Operation] = []
+        self.record = record
         try:
             fn()
         finally:
-            record, self.record = self.record, None
-        return self.replay(record)
+            self.record = None
+        return record
+
+    def stay(self, steps: resident.Steps) -> Callable[[], None]:
+        self.add_steps(steps.name, steps.source, steps.shared)
+
+        def replay() -> None:
+            self.cooperate(steps.name, (steps.table, np.zeros(1, np.uint32), np.uint32(0), None, *steps.args))
+
+        return replay
+
+    def add_steps(self, name: str, source: str, shared: int) -> None:
+        memory = f"static char alignas(16) shared_memory[{shared}];"
+        self.kernels.add(name, source.replace(resident.SHARED_MEMORY, memory))
+
+    def cooperate(self, name: str, args: Sequence[Any]) -> None:
+        """Phase by phase, in each the blocks one after another, as they cannot wait for each other here."""
+        table = args[0]
+        phases = np.split(table, np.flatnonzero(table[:, 0] == resident.ALL_WAIT))
+        for phase in phases:
+            works = np.ascontiguousarray(phase[phase[:, 0] != resident.ALL_WAIT])
+            given = (works, args[1], args[2], np.int32(len(works)), *args[4:])
+            boxes = [
+                ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else np.array([a]) for a in given
+            ]
+            places = [b.ctypes.data if isinstance(b, np.ndarray) else ctypes.addressof(b) for b in boxes]
+            self.log.append("phase")
+            if not self.dry:
+                pointers = (ctypes.c_void_p * len(places))(*places)
+                status = self.kernels.function(name)(self.blocks, 1, 32, 16, pointers)
+                assert status == 0, "threads wait for each other at different places"
+
+    def timed(self, fn: Callable[[], None]) -> float:
+        begun = time.perf_counter()
+        fn()
+        return time.perf_counter() - begun
+
+    def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
+        return self.replay(self.written_down(fn))
 
     def replay(self, record: Sequence[schedule.Operation]) -> Callable[[], None]:
         waits_for = schedule.dependencies(record)

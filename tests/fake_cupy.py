@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tests.cuda_emulator import Emulator, Kernels
-from xpnet.backend.cuda import cublaslt
+from xpnet.backend.cuda import cublaslt, resident
 from xpnet.backend.cuda.cublaslt import Algorithm
 from xpnet.backend.cuda.products import Matrix
 
@@ -175,9 +175,14 @@ class FakeCupy:
         self.members: list[Stream] = []
         self.launches = 0  # of graphs
         self.calls = 0  # of kernels, outside of graphs
+        self.cooperative = 0  # of kernels whose blocks wait for each other
         fake = self
 
         class Device:
+            attributes: ClassVar[dict[str, int]] = {
+                "MultiProcessorCount": Emulator.blocks, "CooperativeLaunch": 1, "MaxSharedMemoryPerBlockOptin": 232448,
+            }  # fmt: skip
+
             def __init__(self, number):
                 self.number, self.before = number, []
 
@@ -202,7 +207,7 @@ class FakeCupy:
             Device=Device, Event=Event, Stream=lambda non_blocking=False: Stream(fake, non_blocking),
             get_current_stream=lambda: fake.streams[-1], get_elapsed_time=lambda a, b: fake.elapsed(),
             runtime=types.SimpleNamespace(
-                memGetInfo=lambda: (1000, 9000), CUDARuntimeError=CUDARuntimeError,
+                memGetInfo=lambda: (1000, 9000), runtimeGetVersion=lambda: 13000, CUDARuntimeError=CUDARuntimeError,
                 memcpyDeviceToHost=2, memcpy=lambda to, source, n, kind: ctypes.memmove(to, source, n),
             ),
             driver=types.SimpleNamespace(CUDADriverError=CUDADriverError),
@@ -247,12 +252,38 @@ class FakeCupy:
         assert isinstance(x, Array)
         return np.array(x.view(np.ndarray))
 
-    def RawModule(self, code):
+    def RawModule(self, code, enable_cooperative_groups=False):
         fake = self
+
+        class Cooperative:
+            """A kernel whose blocks wait for each other."""
+
+            shared_size_bytes = 2048
+
+            def __init__(self, name):
+                self.name, self.arrived = name, 0
+
+            def __call__(self, grid, block, args, shared_mem):
+                assert grid == (Emulator.blocks,) and block == (32, 16)
+                assert shared_mem == self.max_dynamic_shared_size_bytes
+                table, arrived, before, works, *rest = args
+                assert (
+                    works == len(table) and int(before) == self.arrived % 2**32 and arrived.dtype == np.uint32
+                )
+                self.arrived += Emulator.blocks * int((table[:, 0] == resident.ALL_WAIT).sum())
+                fake.emulator.add_steps(self.name, code, shared_mem)
+                given = [
+                    a.view(np.ndarray) if isinstance(a, Array) else a
+                    for a in (table, arrived, before, works, *rest)
+                ]
+                fake.cooperative += 1
+                fake.streams[-1].do(lambda: fake.emulator.cooperate(self.name, given))
 
         class Module:
             def get_function(self, name):
                 assert fake.capturing is None, "a kernel is compiled during capture"
+                if enable_cooperative_groups:
+                    return Cooperative(name)
 
                 def call(grid, block, args):
                     given = [a.view(np.ndarray) if isinstance(a, Array) else a for a in args]

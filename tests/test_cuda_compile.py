@@ -124,6 +124,42 @@ def test_every_kernel_compiles_and_none_spills(sources):
         assert max(use.shared for use in usage.values()) <= 48 * 1024
 
 
+def _steps_in_one_kernel(precision, sizes, **architecture):
+    """The kernel that many steps would be on a device with 132 multiprocessors."""
+    be = CudaBackend(Emulator(Kernels(Path()), dry=True), precision)
+    be.stays, be.runtime.blocks, found = True, 132, []
+    be.runtime.stay = lambda steps: (found.append(steps), lambda: None)[1]
+    model = xpnet.MLP(sizes, device=be, seed=0, **architecture)
+    model.task = "classification"
+    y = np.arange(256) % sizes[-1]
+    loss = get_loss("softmax_cross_entropy")
+    examples = prepare(model, np.zeros((256, sizes[0]), np.uint8), y, loss=loss, task=model.task)
+    step = TrainingStep(model, loss, examples, get_optimizer("adam"))
+    for _ in range(2):
+        step.several(np.zeros((8, 128), int), [1.0] * 8)
+    assert found, be.algorithms
+    return found[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("precision", "sizes", "architecture", "architectures"),
+    [
+        (None, (784, 500, 10), {}, ARCHITECTURES), ("tf32", (784, 500, 10), {}, ARCHITECTURES),
+        ("tf32", (784, 1000, 1000, 10), {"activation": "tanh", "dropout": 0.2}, ["sm_90"]),
+        (None, (30, 20, 40), {"n_models": 3}, ["sm_90"]),
+    ],
+)  # fmt: skip
+def test_steps_in_one_kernel_compile(precision, sizes, architecture, architectures):
+    steps = _steps_in_one_kernel(precision, sizes, **architecture)
+    for arch in architectures:
+        cubin, usage = nvrtc.compile_kernels(steps.source, arch)
+        assert cubin[:4] == b"\x7fELF" and set(usage) == {steps.name}
+        # 512 threads share 65536 registers; what calls put aside is no sum of a product
+        assert usage[steps.name].registers <= 128 and usage[steps.name].spilled < 128, (arch, usage)
+        assert usage[steps.name].shared + steps.shared <= 160 * 1024
+
+
 def test_a_kernel_that_spills_is_noticed():
     source = """
 extern "C" __global__ void __launch_bounds__(1024, 2) spills(float* x) {

@@ -117,8 +117,25 @@ def test_algorithms_that_were_chosen_are_known():
 def test_the_quickest_algorithms_train_as_well():
     be = cuda(autotune=True)
     _, losses = _train(be)
-    assert be.autotune and any(len(a["microseconds"]) > 1 for a in be.algorithms)
+    assert be.autotune and any(len(a.get("microseconds", ())) > 1 for a in be.algorithms)
     np.testing.assert_allclose(losses, _train(get_backend("cpu"))[1], rtol=2e-3)
+
+
+@pytest.mark.parametrize("precision", [None, "tf32"])
+@pytest.mark.parametrize(
+    "architecture", [{}, {"activation": "tanh", "dropout": 0.2}, {"n_models": 7}, {"dtype": "float64"}]
+)
+def test_steps_in_one_kernel_train_as_well(precision, architecture):
+    def run(stays):
+        be = cuda(precision=precision)
+        be.stays = stays
+        return be, *_train(be, **architecture)
+
+    be, weights, losses = run(True)
+    assert not [a for a in be.algorithms if "steps" in a]  # which would say why there is none
+    assert weights.tobytes() == run(True)[1].tobytes()
+    tolerance = 1e-9 if "dtype" in architecture else 2e-3
+    np.testing.assert_allclose(losses, run(False)[2], rtol=tolerance)
 
 
 @pytest.mark.parametrize("n", [1, 1000, 60_000])

@@ -232,7 +232,7 @@ def test_logits_that_are_no_numbers_show(compiled):
 
 # --- what must not be joined --------------------------------------------------------------------------------
 def _names(be, work):
-    return [r.name for r in be._written_down(work)]
+    return [r.name for r in be._joined(be._asked(work))]
 
 
 @pytest.fixture
@@ -475,7 +475,7 @@ def test_the_update_of_a_layer_waits_for_its_own_gradient_only(be, monkeypatch):
         be.matmul(dy, x, ta=True, out=first)
         be.map(lambda ns, w, g, r: w - r * g, weights, grads, rate, out=weights)
 
-    requests = be._written_down(work)
+    requests = be._joined(be._asked(work))
     assert [r.name for r in requests] == ["matmul", "map", "map", "matmul", "map"]
     assert requests[1].result.shape == requests[4].result.shape == (24,)
     assert dependencies(be.capture(work).record) == [set(), {0}, {0}, {2}, {3}]

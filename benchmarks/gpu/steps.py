@@ -59,6 +59,20 @@ def joined(device: str = "cuda") -> Iterator[Finding]:
             yield {"case": case.name, "joined": fuses, "streams": lanes, **side.graphs(), **result}
 
 
+def resident(device: str = "cuda") -> Iterator[Finding]:
+    """xpnet's steps of small networks, many of them as one graph, and as one kernel that stays on the device."""
+    for case in CASES:
+        if case.n_models is not None or len(case.sizes) > 4:
+            continue
+        problem = make_problem(case)
+        for stays in (False, True):
+            side = Xpnet(problem, device)
+            side.be.stays = stays
+            found = _one(side, problem)
+            why = [a["why"] for a in side.be.algorithms if "steps" in a]
+            yield {"case": case.name, "one_kernel": stays and not why, **found, "why": "; ".join(why)}
+
+
 def autotuned(device: str = "cuda") -> Iterator[Finding]:
     """xpnet's steps of single small networks, where the quickest of several algorithms is chosen for each product."""
     for case in CASES:

@@ -319,9 +319,9 @@ def get_backend(
         Whether steps are captured and repeated. Results of NumPy are the same to the bit; captured Numba
         steps compute their matrix products themselves instead of calling NumPy's BLAS.
     autotune : bool, default False
-        On CUDA, time several algorithms for each matrix product before its first use, and keep the quickest. The last
-        bits of results then depend on the timing, so another process may differ in them; `Backend.algorithms` says
-        what was chosen.
+        On CUDA, time several algorithms for each matrix product before its first use, and many steps as one graph
+        and as one kernel, and keep the quickest. The last bits of results then depend on the timing, so another
+        process may differ in them; `Backend.algorithms` says what was chosen.
 
     Returns
     -------

@@ -190,7 +190,7 @@ class TrainConfig:
         True, "Capture a step once and repeat it; without, slower and easy to debug.", "run"
     )
     autotune: bool = _option(
-        False, "On CUDA: time several algorithms for each matrix product and keep the quickest.", "run"
+        False, "On CUDA: time several ways to do products and steps, and keep the quickest.", "run"
     )
     log: list[str] = _option(  # noqa: RUF009
         [], "Also keep a log for other programs: csv, tensorboard, or both.", "run"

@@ -18,11 +18,13 @@ from ... import rng
 from .. import Array
 from ..program import Program, trace
 from ..reference import ReferenceBackend
-from . import formulas, kernels, sums
+from . import formulas, kernels, phases, resident, sums, tiles
 from .device import Runtime
 from .fusion import Request, fuse
-from .products import describe, with_bias
+from .products import Product, describe, with_bias
 from .rounding import RoundedCopies, same
+from .schedule import Operation
+from .updates import Update
 
 Numbers = Sequence[Any]
 #: Blocks of a loop over elements: more than any device runs at a time; each thread then takes several elements.
@@ -63,17 +65,23 @@ class CudaBackend(ReferenceBackend):
     shuffles = True
     #: Whether operations of a captured step are joined where one launch can do them; see `fusion`.
     fuses = True
+    #: Whether many steps are one kernel that stays on the device, see `resident`, or a graph; None: with `autotune`
+    #: whichever is quicker, else a graph.
+    stays: bool | None = None
 
     def __init__(self, runtime: Runtime, precision: str | None = None):
         self.runtime = runtime
         self.xp = runtime.xp
         self.name, self.device = runtime.name, runtime.device
         self.precision = precision
-        self.autotune, self.algorithms = runtime.autotune, runtime.algorithms
+        self.autotune = runtime.autotune
+        self.algorithms: list[dict[str, Any]] = runtime.algorithms
         self._programs: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._seeds: dict[tuple[int, ...], Array] = {}
         self._scratch: dict[tuple[Any, ...], Array] = {}
         self._recording = False
+        # The products of a step that is written down, where they are kernels instead of the library's
+        self._tiled: list[Product] | None = None
         # What a step asks for, while it is written down instead of done
         self._requests: list[Request] | None = None
         self.bfloat16 = RoundedCopies(self)
@@ -158,6 +166,11 @@ class CudaBackend(ReferenceBackend):
         product = describe(a, b, ta, tb, out) if out.size and a.size else None
         if product is None:
             return False
+        if self._tiled is not None:
+            product = product if bias is None else with_bias(product, bias, out, relu)
+            if product is not None:
+                self.multiply_by_tiles(product, a, b, out, bias)
+            return product is not None
         if precision == "bf16":
             a, b = self.bfloat16.of(a), self.bfloat16.of(b)
             product = describe(a, b, ta, tb, out)
@@ -166,6 +179,20 @@ class CudaBackend(ReferenceBackend):
         done = product is not None and self.runtime.multiply(product, a, b, out, precision, bias)
         self.bfloat16.written(out)
         return done
+
+    def multiply_by_tiles(
+        self, product: Product, a: Array, b: Array, out: Array, bias: Array | None, update: Update | None = None
+    ) -> None:  # fmt: skip
+        """The same by a kernel of xpnet's own, which can go on with the update of what it has computed."""
+        runtime = self.runtime
+        assert self._tiled is not None
+        self._tiled.append(product)
+        tf32 = self.precision == "tf32" and product.dtype == "float32"
+        call = tiles.call(
+            product, a, b, out, bias, 2 * runtime.blocks, runtime.address, tf32=tf32, update=update
+        )
+        outs = [out] if update is None else [out, *update.outs]
+        self.launch((call.name, call.source), call.grid, call.block, call.args, outs)
 
     @_deferrable
     def map(self, fn: Callable[..., Any], *args: Array, out: Array | tuple[Array, ...]) -> Any:
@@ -257,6 +284,8 @@ class CudaBackend(ReferenceBackend):
         if z.ndim != 3:  # `_walk` has made members of more axes dense
             outer = np.int64(rows) * step
         group, threads = _head_threads(rows, width)
+        if self._tiled is not None:
+            threads = resident.THREADS
         own = (np.int32(x.size > n) for x, n in ((t, rows * width), (w, rows), (labels, rows)))
         numbers = (np.int32(rows), np.int32(width), outer, step, *own)
         kernel = kernels.softmax_head(str(z.dtype), group)
@@ -347,7 +376,8 @@ class CudaBackend(ReferenceBackend):
         What is done is what `fn` asks for, with requests joined where one launch can do them. The first run compiles
         kernels, chooses algorithms and takes all memory that the record will refer to.
         """
-        requests = self._written_down(fn)
+        asked = self._asked(fn)
+        requests = self._joined(asked)
 
         def work() -> None:
             for request in requests:
@@ -364,27 +394,69 @@ class CudaBackend(ReferenceBackend):
             self.bfloat16.stop()
         if replay is None:
             return work
-        replay.keeps = keep  # type: ignore[attr-defined]
+        replay.keeps, replay.asked = keep, asked  # type: ignore[attr-defined]
         return replay
 
-    def _written_down(self, fn: Callable[[], None]) -> list[Request]:
-        """What `fn` asks for, without doing it, in as few requests as possible."""
+    def _asked(self, fn: Callable[[], None]) -> list[Request]:
+        """What `fn` asks for, without doing it."""
         requests: list[Request] = []
         self._requests = requests
         try:
             fn()
         finally:
             self._requests = None
-        return fuse(requests, rounds=self.precision == "bf16") if self.fuses else requests
+        return requests
+
+    def _joined(self, asked: list[Request]) -> list[Request]:
+        """The same in as few requests as possible."""
+        return fuse(asked, rounds=self.precision == "bf16") if self.fuses else asked
 
     def in_a_row(self, replay: Callable[[], None], n: int) -> Callable[[], None]:
-        """One graph of `n` times the record, so that nothing has to be run or recorded again."""
+        """`n` times the record in one launch, with nothing to be run or recorded again: a graph, or one kernel."""
         record = getattr(replay, "record", None)
-        joined = None if record is None else self.runtime.replay([*record] * n)
-        if joined is None:
+        if record is None:
             return super().in_a_row(replay, n)
-        joined.keeps = replay  # type: ignore[attr-defined]
-        return joined
+        kernel = self._resident(replay, n) if self.stays or (self.stays is None and self.autotune) else None
+        graph = self.runtime.replay([*record] * n) if kernel is None or not self.stays else None
+        if graph is not None:
+            graph.keeps = replay  # type: ignore[attr-defined]
+        if kernel is None or graph is None:
+            return kernel or graph or super().in_a_row(replay, n)
+        return resident.Quicker({"graph": graph, "kernel": kernel}, self.runtime.timed, self.algorithms)
+
+    def _resident(self, replay: Any, n: int) -> Callable[[], None] | None:
+        """One kernel of `n` times what was asked for; None where there is none, and why is in `algorithms`."""
+        found: Any = "products in bf16 are the library's" if self.precision == "bf16" else None
+        keep: dict[tuple[Any, ...], Array] = {}
+        if found is None:
+            record, products, keep = self._with_tiles(replay)
+            found = resident.too_large(products)
+        if found is None:
+            both = phases.alternating(record, self.runtime.address, self.runtime.empty)
+            steps = resident.assemble(both, n, self.runtime.blocks)
+            found = steps if isinstance(steps, str) else self.runtime.stay(steps)
+        if isinstance(found, str):
+            self.algorithms.append({"steps": n, "chosen": "graph", "why": found})
+            return None
+        found.keeps, found.record = (replay, keep), replay.record
+        kernel: Callable[[], None] = found
+        return kernel
+
+    def _with_tiles(self, replay: Any) -> tuple[list[Operation], list[Product], dict[tuple[Any, ...], Array]]:
+        """What was asked for, as kernels only; their products, and the buffers that it uses."""
+        requests = fuse(replay.asked, updates=True)
+
+        def work() -> None:
+            for request in requests:
+                request.issue(self)
+
+        others, self._scratch, self._recording = self._scratch, dict(replay.keeps), True
+        products: list[Product] = []
+        self._tiled = products
+        try:
+            return self.runtime.written_down(work), products, self._scratch
+        finally:
+            self._scratch, self._recording, self._tiled = others, False, None
 
 
 def on_device(number: int, precision: str | None, autotune: bool = False) -> CudaBackend:

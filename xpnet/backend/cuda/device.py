@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import Array
 from .products import Product
+from .resident import Steps
 from .schedule import Operation
 
 
@@ -19,6 +20,7 @@ class Runtime(Protocol):
     name: str
     device: str
     autotune: bool
+    blocks: int  # multiprocessors
     algorithms: list[dict[str, Any]]
 
     def asarray(self, values: Any, dtype: str | None) -> Array: ...
@@ -50,6 +52,15 @@ class Runtime(Protocol):
 
     def replay(self, record: Sequence[Operation]) -> Callable[[], None] | None:
         """Return what does a record, in one launch; None where that is impossible."""
+
+    def written_down(self, fn: Callable[[], None]) -> list[Operation]:
+        """What `fn` asks for, without doing it."""
+
+    def stay(self, steps: Steps) -> Callable[[], None] | str:
+        """Return what launches a kernel of many steps, with a block for each multiprocessor, or why that cannot be."""
+
+    def timed(self, fn: Callable[[], None]) -> float:
+        """Do what `fn` asks for, and return how many seconds the device took for it."""
 
     def free_memory(self) -> int | None: ...
     def lost(self, error: BaseException) -> str | None: ...

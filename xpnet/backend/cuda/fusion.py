@@ -95,18 +95,23 @@ def _arrays(values: Sequence[Any]) -> Iterator[Any]:
             yield x
 
 
-def fuse(requests: Sequence[Request], *, rounds: bool = False) -> list[Request]:
+def fuse(requests: Sequence[Request], *, rounds: bool = False, updates: bool = False) -> list[Request]:
     """Exchange rows of requests for single ones, where one launch can do what they do.
 
-    `rounds` says that products round their operands to bfloat16 first.
+    `rounds` says that products round their operands to bfloat16 first; `updates` that products are kernels, which can
+    go on with the update of what they are the gradient of.
     """
     result = list(requests)
     for rule in (_dense_head, _affine, _map_summed):
         result = _everywhere(rule, result)
-    result = _updates_apart(result)
+    if updates:
+        return _everywhere(_updated, _updates_apart(result, _everywhere_cut))
+    result = _updates_apart(result, _long_pieces)
     return [_rounded(result, i) for i in range(len(result))] if rounds else result
 
 
+#: Where pieces of a vector begin: what has been written of it, how long it is, and the bytes of an element.
+_Cut = Callable[[set[tuple[int, int]], int, int], list[int]]
 #: The numbers of requests that become one, and that one.
 _Match = tuple[list[int], Request]
 
@@ -188,7 +193,7 @@ def _map_summed(requests: list[Request], i: int) -> _Match | None:
     """The gradient through an activation, and that of the bias: read once, written once."""
     formula = requests[i]
     dz = formula.result
-    if formula.name != "map" or isinstance(dz, tuple) or not _rows_lie(dz) or not dz.size:
+    if formula.name != "map" or isinstance(dz, tuple) or not joined.rows_lie(dz) or not dz.size:
         return None
     places = range(i + 1, len(requests))
     k = _found(requests, places, lambda r: r.name == "sum" and formula.same(r.args[0], dz))
@@ -209,14 +214,14 @@ def _lies_along(a: Any, shape: tuple[int, ...]) -> bool:
 
 
 # --- updates that need not wait for all gradients ----------------------------------------------------------
-def _updates_apart(requests: list[Request]) -> list[Request]:
+def _updates_apart(requests: list[Request], cut: _Cut) -> list[Request]:
     """A formula over long vectors, in pieces that earlier requests have written: each can start as soon as it is there.
 
     So the update of one layer, which waits for memory, runs beside the products of another.
     """
     result: list[Request] = []
     for r in requests:
-        pieces = _pieces(r, result) if r.name == "map" else [r]
+        pieces = _pieces(r, result, cut) if r.name == "map" else [r]
         if len(pieces) == 1:
             result.append(r)
             continue
@@ -226,17 +231,14 @@ def _updates_apart(requests: list[Request]) -> list[Request]:
     return result
 
 
-def _pieces(r: Request, before: Sequence[Request]) -> list[Request]:
+def _pieces(r: Request, before: Sequence[Request], cut: _Cut) -> list[Request]:
     outs = r.result if isinstance(r.result, tuple) else (r.result,)
     n = outs[0].size
     arrays = (*r.args[1:], *outs)
-    if n < 2 * UPDATE or any(a.ndim != 1 or a.size not in (1, n) or not a.flags.c_contiguous for a in arrays):
+    if n < 2 or any(a.ndim != 1 or a.size not in (1, n) or not a.flags.c_contiguous for a in arrays):
         return [r]
-    ends = sorted({end for a in r.args[1:] if a.size == n for end in _written_up_to(a, before, r.address)})
-    cuts = [0]
-    for end in ends:
-        if end - cuts[-1] >= UPDATE and n - end >= UPDATE:
-            cuts.append(end)
+    written = {piece for a in r.args[1:] if a.size == n for piece in _written(a, before, r.address)}
+    cuts = cut(written, n, outs[0].dtype.itemsize)
 
     def part(a: Any, start: int, stop: int) -> Any:
         return a if a.size == 1 else a[start:stop]
@@ -251,13 +253,53 @@ def _pieces(r: Request, before: Sequence[Request]) -> list[Request]:
     return found
 
 
-def _written_up_to(a: Any, before: Sequence[Request], address: Callable[[Array], int]) -> Iterator[int]:
-    """Where, in elements from its start, pieces of `a` end that requests have written; multiples of 16 bytes."""
+def _written(a: Any, before: Sequence[Request], address: Callable[[Array], int]) -> Iterator[tuple[int, int]]:
+    """Pieces of `a` that requests have written, but not the whole: first element, and the one behind the last."""
     whole, size = region(address(a), a), a.dtype.itemsize
     for r in before:
         for piece in r.writes:
-            if whole.start <= piece.start and piece.stop < whole.stop:
-                yield -(-(piece.stop - whole.start) // 16) * 16 // size
+            if whole.start <= piece.start and piece.stop <= whole.stop and piece != whole:
+                yield (piece.start - whole.start) // size, (piece.stop - whole.start) // size
+
+
+def _long_pieces(written: set[tuple[int, int]], n: int, size: int) -> list[int]:
+    """Where pieces begin that are worth a launch, at multiples of 16 bytes."""
+    cuts = [0]
+    for end in sorted(-(-stop * size // 16) * 16 // size for _, stop in written):
+        if end - cuts[-1] >= UPDATE and n - end >= UPDATE:
+            cuts.append(end)
+    return cuts
+
+
+def _everywhere_cut(written: set[tuple[int, int]], n: int, size: int) -> list[int]:
+    """Where pieces begin that are each what one request has written, or what none has."""
+    return sorted({0, *(place for piece in written for place in piece if place < n)})
+
+
+def _updated(requests: list[Request], i: int) -> _Match | None:
+    """A gradient, as a product or a sum of columns, and the update that it is for."""
+    made = requests[i]
+    if made.name not in ("matmul", "sum") or not made.result.flags.c_contiguous or not made.result.size:
+        return None
+    j = _next(requests, i, made.result)
+    if j is None or requests[j].name != "map" or not _free(requests, j, i, ()):
+        return None
+    update, grad = requests[j], made.result
+    outs = update.result if isinstance(update.result, tuple) else (update.result,)
+    args, n = update.args[1:], grad.size
+    own = [a.size == n and made.address(a) == made.address(grad) for a in args]
+    flat = all(a.ndim == 1 and a.size in (1, n) and a.dtype == grad.dtype for a in (*args, *outs))
+    if not flat or not any(own) or any(meet(made.writes, (region(made.address(o), o),)) for o in outs):
+        return None
+    fits, operation = (
+        (joined.product_can_be_updated, joined.product_updated)
+        if made.name == "matmul"
+        else (joined.sum_can_be_updated, joined.sum_updated)
+    )
+    if not fits(*made.args, **made.kwargs):
+        return None
+    kwargs = {**made.kwargs, "formula": update.args[0], "own": own, "out": (grad, *outs)}
+    return [i, j], Request(operation, (*made.args, *args), kwargs, made.address)
 
 
 # --- results that products want in bfloat16 ---------------------------------------------------------------
@@ -337,17 +379,12 @@ def _turns(product: Request) -> dict[str, bool]:
     return {name: True for name in ("ta", "tb") if product.kwargs.get(name)}
 
 
-def _rows_lie(x: Any) -> bool:
-    """Whether `x` is (B, N) or (M, B, N) with neighbours along its rows."""
-    return x.ndim in (2, 3) and (x.shape[-1] == 1 or x.strides[-1] == x.dtype.itemsize)
-
-
 def _head_fits(head: Request, x: Any, weight: Any, bias: Any, z: Any, dx: Any, saved: Any) -> bool:
     """Whether `dense_head` has a kernel for arrays like these."""
     classes, width = weight.shape[-2:]
     arrays = (x, weight, bias, z, dx, saved)
     return (
-        all(_rows_lie(a) for a in arrays)
+        all(joined.rows_lie(a) for a in arrays)
         and len({a.ndim for a in arrays}) == 1
         and len({str(a.dtype) for a in arrays}) == 1
         and classes * x.dtype.itemsize <= joined.LOGITS

@@ -16,7 +16,9 @@ from .. import Array
 from ..program import Program
 from . import formulas, sums
 from .formulas import C_TYPES, strides_along
-from .kernels import COLUMN_ROWS, COLUMN_SUM, PRELUDE, WARP, WARPS, named
+from .kernels import COLUMN_ROWS, COLUMN_SUM, PRELUDE, WARP, WARPS, named, sum_columns_updated
+from .products import describe
+from .updates import Update
 
 if TYPE_CHECKING:
     from .backend import CudaBackend
@@ -312,6 +314,57 @@ def dense_head(
     be.launch((name, source), grid, (WARP, WARPS), (*arrays, *numbers), (z, loss, dz, dx))
     given = (loss, right, batch_loss, total, hits, np.int32(rows))
     be.launch(head_totals_kernel(dtype), (models, 1), (256, 1), given, (batch_loss, total, hits))
+
+
+def product_can_be_updated(a: Array, b: Array, *, ta: bool = False, tb: bool = False, out: Array) -> bool:
+    """Whether `product_updated` computes this product: its result has to lie as one vector."""
+    product = describe(a, b, ta, tb, out)
+    if product is None or not (a.size and out.size) or str(out.dtype) not in ("float32", "float64"):
+        return False
+    return product.result.leading == product.m and product.result.stride in (0, product.m * product.n)
+
+
+def product_updated(
+    be: CudaBackend, a: Array, b: Array, *args: Array, formula: Callable[..., Any], own: Sequence[bool],
+    out: tuple[Array, ...], ta: bool = False, tb: bool = False,
+) -> None:  # fmt: skip
+    """``out[0] = op(a) @ op(b)``, then ``out[1:] = formula(*args)``; `own` says which args are ``out[0]``."""
+    grad, *outs = out
+    update = Update(be.program(formula, len(args), len(outs)), args, outs, own)
+    product = describe(a, b, ta, tb, grad)
+    assert product is not None  # `product_can_be_updated` has said so
+    be.multiply_by_tiles(product, a, b, grad, None, update)
+
+
+def sum_can_be_updated(x: Array, *, axis: int, out: Array) -> bool:
+    """Whether `sum_updated` computes this sum: in one piece."""
+    if axis != -2 or not rows_lie(x) or not out.size or str(out.dtype) not in ("float32", "float64"):
+        return False
+    lead, blocks = (1 if x.ndim == 2 else len(x)), -(-x.shape[-1] // 32)
+    return lead <= sums.MOST_BESIDE and sums.column_pieces(x.shape[-2], lead * blocks)[1] == 1
+
+
+def sum_updated(
+    be: CudaBackend, x: Array, *args: Array, axis: int, formula: Callable[..., Any], own: Sequence[bool],
+    out: tuple[Array, ...],
+) -> None:  # fmt: skip
+    """``out[0] = sum(x, axis=-2)``, then ``out[1:] = formula(*args)``; `own` says which args are ``out[0]``."""
+    grad, *outs = out
+    update = Update(be.program(formula, len(args), len(outs)), args, outs, own)
+    height, width = x.shape[-2:]
+    lead = 1 if x.ndim == 2 else len(x)
+    steps = [
+        np.int64(s // x.dtype.itemsize) for s in ((0, *x.strides[:-1]) if x.ndim == 2 else x.strides[:-1])
+    ]
+    numbers = (*map(np.int32, (height, width, height, 1)), *steps)
+    kernel = sum_columns_updated(str(grad.dtype), update)
+    grid = (-(-width // 32), lead)
+    be.launch(kernel, grid, (32, COLUMN_ROWS), (x, grad, *update.arrays, *numbers), out)
+
+
+def rows_lie(x: Array) -> bool:
+    """Whether `x` is (B, N) or (M, B, N) with neighbours along its rows."""
+    return x.ndim in (2, 3) and (x.shape[-1] == 1 or x.strides[-1] == x.dtype.itemsize)
 
 
 def _steps(x: Array) -> tuple[np.int64, np.int64]:

@@ -9,6 +9,7 @@ run-time compiler takes seconds for some of them.
 from __future__ import annotations
 
 from .formulas import C_TYPES
+from .updates import Update, without
 
 #: What samples may be stored in.
 STORED_TYPES = C_TYPES | {
@@ -98,8 +99,9 @@ extern "C" __global__ void __launch_bounds__(1024, 1) sum_long_rows(
 # ReferenceBackend.sum, axis -2: 32 columns of one piece of the rows for each block, so that a warp reads neighbours.
 SUM_COLUMNS = """
 extern "C" __global__ void __launch_bounds__(512, 2) sum_columns(
-        const T* x, T* out, const int height, const int width, const int each, const int pieces,
+        const T* x, T* out UPDATE_PARAMETERS, const int height, const int width, const int each, const int pieces,
         const long long stack, const long long stride) {
+    UPDATE_NUMBERS
     const int column = blockIdx.x * 32 + threadIdx.x;
     const int first = int(blockIdx.y % pieces) * each, last = first + each < height ? first + each : height;
     x += blockIdx.y / pieces * stack;
@@ -107,7 +109,11 @@ extern "C" __global__ void __launch_bounds__(512, 2) sum_columns(
     if (column < width)
         for (int i = first + threadIdx.y; i < last; i += 16) total += x[i * stride + column];
     total = column_sum(total);
-    if (threadIdx.y == 0 && column < width) out[blockIdx.y * (long long)width + column] = total;
+    if (threadIdx.y != 0 || column >= width) return;
+    const long long at = blockIdx.y * (long long)width + column;
+    const T value = total;
+    out[at] = value;
+    UPDATE
 }
 """
 
@@ -383,7 +389,14 @@ def source(name: str, dtype: str = "float32") -> tuple[str, str]:
     """
     if name in _OF_NO_TYPE:
         return name, _OF_NO_TYPE[name]
-    return named(name, f"{name}_{dtype}", PRELUDE + _REDUCTIONS[name], {"T": C_TYPES[dtype]}, dtype)
+    text = PRELUDE + without(_REDUCTIONS[name])
+    return named(name, f"{name}_{dtype}", text, {"T": C_TYPES[dtype]}, dtype)
+
+
+def sum_columns_updated(dtype: str, update: Update) -> tuple[str, str]:
+    """Return the name and the source of the sum of columns with an update behind it."""
+    text = COLUMN_SUM + update.within(SUM_COLUMNS)
+    return named("sum_columns", f"sum_columns_{update.key}_{dtype}", text, {"T": C_TYPES[dtype]}, dtype)
 
 
 def softmax_head(dtype: str, group: int) -> tuple[str, str]:

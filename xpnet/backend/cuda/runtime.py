@@ -17,10 +17,13 @@ from ...errors import DeviceError
 from .. import Array
 from . import cublaslt
 from .products import Product
-from .schedule import LANES, Operation, cost, dependencies, lanes, launch, pointers, region
+from .resident import FEWER_ARGUMENTS, THREADS, Steps
+from .schedule import LANES, Call, Operation, cost, dependencies, lanes, launch, pointers, region
 
 #: Candidates that are timed where autotuning was asked for, and how often each runs.
 _CANDIDATES, _REPEATS = 16, 20
+#: The version of CUDA from which on kernels take more arguments.
+_MORE_ARGUMENTS = 12010
 #: What products are called in a record.
 MULTIPLY = "multiply"
 #: Bytes that the address of a bias has to be a multiple of for a product that adds it: kernels read vectors of them.
@@ -46,6 +49,8 @@ class CupyRuntime:
         CUDA cannot be used.
     """
 
+    #: Multiprocessors.
+    blocks: int
     #: Streams that a captured step uses at most.
     lanes = LANES
 
@@ -56,6 +61,7 @@ class CupyRuntime:
         self.name, self.device = "cupy", f"cuda:{number}"
         self._device = cupy.cuda.Device(number)
         self._device.use()
+        self.blocks = int(self._device.attributes["MultiProcessorCount"])
         self.autotune = autotune
         self._functions: dict[str, Any] = {}
         self._plans: dict[tuple[Any, ...], tuple[cublaslt.Description, cublaslt.Algorithm] | None] = {}
@@ -100,19 +106,25 @@ class CupyRuntime:
     def launch(
         self, name: str, source: str, grid: tuple[int, int], block: tuple[int, int], args: Sequence[Any]
     ) -> None:
-        if name not in self._functions:
-            with self._device:
-                self._functions[name] = self._cupy.RawModule(code=source).get_function(name)
-            self._pointers[name] = pointers(name, source)
-        function = self._functions[name]
+        call = Call(name, source, grid, block, tuple(args))
         if self._record is None:
             with self._device:
-                function(grid, block, tuple(args))
+                self._function(call)(grid, block, call.args)
             return
-        given = tuple(args)
-        self._record.append(
-            launch(name, lambda lane: function(grid, block, given), self._pointers[name], given, self.address)
-        )
+        if name not in self._pointers:
+            self._pointers[name] = pointers(name, source)
+
+        def run(lane: int) -> None:
+            self._function(call)(grid, block, call.args)
+
+        self._record.append(launch(call, run, self._pointers[name], self.address))
+
+    def _function(self, call: Call) -> Any:
+        """The kernel of a call, compiled when it is first used: before a step is captured, it runs once."""
+        if call.name not in self._functions:
+            with self._device:
+                self._functions[call.name] = self._cupy.RawModule(code=call.source).get_function(call.name)
+        return self._functions[call.name]
 
     # --- products -------------------------------------------------------------------------------
     @cached_property
@@ -275,15 +287,61 @@ class CupyRuntime:
             stop.synchronize()
         return cuda.get_elapsed_time(start, stop) / _REPEATS
 
+    # --- many steps in one kernel ---------------------------------------------------------------
+    def stay(self, steps: Steps) -> Callable[[], None] | str:
+        """Return what launches a kernel of many steps, with a block on each multiprocessor, all of them at a time."""
+        most = int(self._device.attributes["MaxSharedMemoryPerBlockOptin"])
+        if not self._device.attributes["CooperativeLaunch"]:
+            return "the device cannot run blocks that wait for each other"
+        version = self._cupy.cuda.runtime.runtimeGetVersion()
+        if len(steps.args) > FEWER_ARGUMENTS and version < _MORE_ARGUMENTS:
+            return (
+                f"a step has {len(steps.args)} arguments, a kernel of CUDA {version} takes {FEWER_ARGUMENTS}"
+            )
+        with self._device:
+            module = self._cupy.RawModule(code=steps.source, enable_cooperative_groups=True)
+            function = module.get_function(steps.name)
+            if (needed := steps.shared + int(function.shared_size_bytes)) > most:
+                return f"a block needs {needed} bytes of shared memory, the device has {most}"
+            function.max_dynamic_shared_size_bytes = steps.shared
+            table, arrived = self._cupy.asarray(steps.table), self._cupy.asarray(np.zeros(1, np.uint32))
+        before = 0  # blocks that have arrived in all launches; the device counts from there
+
+        def launch() -> None:
+            nonlocal before
+            args = (table, arrived, np.uint32(before), np.int32(len(steps.table)), *steps.args)
+            with self._device:
+                function((self.blocks,), (32, THREADS // 32), args, shared_mem=steps.shared)
+            before = (before + steps.waits * self.blocks) % 2**32
+
+        return launch
+
+    def timed(self, fn: Callable[[], None]) -> float:
+        """Do what `fn` asks for, and return how many seconds the device took for it."""
+        cuda = self._cupy.cuda
+        with self._device:
+            stream = cuda.get_current_stream()
+            start, stop = cuda.Event(), cuda.Event()
+            start.record(stream)
+            fn()
+            stop.record(stream)
+            stop.synchronize()
+        return 1e-3 * float(cuda.get_elapsed_time(start, stop))
+
     # --- capture --------------------------------------------------------------------------------
     def capture(self, fn: Callable[[], None]) -> Callable[[], None] | None:
         """Record `fn` and make a graph of it, whose independent operations run side by side."""
-        self._record = []
+        return self.replay(self.written_down(fn))
+
+    def written_down(self, fn: Callable[[], None]) -> list[Operation]:
+        """What `fn` asks for, without doing it."""
+        record: list[Operation] = []
+        self._record = record
         try:
             fn()
         finally:
-            operations, self._record = self._record, None
-        return self.replay(operations)
+            self._record = None
+        return record
 
     def replay(self, record: Sequence[Operation]) -> Callable[[], None] | None:
         """Make a graph of a record, and return what launches it."""

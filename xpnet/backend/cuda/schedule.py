@@ -17,6 +17,17 @@ from typing import Any
 LANES = 5
 
 
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A kernel with its arguments: arrays, and NumPy scalars of the types that the source says."""
+
+    name: str
+    source: str
+    grid: tuple[int, int]
+    block: tuple[int, int]
+    args: tuple[Any, ...]
+
+
 @dataclass(frozen=True)
 class Operation:
     """One launch.
@@ -29,12 +40,15 @@ class Operation:
         ``run(lane)`` asks for it; the lane's number says which stream and workspace it may use.
     reads, writes : tuple of range
         Bytes of memory, each from the first that is touched to the last.
+    call : Call or None
+        The kernel, where it is one.
     """
 
     what: str
     run: Callable[[int], Any]
     reads: tuple[range, ...]
     writes: tuple[range, ...]
+    call: Call | None = None
 
 
 def region(address: int, x: Any) -> range:
@@ -59,13 +73,12 @@ def pointers(name: str, source: str) -> tuple[str, ...]:
 
 
 def launch(
-    what: str, run: Callable[[int], Any], kinds: Sequence[str], args: Sequence[Any], address: Callable[[Any], int]
-) -> Operation:  # fmt: skip
+    call: Call, run: Callable[[int], Any], kinds: Sequence[str], address: Callable[[Any], int]
+) -> Operation:
     """The operation of a kernel with these arguments; what it writes it may have read, as a formula in place does."""
-    touched = [(kind, region(address(a), a)) for kind, a in zip(kinds, args, strict=True) if kind]
-    return Operation(
-        what, run, tuple(r for _, r in touched), tuple(r for kind, r in touched if kind == "w")
-    )  # fmt: skip
+    touched = [(kind, region(address(a), a)) for kind, a in zip(kinds, call.args, strict=True) if kind]
+    writes = tuple(r for kind, r in touched if kind == "w")
+    return Operation(call.name, run, tuple(r for _, r in touched), writes, call)
 
 
 def meet(a: Sequence[range], b: Sequence[range]) -> bool:
