@@ -503,6 +503,14 @@ class TestCommand:
         assert message in done.stderr
         assert sorted(Path().rglob("*")) == before
 
+    def test_data_in_the_order_of_their_classes(self) -> None:
+        order = np.argsort(np.arange(90) % 3, kind="stable")
+        with np.load("small.npz") as arrays:
+            np.savez("sorted.npz", x=arrays["x"][order], y=arrays["y"][order])
+        flags = ("--data", "sorted.npz", *FLAGS[2:], "--folds", 2)
+        xp("sweep", *flags, "--grid", "lr=0.01,0.1", "--out", "s", "--quiet")
+        assert json.loads(Path("s/result.json").read_text())["failed"] == 0
+
     def test_more_folds_than_samples(self) -> None:
         done = xp("sweep", *FLAGS, "--grid", "lr=0.1", "--folds", 100, code=1)
         assert "100 folds need at least 100 samples, found 90" in done.stderr

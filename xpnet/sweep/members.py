@@ -164,8 +164,8 @@ def check(sweep: SweepConfig, candidates: Sequence[Candidate], dataset: Dataset)
             "candidates with different losses cannot be compared by the loss on validation data; sweep one loss at "
             "a time"
         )
-    rows = min(len(dataset.y_train), 2 * max(dataset.n_classes, 1))
-    few = (dataset.x_train[:rows], dataset.y_train[:rows])
+    rows = _few_rows(dataset)
+    few = (dataset.x_train[rows], dataset.y_train[rows])
     for candidate in candidates:
         config = resolve(sweep.config(candidate), dataset)
         try:
@@ -176,6 +176,13 @@ def check(sweep: SweepConfig, candidates: Sequence[Candidate], dataset: Dataset)
             build_trainer(replace(config, class_weight=None), model, dataset.task, few, few)
         except ConfigError as error:
             raise ConfigError(f"candidate {shown(candidate)}: {error}") from error
+
+
+def _few_rows(dataset: Dataset) -> np.ndarray:
+    """Rows enough to build a trainer: the first of each class that is there, wherever in the data that is."""
+    if dataset.task != "classification":
+        return np.arange(min(2, len(dataset.y_train)))
+    return np.unique(dataset.y_train, return_index=True)[1]
 
 
 def fingerprint(part: Part) -> list[Any]:
