@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields
@@ -367,6 +368,37 @@ def test_a_sweep_is_not_a_run_but_leads_to_one() -> None:
         )
     xp("sweep", "--resume", "s", "--top", 1, "--quiet")
     assert "It holds a sweep, whose best run is s/top-1" in xp("evaluate", "s", code=1).stderr
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_big_endian_numbers_are_those_of_this_machine(width: int) -> None:
+    pixels = RNG.integers(0, 255, (60, 4)).astype(f"u{width}")
+    np.savez("little.npz", x=pixels, y=Y)
+    np.savez("big.npz", x=pixels.astype(f">u{width}"), y=Y.astype(">i8"))
+    assert train("little.npz", out="a")["weights_sha256"] == train("big.npz", out="b")["weights_sha256"]
+
+
+def test_parts_of_one_file_that_would_be_scaled_differently_are_refused() -> None:
+    pixels = RNG.integers(0, 255, (60, 4)).astype(np.uint8)
+    np.savez("d.npz", x=pixels, y=Y, x_test=pixels / 255, y_test=Y)
+    said = xp("train", "d.npz", code=1).stderr
+    assert "x_test holds float64 but x holds uint8, so they would be scaled differently" in said
+
+
+def test_a_stream_that_is_closed_or_knows_no_such_letters_is_no_obstacle() -> None:
+    rows = "\n".join(f"{x},{town}" for x, town in zip(X[:, 0], ["Zürich", "東京"] * 30, strict=True))
+    Path("d.csv").write_text(f"größe,stadt\n{rows}\n", encoding="utf-8")
+    call = shlex.join([sys.executable, "-m", "xpnet", "train", "d.csv", *FAST, "--out"])
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    for out, end, more in (
+        ("a", ">&-", {}), ("b", ">&- 2>&-", {}), ("c", "", {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    ):  # fmt: skip
+        done = subprocess.run(
+            f"{call} {out} {end}", shell=True, env=env | more, text=True, capture_output=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert Path(out, "result.json").is_file()
+    assert r"gr\xf6\xdfe" in done.stdout and r"\u6771\u4eac" in done.stdout
 
 
 def test_files_under_other_names_and_without_labels() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -60,6 +61,10 @@ class _Terminated(KeyboardInterrupt):
 class _Group(click.Group):
     """Turns errors, click's own too, into one line on standard error and their exit code; suggests command names."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        _open_streams()
+        return super().main(*args, **kwargs)
+
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         try:
             return super().make_context(*args, **kwargs)
@@ -96,6 +101,18 @@ class _Group(click.Group):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise unknown_name("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
+
+
+def _open_streams() -> None:
+    """See to it that text can be printed: where a stream was closed, nowhere; what its encoding lacks, in escapes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
+        elif hasattr(stream, "reconfigure") and (
+            stream.errors == "strict" or stream.encoding.lower() != "utf-8"
+        ):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

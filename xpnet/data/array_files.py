@@ -143,4 +143,8 @@ def _guarded(path: Path, key: str, read: Any) -> Any:
         raise DataError(f"{where}: damaged or truncated ({type(error).__name__}: {error})") from error
     if isinstance(found, np.ndarray) and found.dtype.hasobject:
         raise DataError(f"{where} holds Python objects, expected numbers or text")
+    if (
+        isinstance(found, np.ndarray) and not found.dtype.isnative
+    ):  # the same numbers, as this machine has them
+        return found.astype(found.dtype.newbyteorder("="))
     return found

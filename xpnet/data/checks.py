@@ -64,6 +64,25 @@ def check_features(x: Any, *, n_features: int | None = None, name: str = "X") ->
     return x
 
 
+def check_same_scale(x: np.ndarray, name: str, other: np.ndarray, other_name: str) -> None:
+    """Refuse two parts of data of which one are pixels: bytes 0..255 and fractions 0..1 would silently be scaled alike.
+
+    Raises
+    ------
+    DataError
+
+    Examples
+    --------
+    >>> check_same_scale(np.zeros((1, 2), np.uint8), "x", np.zeros((1, 2), np.uint8), "x_test")
+    """
+    types = {x.dtype.name, other.dtype.name}
+    if len(types) > 1 and types & {"uint8", "uint16"}:
+        raise DataError(
+            f"{other_name} holds {other.dtype} but {name} holds {x.dtype}, so they would be scaled differently; "
+            "save both in one type"
+        )
+
+
 def check_labels(y: Any, n: int, *, n_classes: int | None = None, name: str = "y") -> Any:
     """Check class labels: indices, or one row of class probabilities per sample.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import DataError, nearest
 from .array_files import kind_of, pick, read_lines, read_npy, read_npz
-from .checks import check_features, check_targets
+from .checks import check_features, check_same_scale, check_targets
 from .dataset import TASKS, Dataset
 from .idx import read_idx
 from .labels import encode_labels
@@ -205,7 +205,8 @@ def _assemble(
 ) -> Dataset:
     checked: dict[str, Any] = {"x_test": None, "y_test": None}
     for part, (x, _) in parts.items():
-        checked[f"x_{part}"] = check_features(x, name=_label(path, "x", part))
+        x = checked[f"x_{part}"] = check_features(x, name=_label(path, "x", part))
+        check_same_scale(checked["x_train"], "x", x, _label(path, "x", part))
     x_train = checked["x_train"]
     for part, (_, y) in parts.items():
         n, found = len(checked[f"x_{part}"]), len(y) if y.ndim else 0

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..data import Dataset, stratified_split
 from ..data import load as load_data
+from ..data.checks import check_same_scale
 from ..data.columns import Table
 from ..data.scaling import FeatureScaler
 from ..data.sources import NAMES
@@ -75,7 +76,7 @@ def load_run_data(
     for part, name in (("valid", config.valid), ("test", config.test)):
         if name is not None:
             own = load_data(name, target=config.target, task=task, classes=data.classes or None)
-            _check_same_scale(data, own)
+            check_same_scale(data.x_train, data.name, own.x_train, own.name)
             data = _with_part(data, part, own.x_train, own.y_train)
     if config.test_fraction:
         if data.x_test is not None:
@@ -173,16 +174,6 @@ def check_files_are_there(config: TrainConfig, run: Path) -> None:
 def _with_part(data: Dataset, part: str, x: Any, y: Any) -> Dataset:
     pair: dict[str, Any] = {f"x_{part}": x, f"y_{part}": y}
     return replace(data, **pair)
-
-
-def _check_same_scale(data: Dataset, own: Dataset) -> None:
-    # Bytes 0..255 and fractions 0..1 would silently be scaled alike.
-    types = {str(data.x_train.dtype), str(own.x_train.dtype)}
-    if len(types) > 1 and types & {"uint8", "uint16"}:
-        raise DataError(
-            f"{own.name} holds {own.x_train.dtype} but {data.name} holds {data.x_train.dtype}, so they would "
-            "be scaled differently; save both in one type"
-        )
 
 
 def _hold_out(y: np.ndarray, fraction: float, task: str) -> tuple[np.ndarray, np.ndarray]:
