@@ -675,6 +675,18 @@ def test_a_run_goes_on_with_the_columns_it_began_with(monkeypatch: pytest.Monkey
     assert xpnet.load("new/model.safetensors").sizes[0] == 1
 
 
+@pytest.mark.parametrize(("setting", "value"), [("task", "regression"), ("target", "size")])
+def test_a_run_is_not_asked_for_what_it_never_learnt(setting: str, value: str) -> None:
+    Path("d.csv").write_text("size,class\n" + "".join(f"{i},{i % 2}\n" for i in range(60)))
+    xp("train", "d.csv", *FAST, "--out", "run")
+    config = Path("run/config.toml")
+    config.write_text(re.sub(f"(?m)^{setting} = .*$", f'{setting} = "{value}"', config.read_text()))
+    before = config.read_bytes()
+    for command in (("train", "--resume", "run", "--epochs", 9), ("evaluate", "run")):
+        assert f"{setting} is {value!r}, but the run was started with" in xp(*command, code=2).stderr
+    assert config.read_bytes() == before
+
+
 def test_settings_of_tables() -> None:
     houses()
     xp("train", "houses.csv", *FAST, "--out", "plain", "--no-standardize", "--no-scale-target",

@@ -219,6 +219,7 @@ def _table_data(
             table = with_target(table, _target_name(config, table), say)
         prepare = _begin(config, table, say)
     else:
+        _check_target(config, prepared)
         prepare, table = prepared, prepared.table(config.data)
         if config.drop_missing_target and prepare.target_:
             table = with_target(table, prepare.target_.name, say)
@@ -253,6 +254,17 @@ def _table_data(
         table_name(config.data), sample_shape=(len(prepare.feature_names_),), classes=target.classes, scale=1.0,
         task=target.task, tabular=prepare.to_metadata(), **parts,
     )  # fmt: skip
+
+
+def _check_target(config: TrainConfig, prepared: TabularPreprocessing) -> None:
+    """Refuse settings, edited since the run began, that ask for something else than what it learnt."""
+    target = prepared.target_
+    assert target is not None
+    for name, asked, learnt in (("target", config.target, target.name), ("task", config.task, target.task)):
+        if asked not in (None, learnt):
+            raise ConfigError(
+                f"{name} is {asked!r}, but the run was started with {learnt!r}; bring it back, or start a new run"
+            )
 
 
 def _share(fraction: float, seed: int) -> Divide:
