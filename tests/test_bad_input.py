@@ -24,7 +24,8 @@ from click.testing import CliRunner, Result
 from xpnet import MLP, checkpoint, fit
 from xpnet.cli import main
 from xpnet.data import write_idx
-from xpnet.runs.folder import METRICS, RunFolder
+from xpnet.errors import FileWriteError
+from xpnet.runs.folder import METRICS, MODEL, STATE, RunFolder
 from xpnet.storage import atomic
 
 X = np.random.default_rng(0).normal(size=(30, 4))
@@ -570,6 +571,34 @@ def test_metrics_that_do_not_fit(finished: Path, tmp_path: Path, monkeypatch: py
     (tmp_path / "run" / METRICS).unlink()
     assert run(f"train --resume {tmp_path}/run --quiet").exit_code == 0
     assert len(RunFolder(tmp_path / "run").metrics()) == 5
+
+
+def test_a_disk_that_is_full_says_how_to_go_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_up(epochs: int) -> None:
+        def save(folder: RunFolder, trainer: Any) -> None:
+            if trainer.epoch == epochs:
+                raise FileWriteError(f"could not write {folder / STATE}: No space left on device.")
+            saved(folder, trainer)
+
+        monkeypatch.setattr(RunFolder, "save_state", save)
+
+    saved = RunFolder.save_state
+    train = f"train --data {finished}/good.npz --hidden 5 --epochs 5 --batch-size 10 --quiet --out {tmp_path}"
+    fill_up(3)
+    later = run(f"{train}/later")
+    check(later, 1)
+    assert later.stderr.endswith(f" updates, is safe; continue with: xpnet train --resume {tmp_path}/later\n")
+    fill_up(1)
+    check(run(f"{train}/first"), 1)
+    monkeypatch.undo()
+    assert run(f"train --resume {tmp_path}/later --quiet").exit_code == 0
+    (tmp_path / "first" / MODEL).unlink()
+    said = run(f"evaluate {tmp_path}/first").stderr
+    again = f"train --config {tmp_path}/first/config.toml --out {tmp_path}/first --overwrite"
+    assert said.endswith(f"finish an epoch with: xpnet {again}\n")
+    assert run(f"{again} --quiet").exit_code == 0
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

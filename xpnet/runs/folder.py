@@ -230,7 +230,7 @@ class RunFolder:
         if not (self / STATE).is_file():
             raise FileFormatError(
                 f"{self.path} has no {STATE}: the run stopped before its first state was saved. "
-                f"Start it again with: xpnet train --config {self / CONFIG} --out {self.path} --overwrite"
+                f"Start it again with: {self.next_step}"
             )
         tensors, metadata = checkpoint.load_tensors(self / STATE)
         if metadata.get("kind") != "state":
@@ -273,6 +273,14 @@ class RunFolder:
         """The command that continues this run."""
         return f"xpnet train --resume {shlex.quote(str(self.path))}"
 
+    @property
+    def next_step(self) -> str:
+        """The command that continues this run, or starts it again where no state was saved."""
+        if (self / STATE).is_file():
+            return self.continuation
+        config, out = (shlex.quote(str(path)) for path in (self / CONFIG, self.path))
+        return f"xpnet train --config {config} --out {out} --overwrite"
+
 
 def place(be: Backend) -> str:
     """Where and how numbers are computed: library, device, and precision where it is rounded."""
@@ -290,6 +298,6 @@ def open_model(path: str | Path, *, device: str = "cpu") -> tuple[MLP, RunFolder
         folder = RunFolder(path)
         folder.config()  # says clearly when it is some other folder
         if not (folder / MODEL).is_file():
-            raise FileFormatError(f"{path} has no model yet; finish an epoch with: {folder.continuation}")
+            raise FileFormatError(f"{path} has no model yet; finish an epoch with: {folder.next_step}")
         return load(folder / MODEL, device=device), folder
     return load(path, device=device), None

@@ -12,7 +12,7 @@ import numpy as np
 from .. import __version__, checkpoint
 from ..callbacks import Callback, EpochTable
 from ..data import Dataset
-from ..errors import DeviceError, DivergedError, OutOfMemoryError, XpnetError
+from ..errors import DeviceError, DivergedError, FileWriteError, OutOfMemoryError, XpnetError
 from ..logs import make_log
 from ..mlp import MLP
 from ..storage import atomic
@@ -121,7 +121,11 @@ def train(
             say("the training loss was still falling at the last epoch: more --epochs may help")
         return result
     except (DeviceError, OutOfMemoryError) as error:  # what was on the device is gone, what was saved is not
-        raise type(error)(f"{error} {_safe(folder)}") from error
+        raise type(error)(f"{error} {_safe(folder, ', there or with another --device.')}") from error
+    except FileWriteError as error:
+        failure = FileWriteError(f"{error} {_safe(folder)}")
+        failure.errno = error.errno
+        raise failure from error
     except (KeyboardInterrupt, BrokenPipeError) as error:
         print(f"xpnet: {_farewell(folder, error)}", file=sys.stderr)
         raise
@@ -158,15 +162,14 @@ def _run(folder: RunFolder, trainer: Trainer, data: Dataset, config: TrainConfig
     return {**result, "run": str(folder.path)}
 
 
-def _safe(folder: RunFolder) -> str:
-    """What is left after a failure that ended a run, and how to go on."""
+def _safe(folder: RunFolder, where: str = "") -> str:
+    """What is left after a failure that ended a run, and how to go on, and `where`."""
     try:
         reached = checkpoint.load_tensors(folder / STATE)[1]["n_updates"]
     except (XpnetError, OSError, KeyError):
         return f"Nothing had been saved yet; start again, with --overwrite for {folder.path}."
     return (
-        f"The last checkpoint, after {reached} updates, is safe; continue with: {folder.continuation}, "
-        "there or with another --device."
+        f"The last checkpoint, after {reached} updates, is safe; continue with: {folder.continuation}{where}"
     )
 
 
