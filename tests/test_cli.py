@@ -21,7 +21,7 @@ import xpnet
 from tests.command import as_if_older, xp
 from xpnet import checkpoint, plots
 from xpnet.cli import commands, main
-from xpnet.data import Preprocessing
+from xpnet.data import Preprocessing, stratified_split
 from xpnet.runs import environment
 from xpnet.runs.config import TrainConfig, read_toml
 from xpnet.runs.folder import FIGURES, SCALING, RunFolder
@@ -73,7 +73,7 @@ def test_the_run_folder_is_complete_and_nothing_is_outside_it() -> None:
     assert list(result) == [
         "test_loss", "test_accuracy", "valid_loss", "valid_accuracy", "best_epoch", "epochs", "stopped", "steps",
         "seconds", "parameters", "device", "backend", "dtype", "precision", "capture", "seed",
-        "weights_sha256", "last_weights_sha256",
+        "tested_sha256", "weights_sha256", "last_weights_sha256",
     ]  # fmt: skip
     assert result["epochs"] == 2 and result["parameters"] == 64 * 6 + 6 + 6 * 10 + 10
     environment = json.loads((run / "environment.json").read_text())
@@ -214,6 +214,40 @@ def test_a_run_is_not_judged_by_the_rest_of_other_data(kind: str, change: str) -
     xp("evaluate", "run", "--data", f"d.{kind}")
     Path("run/last/state.safetensors").unlink()  # then nobody knows
     xp("evaluate", "run")
+
+
+@pytest.mark.parametrize("kind", ["csv", "npz", "own test file"])
+def test_a_test_that_has_changed_since_is_said(kind: str) -> None:
+    path = Path("d.npz" if kind == "npz" else "d.csv").absolute()
+    tested = stratified_split(Y, 0.3, seed=0)[1]  # as --test-fraction 0.3 holds them out
+
+    def write(path: Path, shift: float) -> None:
+        x = X.copy()
+        x[tested[:3]] += shift
+        if kind == "npz":
+            np.savez(path, x=X, y=Y, x_test=x[tested], y_test=Y[tested])
+            return
+        lines = [",".join(map(str, (*row, f"c{y}"))) for row, y in zip(x.tolist(), Y, strict=True)]
+        path.write_text("\n".join(["a,b,c,d,y", *lines, ""]))
+
+    write(path, 0.0)
+    if kind == "own test file":
+        write(Path("first.csv"), 0.0)
+        train("first.csv", "--test", path)
+    else:
+        train(path, *(("--test-fraction", 0.3) if kind == "csv" else ()))
+    assert xp("evaluate", "run").stderr == ""
+    write(path, 0.5)
+    said = f"note: {path} has changed since run was trained: it was trained on the same rows, but tested on others"
+    for command in ("evaluate", "plot"):
+        assert xp(command, "run").stderr.startswith(said)
+    assert said in xp("train", "--resume", "run", "--epochs", 3).stderr
+    assert xp("evaluate", "run").stderr == ""  # result.json is about those of now
+    result = json.loads(Path("run/result.json").read_text())
+    del result["tested_sha256"]  # as in a run of an older xpnet
+    Path("run/result.json").write_text(json.dumps(result))
+    write(path, 0.0)
+    assert xp("evaluate", "run").stderr == ""
 
 
 # --- what is learned of arrays --------------------------------------------------------------------

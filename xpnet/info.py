@@ -34,7 +34,7 @@ def _devices() -> list[str]:
 def describe(path: Path) -> dict[str, Any]:
     """Architecture, parameters, memory of a training step, and results of a run folder or model file."""
     from .runs.automatic import PLAIN
-    from .runs.folder import RESULT, RunFolder, open_model
+    from .runs.folder import RunFolder, open_model
     from .tabular import TabularPreprocessing
 
     model, folder = open_model(path)
@@ -47,8 +47,6 @@ def describe(path: Path) -> dict[str, Any]:
     if model.tabular is not None:
         facts["columns"] = TabularPreprocessing.from_metadata(model.tabular).describe()
     if isinstance(folder, RunFolder):
-        from .storage.strictjson import loads_json
-
         config = folder.config()
         facts["training_step_bytes"] = step_bytes(
             list(model.sizes),
@@ -58,8 +56,8 @@ def describe(path: Path) -> dict[str, Any]:
             model.n_models or 1,
         )
         facts["epochs_done"] = len(folder.metrics())
-        if (folder / RESULT).is_file():
-            facts["result"] = loads_json((folder / RESULT).read_text(encoding="utf-8"))
+        if result := folder.result():
+            facts["result"] = result
     return facts
 
 

@@ -19,8 +19,9 @@ from ..training.resume import fingerprint
 from .config import FILES, TrainConfig
 from .data import split
 from .environment import blas
-from .folder import MODEL, SCALING, TARGET_SCALING, RunFolder, place
+from .folder import MODEL, RESULT, SCALING, TARGET_SCALING, RunFolder, place
 from .notes import note
+from .result import tested_sha256
 
 #: What may change when a run goes on: how long, where, and how products are rounded, never what is computed.
 RESUMABLE = (
@@ -81,7 +82,7 @@ def columns_as_started(config: TrainConfig, folder: RunFolder) -> TabularPreproc
 
 
 def check_same_data(folder: RunFolder, config: TrainConfig, data: Dataset) -> None:
-    """Refuse to judge a run by the rest of data that are not those it was trained on.
+    """Refuse to judge a run by the rest of data that are not those it was trained on; say where only the rest changed.
 
     Parameters
     ----------
@@ -106,6 +107,17 @@ def check_same_data(folder: RunFolder, config: TrainConfig, data: Dataset) -> No
             f"{config.data} no longer holds what {folder.path} was trained on, so the rows held out for its test "
             "cannot be told from the others. Bring back the first file; or judge the model by all rows of another "
             f"one: xpnet evaluate {run} --data FILE"
+        )
+    note_other_test(folder, config, data)
+
+
+def note_other_test(folder: RunFolder, config: TrainConfig, data: Dataset) -> None:
+    """Say that the test is not the one that result.json is about, where that says what it is about."""
+    before = folder.result().get("tested_sha256")
+    if before is not None and before != tested_sha256(data):
+        note(
+            f"{config.test or config.data} has changed since {folder.path} was trained: it was trained on the same "
+            f"rows, but tested on others, so what {RESULT} says of the test is not about those of now"
         )
 
 

@@ -198,6 +198,14 @@ class RunFolder:
         except (OSError, ValueError, AttributeError):
             return None
 
+    def result(self) -> dict[str, Any]:
+        """What result.json holds; nothing where it cannot be read, as before the end of a run."""
+        try:
+            found = loads_json((self / RESULT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def config(self) -> TrainConfig:
         """Read the settings."""
         if not (self / CONFIG).is_file():

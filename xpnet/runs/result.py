@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
+
+import numpy as np
 
 from .. import checkpoint
 from ..backend import Backend
@@ -27,7 +30,7 @@ def make_result(
         "steps": trainer.step.n_updates, "seconds": sum(r["seconds"] for r in history),
         "parameters": model.n_parameters, "device": model.be.device, "backend": model.be.name,
         "dtype": model.dtype, "precision": config.precision or config.dtype, "capture": model.be.captures,
-        "seed": config.seed,
+        "seed": config.seed, "tested_sha256": tested_sha256(data),
         "weights_sha256": checkpoint.weights_sha256(model.get_weights()), "last_weights_sha256": last_sha256,
     } | _chosen(model.be)  # fmt: skip
 
@@ -35,3 +38,15 @@ def make_result(
 def _chosen(be: Backend) -> dict[str, Any]:
     """What the device chose among ways to compute the same, where it has such ways."""
     return {} if be.algorithms is None else {"autotune": be.autotune, "algorithms": list(be.algorithms)}
+
+
+def tested_sha256(data: Dataset) -> str | None:
+    """Return what tells the samples and targets of a test from others; None without a test."""
+    if data.x_test is None:
+        return None
+    digest = hashlib.sha256()
+    for part in (data.x_test, data.y_test):
+        array = np.asarray(part)
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -106,6 +106,8 @@ def train(
         with folder.taken(resume=resume, overwrite=overwrite), trainer.tuned(), device_errors(be):
             if resume:
                 continuing.go_on(folder, trainer, quiet)
+                if not quiet:
+                    continuing.note_other_test(folder, config, data)
             else:
                 atomic.write_json_atomic(folder / ENVIRONMENT, environment(be.threads))
                 folder.write_metrics([])

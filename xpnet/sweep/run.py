@@ -18,11 +18,10 @@ from ..runs.building import choose_backend, limited_threads
 from ..runs.config import TrainConfig
 from ..runs.continuing import RESUMABLE
 from ..runs.data import with_absolute_paths
-from ..runs.folder import RESULT, RunFolder
+from ..runs.folder import RunFolder
 from ..runs.notes import note
 from ..runs.run import train
 from ..storage import atomic
-from ..storage.strictjson import loads_json
 from ..training.failures import device_errors
 from . import results
 from .folder import FIGURE, SUMMARY, SweepFolder
@@ -237,10 +236,9 @@ def _finished(path: Path, config: TrainConfig) -> dict[str, Any] | None:
         given = {n: v for n, v in vars(config).items() if v is not None and n not in changeable}
         if any(getattr(kept, n) != v for n, v in given.items()):
             return None
-        result: dict[str, Any] = loads_json((path / RESULT).read_text(encoding="utf-8"))
-        return result
-    except (XpnetError, OSError, ValueError):
+    except XpnetError:
         return None
+    return RunFolder(path).result() or None
 
 
 def _summary(
