@@ -20,9 +20,8 @@ import pytest
 from tests.command import xp
 from xpnet import checkpoint
 from xpnet.errors import ConfigError, XpnetError
-from xpnet.runs import folder as run_folder
 from xpnet.runs.folder import STATE, RunFolder
-from xpnet.storage import lock
+from xpnet.storage import lock, workfolder
 from xpnet.storage.lock import LOCK, locked
 from xpnet.sweep.folder import SweepFolder
 
@@ -110,9 +109,10 @@ def test_a_run_that_came_and_went_meanwhile_is_not_overwritten(monkeypatch: pyte
         (folder / "last").mkdir()
         yield
 
-    monkeypatch.setattr(run_folder, "locked", after_another)
-    with pytest.raises(ConfigError, match="is not empty"), RunFolder("run").taken(resume=False):
-        pass
+    monkeypatch.setattr(workfolder, "locked", after_another)
+    for folder in (RunFolder("run"), SweepFolder("s")):
+        with pytest.raises(ConfigError, match="is not empty"), folder.taken(resume=False):
+            pass
 
 
 # --- sweeps -------------------------------------------------------------------------------------

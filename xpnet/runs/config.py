@@ -11,7 +11,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -392,6 +392,21 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         Missing or malformed file, or a key that is no setting (the nearest spelling is shown).
     """
     return known_settings(path, load_toml(path))
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (name, then, now) for what differs; settings that an older xpnet did not have were at their defaults.
+
+    Examples
+    --------
+    >>> list(changed({"lr": 0.1}, {"lr": 0.2, "bias": 0.0}))
+    [('lr', 0.1, 0.2)]
+    """
+    defaults = vars(TrainConfig())
+    for name, value in now.items():
+        then = before.get(name, defaults.get(name))
+        if then != value:
+            yield name, then, value
 
 
 def only_for_tables(setting: str, data: str) -> ConfigError:

@@ -6,8 +6,6 @@ Nothing is written outside the folder, and every file but the growing metrics.js
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,10 @@ from ..logs import EVENTS, LOG
 from ..mlp import MLP, load
 from ..mlp.files import MODEL
 from ..storage import atomic
-from ..storage.lock import LOCK, locked
 from ..storage.strictjson import dumps_json, loads_json
+from ..storage.workfolder import WorkFolder
 from ..train import Trainer
-from .config import TrainConfig, read_toml
+from .config import TrainConfig, changed, read_toml
 
 CONFIG, ENVIRONMENT = "config.toml", "environment.json"
 METRICS, RESULT, STATE = "metrics.jsonl", "result.json", "last/state.safetensors"
@@ -33,32 +31,7 @@ TARGET_SCALING = "the scaling of targets"
 FIGURES = ("curves", "confusion", "first_layer", "mistakes", "regression")
 
 
-def numbered(parent: str, stem: str) -> Path:
-    """Make the first folder ``PARENT/STEM-NUMBER`` that does not exist yet.
-
-    Raises
-    ------
-    XpnetError
-        It cannot be made.
-    """
-    number = 1
-    while True:
-        path = Path(parent, f"{stem}-{number}")
-        try:
-            path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise XpnetError(f"cannot create {path}: {error.strerror}; choose another --out") from error
-
-
-def holds_files(path: Path) -> bool:
-    """Say whether a folder holds anything but what a killed process left of its lock."""
-    return path.is_dir() and any(entry.name != LOCK for entry in path.iterdir())
-
-
-class RunFolder:
+class RunFolder(WorkFolder):
     """The files of one run.
 
     Parameters
@@ -66,74 +39,16 @@ class RunFolder:
     path : path
     """
 
+    parent, plain, command = "runs", "run", "xpnet train"
+
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        super().__init__(path)
         #: What must be the same when the run goes on; kept with the state.
         self.fixed: dict[str, Any] = {}
         #: Back end, device and precision of the state that was loaded; None where it does not say.
         self.saved_on: str | None = None
 
-    def __truediv__(self, name: str) -> Path:
-        return self.path / name
-
-    @classmethod
-    def numbered(cls, name: str) -> RunFolder:
-        """Make the first folder ``runs/NAME-NUMBER`` that does not exist yet."""
-        return cls(numbered("runs", Path(name).stem or "run"))
-
-    @contextmanager
-    def taken(self, *, resume: bool, overwrite: bool = False) -> Iterator[None]:
-        """Keep the folder for this process: made and emptied for a new run, as it is for one to `resume`.
-
-        Reading is free to all. A process that is killed keeps nothing.
-
-        Raises
-        ------
-        ConfigError
-            Another process trains in it; or a new run finds files there, without `overwrite`, or that are no run's.
-        XpnetError
-            It cannot be written.
-        """
-        if not resume:
-            self._make(overwrite)
-        if not self.path.is_dir():
-            yield  # there is nothing to continue; what reads the state says so
-            return
-        instead = f"wait until it has ended, or stop it and continue with: {self.continuation}"
-        with locked(self.path, instead if resume else f"{instead}; or choose another --out"):
-            if not resume:
-                self.create(overwrite=overwrite)
-            yield
-
-    def _make(self, overwrite: bool) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"{self.path} is a file; --out needs a folder")
-        try:
-            if holds_files(self.path):
-                self._check_replaceable(overwrite)
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
-
-    def create(self, *, overwrite: bool) -> None:
-        """Make the folder; a non-empty one is an error unless `overwrite`, which removes an old run's files.
-
-        Raises
-        ------
-        ConfigError
-            The folder is not empty, or is a file, or would be replaced but holds no run.
-        XpnetError
-            It cannot be written.
-        """
-        self._make(overwrite)
-        try:
-            if holds_files(self.path):
-                self._clear()
-            (self.path / "last").mkdir(exist_ok=True)
-        except OSError as error:
-            raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
-
-    def _check_replaceable(self, overwrite: bool) -> None:
+    def check_replaceable(self, overwrite: bool) -> None:
         if not overwrite:
             raise ConfigError(
                 f"{self.path} is not empty; use --resume {self.path} to continue it, "
@@ -145,13 +60,16 @@ class RunFolder:
                 f"{self.path} holds files but no run, so it is not overwritten; choose another --out"
             )
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         figures = [f"plots/{name}.png" for name in FIGURES]
         for name in (RESULT, MODEL, STATE, METRICS, ENVIRONMENT, CONFIG, LOG, REPORT, *figures):
             (self.path / name).unlink(missing_ok=True)
         for events in (self.path / EVENTS).glob("events.out.tfevents.*"):
             events.unlink()
         self.remove_leftovers()
+
+    def prepare(self) -> None:
+        (self.path / "last").mkdir(exist_ok=True)
 
     def remove_leftovers(self) -> None:
         """Remove temporary files that a killed process left behind."""
@@ -241,9 +159,9 @@ class RunFolder:
                 f"Start it again with: {self.next_step}"
             )
         tensors, metadata = checkpoint.load_tensors(self / STATE)
-        if metadata.get("kind") != "state":
+        if metadata.get("kind") != "state" or not isinstance(metadata.get("fixed"), dict):
             raise FileFormatError(f"{self / STATE} is not the state of a run")
-        self._check_fixed(metadata.get("fixed"))
+        self._check_fixed(metadata["fixed"])
         try:
             trainer.load_state(tensors, metadata)
         except KeyError as error:
@@ -262,24 +180,15 @@ class RunFolder:
         except (XpnetError, OSError):
             return None  # loading it says what is wrong
 
-    def _check_fixed(self, before: Any) -> None:
-        now = loads_json(dumps_json(self.fixed))
-        defaults = vars(TrainConfig())  # of settings that an older xpnet did not have
-        for key in now:
+    def _check_fixed(self, before: dict[str, Any]) -> None:
+        for key, then, now in changed(before, loads_json(dumps_json(self.fixed))):
             later = {"standardize": SCALING, "scale_target": TARGET_SCALING}.get(key)
-            if later is not None and isinstance(before, dict) and later not in before:
+            if later is not None and later not in before:
                 continue  # it had no meaning for arrays yet, and those of tables are compared by themselves
-            then = before.get(key, defaults.get(key)) if isinstance(before, dict) else None
-            if then != now[key]:
-                raise FileFormatError(
-                    f"cannot continue {self.path}: {key} is {now[key]!r}, but the run was started with "
-                    f"{then!r}. Bring back the settings and data of the first run, or start a new one."
-                )
-
-    @property
-    def continuation(self) -> str:
-        """The command that continues this run."""
-        return f"xpnet train --resume {shlex.quote(str(self.path))}"
+            raise FileFormatError(
+                f"cannot continue {self.path}: {key} is {now!r}, but the run was started with "
+                f"{then!r}. Bring back the settings and data of the first run, or start a new one."
+            )
 
     @property
     def next_step(self) -> str:

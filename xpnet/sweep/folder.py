@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, FileFormatError, XpnetError
-from ..runs.config import FILES, TrainConfig
-from ..runs.folder import holds_files, numbered
+from ..errors import ConfigError, FileFormatError
+from ..runs.config import FILES, TrainConfig, changed
 from ..storage import atomic
-from ..storage.lock import locked
 from ..storage.strictjson import dumps_json, loads_json
+from ..storage.workfolder import WorkFolder
 from . import results
 from .results import Row
 from .settings import SweepConfig, resolve
@@ -30,7 +27,7 @@ _EVERY = 1.0  # seconds between two states, so that many small members do not sp
 RESUMABLE = ("device", "precision", "capture", "autotune", "threads", "data_dir", *FILES)
 
 
-class SweepFolder:
+class SweepFolder(WorkFolder):
     """The files of one sweep.
 
     Parameters
@@ -45,70 +42,23 @@ class SweepFolder:
         What their scores are.
     """
 
+    parent, plain, command = "sweeps", "sweep", "xpnet sweep"
+
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        super().__init__(path)
         self.members: list[Row] = []
         self.monitor: str | None = None
         self._fixed: dict[str, Any] = {}
         self._data: Any = None
         self._written = 0.0
 
-    def __truediv__(self, name: str) -> Path:
-        return self.path / name
+    def check_replaceable(self, overwrite: bool) -> None:
+        raise ConfigError(
+            f"{self.path} is not empty; continue the sweep in it with --resume {self.path}, or choose another --out"
+        )
 
-    @classmethod
-    def numbered(cls, name: str) -> SweepFolder:
-        """Make the first folder ``sweeps/NAME-NUMBER`` that does not exist yet."""
-        return cls(numbered("sweeps", Path(name).stem or "sweep"))
-
-    @property
-    def continuation(self) -> str:
-        """The command that continues this sweep."""
-        return f"xpnet sweep --resume {shlex.quote(str(self.path))}"
-
-    # --- beginning --------------------------------------------------------------------------------
-    @contextmanager
-    def taken(self, *, resume: bool) -> Iterator[None]:
-        """Keep the folder, which is made for a new sweep, for this process; reading is free to all.
-
-        Raises
-        ------
-        ConfigError
-            Another process is at work in it, or it is not empty and should be new.
-        XpnetError
-            It cannot be made.
-        """
-        if not resume:
-            self._make()
-        if not self.path.is_dir():
-            yield  # there is nothing to continue; `open` says so
-            return
-        instead = f"wait until it has ended, or stop it and continue with: {self.continuation}"
-        with locked(self.path, instead if resume else f"{instead}; or choose another --out"):
-            yield
-
-    def _make(self) -> None:
-        try:
-            if holds_files(self.path):
-                raise ConfigError(
-                    f"{self.path} is not empty; continue the sweep in it with --resume {self.path}, or choose "
-                    "another --out"
-                )
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise XpnetError(f"cannot create {self.path}: {error.strerror}; choose another --out") from error
-
-    def create(self, sweep: SweepConfig, candidates: Sequence[Candidate], data: Any) -> None:
-        """Make the folder for a new sweep.
-
-        Raises
-        ------
-        ConfigError
-            It is not empty.
-        XpnetError
-            It cannot be made.
-        """
-        self._make()
+    def begin(self, sweep: SweepConfig, candidates: Sequence[Candidate], data: Any) -> None:
+        """Write what a new sweep starts with."""
         atomic.write_text_atomic(self / SETTINGS, sweep.to_toml())
         self._fixed, self._data = fixed(sweep, candidates), data
         self.save(force=True)
@@ -140,14 +90,11 @@ class SweepFolder:
         except (ValueError, KeyError, TypeError) as error:
             raise FileFormatError(f"{path} is damaged: {error}; start the sweep again") from error
         now = loads_json(dumps_json(fixed(sweep, candidates)))
-        defaults = vars(TrainConfig())  # of settings that an older xpnet did not have
-        for name in now:
-            started = before.get(name, defaults.get(name))
-            if started != now[name]:
-                raise FileFormatError(
-                    f"cannot continue {self.path}: {name} is {now[name]!r:.200}, but the sweep was started with "
-                    f"{started!r:.200}. Bring back the first settings, or start a new sweep"
-                )
+        for name, started, found in changed(before, now):
+            raise FileFormatError(
+                f"cannot continue {self.path}: {name} is {found!r:.200}, but the sweep was started with "
+                f"{started!r:.200}. Bring back the first settings, or start a new sweep"
+            )
         if then != loads_json(dumps_json(data)):
             raise FileFormatError(
                 f"cannot continue {self.path}: the data, or how they are scaled, are not what it was started "

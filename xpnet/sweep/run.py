@@ -91,7 +91,7 @@ def sweep(
     folder = SweepFolder(out) if out is not None else SweepFolder.numbered(pieces[0].dataset.name)
     data = [fingerprint(p) for p in pieces]
     with folder.taken(resume=resume):
-        (folder.open if resume else folder.create)(settings, candidates, data)
+        (folder.open if resume else folder.begin)(settings, candidates, data)
         per_candidate = sum(len(p.units) for p in pieces)
         if not quiet:
             print(_headline(settings, candidates, per_candidate, folder), flush=True)
