@@ -23,7 +23,8 @@ OTHER: dict[str, Any] = {
     "lr": 0.1, "momentum": 0.9, "schedule": "step:every=5", "warmup": 0.1, "epochs": 7, "batch_size": 8,
     "patience": 3, "min_delta": 0.01, "monitor": "valid_loss", "seed": 2**63, "dtype": "float64", "statistics": True,
     "precision": "float64", "capture": False, "test_fraction": 0.0, "categorical": ["zip, old", "class"],
-    "ignore": ["name"], "max_categories": 9, "impute": "mean", "missing_indicator": False, "standardize": False,
+    "ignore": ["name"], "weight": "n", "max_categories": 9, "impute": "mean", "missing_indicator": False,
+    "standardize": False,
     "scale_target": False, "decimal": ",", "missing_values": ["-"], "drop_missing_target": True,
     "device": "auto", "threads": 2, "autotune": True, "save_every": 5, "log": ["csv", "tensorboard"],
 }  # fmt: skip

@@ -49,6 +49,11 @@ def here(elsewhere: None) -> None:
     kinds = np.array(["a", "b", "c"])[rng.integers(3, size=90)]
     rows = [f"{a:.4f},{k},{3 * a + (k == 'b'):.4f}" for a, k in zip(x[:, 0], kinds, strict=True)]
     Path("table.csv").write_text("size,kind,price\n" + "\n".join(rows) + "\n")
+    # the same, where rows count differently
+    w = np.arange(90) % 4
+    np.savez("weighted.npz", x=x, y=y, sample_weight=w)
+    rows = [f"{k},{row}" for k, row in zip(w, rows, strict=True)]
+    Path("weighted.csv").write_text("weight,size,kind,price\n" + "\n".join(rows) + "\n")
 
 
 def small(**more: Any) -> TrainConfig:
@@ -206,16 +211,17 @@ def test_a_sweep_goes_on_from_anywhere_and_after_its_file_moved(
 
 
 class TestMembersEqualRuns:
-    @pytest.mark.parametrize("data", ["small.npz", "table.csv"])
+    @pytest.mark.parametrize("data", ["small.npz", "table.csv", "weighted.npz", "weighted.csv"])
     def test_held_out_share(self, data: str) -> None:
         grid = {"lr": [0.003, 0.03], "hidden": [[5], [4, 3]]}
-        config = SweepConfig(base=small(data=data), grid=grid, seeds=2)
+        more = {"weight": "weight"} if data == "weighted.csv" else {}
+        config = SweepConfig(base=small(data=data, **more), grid=grid, seeds=2)
         result = sweep(config, "s", quiet=True)
         assert (result["candidates"], result["members"]) == (4, 8)
         members = json.loads(Path("s/state.json").read_text())["members"]
         for m in members[::3]:
             own = {**config.candidates()[m["candidate"]], "seed": m["seed"]}
-            own["valid_fraction"] = 0.1  # a run on few rows of a table holds none out by itself
+            own |= {**more, "valid_fraction": 0.1}  # a run on few rows of a table holds none out by itself
             alone = train(small(data=data, **own), "alone", overwrite=True, quiet=True)
             for name in ("valid_loss", "valid_accuracy", "best_epoch", "epochs"):
                 assert m[name] == (
@@ -389,6 +395,15 @@ class TestResume:
         with pytest.raises(FileFormatError, match=message):
             sweep(SweepConfig(**{**config, **change}), "s", quiet=True, resume=True)
         assert Path("s/state.json").read_bytes() == before
+
+    def test_changed_weights_are_refused(self) -> None:
+        sweep(SweepConfig(base=small(data="weighted.npz"), grid={"lr": [0.1]}), "s", quiet=True)
+        with np.load("weighted.npz") as arrays:
+            np.savez("weighted.npz", **{**arrays, "sample_weight": arrays["sample_weight"][::-1]})
+        with pytest.raises(FileFormatError, match="the data, or how they are scaled, are not what"):
+            sweep(
+                SweepConfig(base=small(data="weighted.npz"), grid={"lr": [0.1]}), "s", quiet=True, resume=True
+            )
 
     def test_changed_data_are_refused(self) -> None:
         sweep(SweepConfig(base=small(), **self.CONFIG), "s", quiet=True)

@@ -51,6 +51,8 @@ class Dataset:
         tables `tabular` says it.
     notes : tuple of str
         What is worth knowing about how it was read.
+    w_train : numpy.ndarray (N,), optional
+        What each sample of the training part counts in the loss.
 
     Raises
     ------
@@ -80,6 +82,7 @@ class Dataset:
     target_mean: float | np.ndarray = 0.0
     target_scale: float | np.ndarray = 1.0
     notes: tuple[str, ...] = ()
+    w_train: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -96,6 +99,11 @@ class Dataset:
                 raise DataError(
                     f"{self.name}: x_{part} has shape {x.shape}, expected {_wanted(self.sample_shape)}"
                 )
+
+        if self.w_train is not None and self.w_train.shape != (len(self.x_train),):
+            raise DataError(
+                f"{self.name}: w_train has shape {self.w_train.shape}, expected ({len(self.x_train)},), one per sample"
+            )
 
     @property
     def n_features(self) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import DataError, nearest
 from .array_files import kind_of, pick, read_lines, read_npy, read_npz
-from .checks import check_features, check_same_scale, check_targets
+from .checks import check_features, check_same_scale, check_targets, check_weights
 from .dataset import TASKS, Dataset
 from .idx import read_idx
 from .labels import encode_labels
@@ -41,8 +41,9 @@ def load_file(
 ) -> Dataset:
     """Load training data from one file or folder.
 
-    - NPZ: ``x`` (or ``X``) and ``y``; optionally ``x_valid``, ``y_valid`` and ``x_test``, ``y_test``. Other arrays are
-      left alone, which `Dataset.notes` says; but names such as ``x_val`` are an error.
+    - NPZ: ``x`` (or ``X``) and ``y``; optionally ``sample_weight``, what each of these samples counts in training, and
+      ``x_valid``, ``y_valid`` and ``x_test``, ``y_test``. Other arrays are left alone, which `Dataset.notes` says; but
+      names such as ``x_val`` are an error.
     - NPY: the samples, with `labels` naming a second file (NPY, IDX, or text with one label a line).
     - IDX, plain or .gz: the samples, with `labels`; without it, the file beside it whose name has
       ``labels-idx1`` where this one has ``images-idx3``.
@@ -103,11 +104,11 @@ def find_idx(folder: Path, file: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-Parts = dict[str, tuple[np.ndarray, np.ndarray]]
+Parts = dict[str, tuple[np.ndarray, ...]]
 
 
 def _read_parts(path: Path, labels: Path | None, target: str | None, notes: list[str]) -> Parts:
-    """Return the samples and labels of each part (train, valid, test) as stored; what is left out goes to `notes`."""
+    """Return samples, labels and maybe weights of each part (train, valid, test) as stored; `notes` get the rest."""
     if path.is_dir():
         return _parts_of_folder(path)
     kind = kind_of(path)
@@ -135,7 +136,7 @@ def _parts_of_folder(folder: Path) -> Parts:
             f"{folder}: a folder of training data must hold {MNIST_FILES[0]} and {MNIST_FILES[1]} "
             "(plain or .gz), and may hold the t10k pair"
         )
-    parts = {"train": (read_idx(found[0]), read_idx(found[1]))}
+    parts: Parts = {"train": (read_idx(found[0]), read_idx(found[1]))}
     if found[2] is not None and found[3] is not None:
         parts["test"] = (read_idx(found[2]), read_idx(found[3]))
     elif found[2] is not None or found[3] is not None:
@@ -145,16 +146,18 @@ def _parts_of_folder(folder: Path) -> Parts:
     return parts
 
 
-_NAMES = ("x", "X", "x_train", "y", "y_train", "x_valid", "y_valid", "x_test", "y_test")
+_WEIGHT = "sample_weight"
+_NAMES = ("x", "X", "x_train", "y", "y_train", "x_valid", "y_valid", "x_test", "y_test", _WEIGHT)
 
 
 def _parts_of_npz(path: Path, target: str | None, notes: list[str]) -> Parts:
     arrays = read_npz(path)
     notes += _unused(path, sorted({*arrays} - {*_NAMES, target}))
-    parts = {
+    parts: Parts = {
         "train": (
             pick(arrays, ("x", "X", "x_train"), path),
             pick(arrays, (target,) if target else ("y", "y_train"), path),
+            *((arrays[_WEIGHT],) if _WEIGHT in arrays else ()),
         )
     }
     for part in ("valid", "test"):
@@ -171,8 +174,8 @@ def _unused(path: Path, names: list[str]) -> list[str]:
     for name in names:
         if "weight" in name.lower():
             raise DataError(
-                f"{path}: array {name!r}: weights of samples cannot be read from a file; give them to "
-                "xpnet.fit(sample_weight=...), or leave the array out"
+                f"{path}: no such part as {name!r}: what the samples of x count in training is called {_WEIGHT!r}, and "
+                "those of other parts count alike; rename the array, or leave it out"
             )
         if name.lower().startswith(("x_", "y_")):
             near = nearest(name, _NAMES)
@@ -204,17 +207,18 @@ def _assemble(
     path: Path, parts: Parts, task: str, classes: tuple[str, ...] | None, notes: list[str]
 ) -> Dataset:
     checked: dict[str, Any] = {"x_test": None, "y_test": None}
-    for part, (x, _) in parts.items():
+    for part, (x, *_) in parts.items():
         x = checked[f"x_{part}"] = check_features(x, name=_label(path, "x", part))
         check_same_scale(checked["x_train"], "x", x, _label(path, "x", part))
     x_train = checked["x_train"]
-    for part, (_, y) in parts.items():
+    for part, (_, y, *_) in parts.items():
         n, found = len(checked[f"x_{part}"]), len(y) if y.ndim else 0
         if n != found:
             raise DataError(
                 f"{_label(path, 'y', part)} has {found} entries (shape {y.shape}) but there are {n} samples"
             )
-    ys = {part: y for part, (_, y) in parts.items()}
+    weights = [check_weights(w, len(x_train), name=f"{path}: {_WEIGHT}") for w in parts["train"][2:]]
+    ys = {part: y for part, (_, y, *_) in parts.items()}
     if task == "classification":
         ys = {part: _without_one_hot(y, _label(path, "y", part), notes) for part, y in ys.items()}
         encoded, classes = _encode_together(path, ys, classes)
@@ -228,6 +232,7 @@ def _assemble(
         scale=_scale_of(x_train),
         task=task,
         notes=tuple(notes),
+        w_train=weights[0] if weights else None,
         **checked,
     )
 

@@ -80,15 +80,19 @@ def _check_memory(sizes: list[int], config: TrainConfig, data: Dataset, be: Back
 
 
 def build_trainer(
-    config: TrainConfig, model: MLP, task: str, training: tuple[Any, Any], validation: tuple[Any, Any] | None
+    config: TrainConfig, model: MLP, task: str, training: tuple[Any, ...], validation: tuple[Any, Any] | None
 ) -> Trainer:
-    """Return the trainer that the settings describe, resolved for the data (`xpnet.runs.automatic`)."""
+    """Return the trainer that the settings describe, resolved for the data (`xpnet.runs.automatic`).
+
+    `training` and `validation` are what `xpnet.runs.data.split` returns.
+    """
     for layer in model.layers:
         if hasattr(layer, "activation"):
             _ = layer.activation.backward  # raises for one that cannot be trained, before anything is written
+    x, y, *weight = training
     trainer = Trainer(
-        model, training, validation=validation, statistics=config.statistics, threads=config.threads,
-        **training_settings(config, task),
+        model, (x, y), validation=validation, sample_weight=weight[0] if weight else None,
+        statistics=config.statistics, threads=config.threads, **training_settings(config, task),
     )  # fmt: skip
     model.unsmoothing = (config.label_smoothing or None) if task == "classification" else None
     return trainer

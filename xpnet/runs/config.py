@@ -81,6 +81,10 @@ class TrainConfig:
         [], "Columns of numbers that are categories: class,zip.", "tables"
     )
     ignore: list[str] = _option([], "Columns to leave out: name,ticket.", "tables")  # noqa: RUF009
+    weight: str | None = _option(
+        None, "Column of what each row counts in training; no feature. (In NPZ files: the array sample_weight.)",
+        "tables",
+    )  # fmt: skip
     decimal: str | None = _option(
         None, "What stands before the decimals of numbers in CSV files (default: as their cells say).", "tables",
         choices=(".", ","),
@@ -230,6 +234,8 @@ class TrainConfig:
             )
         if self.target == "":
             raise ConfigError("target is empty; name a column or array, or leave it out")
+        if self.weight == "":
+            raise ConfigError("weight is empty; name a column, or leave it out")
         if self.get_optimizer().lr == 0.0:
             raise ConfigError("lr is 0, with which nothing is learned; it must be above 0")
         self.get_schedule()
@@ -271,7 +277,7 @@ FILES = ("data", "labels", "valid", "test")
 
 #: Settings that only tables (CSV, Parquet) have.
 TABLE_SETTINGS = (
-    "categorical", "ignore", "decimal", "missing_values", "drop_missing_target",
+    "categorical", "ignore", "weight", "decimal", "missing_values", "drop_missing_target",
     "max_categories", "impute", "missing_indicator",
 )  # fmt: skip
 

@@ -85,7 +85,8 @@ def load_run_data(
             )
         rest, test = _hold_out(data.y_train, config.test_fraction, data.task)
         data = _with_part(data, "test", data.x_train[test], data.y_train[test])
-        data = replace(data, x_train=data.x_train[rest], y_train=data.y_train[rest])
+        w = None if data.w_train is None else data.w_train[rest]
+        data = replace(data, x_train=data.x_train[rest], y_train=data.y_train[rest], w_train=w)
     if data.task == "regression":
         data = _with_scaled_targets(config, data, say)
     return standardized(data) if config.standardize and not has_pixels(data) else data
@@ -187,16 +188,20 @@ def _hold_out(y: np.ndarray, fraction: float, task: str) -> tuple[np.ndarray, np
     return stratified_split(y, fraction, _TEST_SEED, stratify=task == "classification")
 
 
-def split(data: Dataset, config: TrainConfig) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
-    """Return training and validation data: the user's own validation set, else a stratified share."""
+def split(data: Dataset, config: TrainConfig) -> tuple[tuple[Any, ...], tuple[Any, Any] | None]:
+    """Return training data (X, y), or (X, y, sample_weight) where samples have weights, and validation data (X, y).
+
+    Those are the user's own validation set, else a stratified share.
+    """
+    every = (data.x_train, data.y_train, *(() if data.w_train is None else (data.w_train,)))
     if data.x_valid is not None:
-        return (data.x_train, data.y_train), (data.x_valid, data.y_valid)
+        return every, (data.x_valid, data.y_valid)
     share = automatic.valid_fraction(config, len(data.x_train), features=automatic.has_features(data))
     if not share or data.tabular is not None:  # the rows of a table were divided as it was read
-        return (data.x_train, data.y_train), None
+        return every, None
     stratify = data.task == "classification"
     train, valid = stratified_split(data.y_train, share, config.seed, stratify=stratify)
-    return (data.x_train[train], data.y_train[train]), (data.x_train[valid], data.y_train[valid])
+    return tuple(part[train] for part in every), (data.x_train[valid], data.y_train[valid])
 
 
 # --- tables -------------------------------------------------------------------------------------
@@ -239,7 +244,9 @@ def _table_data(
         rows["train"], rows["valid"] = left[train], left[valid]
     if prepared is None:
         prepare.fit(table, rows["train"])
+    weights = prepare.weights(table)
     parts: dict[str, Any] = {"x_test": None, "y_test": None}
+    parts["w_train"] = None if weights is None else weights[rows["train"]]
     y = prepare.encode_target(table)
     for part, chosen in rows.items():
         if chosen is not None:
@@ -283,7 +290,7 @@ def _begin(config: TrainConfig, table: Table, say: Say) -> TabularPreprocessing:
         max_categories=config.max_categories, impute=config.impute,
         missing_indicator=config.missing_indicator, standardize=config.standardize,
         scale_target=config.scale_target and why_not is None and ("mean" if scaling else True),
-        decimal=config.decimal, missing_values=config.missing_values,
+        decimal=config.decimal, missing_values=config.missing_values, weight=config.weight,
     )  # fmt: skip
     if prepare.fit_target(table).task == "regression" and config.scale_target and why_not:
         say(f"the target is learnt as it is, not scaled: {why_not}")
@@ -291,7 +298,7 @@ def _begin(config: TrainConfig, table: Table, say: Say) -> TabularPreprocessing:
 
 
 def _target_name(config: TrainConfig, table: Table) -> str:
-    names = [name for name in table.names if name not in config.ignore]
+    names = [name for name in table.names if name not in config.ignore and name != config.weight]
     if config.target is None and not names:
         raise ConfigError("every column is ignored, so there is nothing to predict")
     return config.target or names[-1]

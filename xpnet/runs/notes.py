@@ -20,14 +20,14 @@ def note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def blown_up(trainer: Trainer, data: tuple[Any, Any]) -> str:
+def blown_up(trainer: Trainer, data: tuple[Any, ...]) -> str:
     """Say that training ended with a loss far above that of a network that always answers the same; "" where not.
 
     Parameters
     ----------
     trainer : Trainer
         Whose training has ended.
-    data : (X, y)
+    data : (X, y) or (X, y, sample_weight)
         What it was trained on.
     """
     model, last = trainer.model, trainer.history[-1]["train_loss"] if len(trainer.history) else 0.0

@@ -148,6 +148,7 @@ def configurations(
 
 def _shared(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
     given = network_settings(config, dataset) | training_settings(config, dataset.task)
+    given["sample_weight"] = dataset.w_train
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -187,6 +188,9 @@ def _few_rows(dataset: Dataset) -> np.ndarray:
 
 def fingerprint(part: Part) -> list[Any]:
     """Return what tells these data from others."""
-    data = [resume.fingerprint(*part.data), part.validation and resume.fingerprint(*part.validation)]
     d = part.dataset
+    data = [
+        resume.fingerprint(*part.data, d.w_train),
+        part.validation and resume.fingerprint(*part.validation),
+    ]
     return data if np.ndim(d.shift) == 0 and not d.shift else [*data, resume.fingerprint(d.scale, d.shift)]

@@ -75,6 +75,8 @@ class TabularPreprocessing:
     missing_values : sequence of str
         Cells of CSV files that hold no value, beside empty ones, in any case; in other tables those among numbers,
         dates and booleans that are written as texts.
+    weight : str, optional
+        The column that says what each row counts in training; it is no feature. See `weights`.
 
     Attributes
     ----------
@@ -103,7 +105,7 @@ class TabularPreprocessing:
         self, target: str | None = None, *, task: str | None = None, categorical: Sequence[str] = (),
         ignore: Sequence[str] = (), max_categories: int = 50, impute: str = "median",
         missing_indicator: bool = True, standardize: bool = True, scale_target: bool | str = True,
-        decimal: str | None = None, missing_values: Sequence[str] = MISSING,
+        decimal: str | None = None, missing_values: Sequence[str] = MISSING, weight: str | None = None,
     ):  # fmt: skip
         if max_categories < 2:
             raise ConfigError(f"max_categories must be at least 2, found {max_categories}")
@@ -114,6 +116,7 @@ class TabularPreprocessing:
         if isinstance(scale_target, str) and scale_target != "mean":
             raise ConfigError(f"scale_target must be True, False or 'mean', found {scale_target!r}")
         self.target, self.task, self.ignore, self.scale_target = target, task, tuple(ignore), scale_target
+        self.weight = weight
         if decimal not in (None, ".", ","):
             raise ConfigError(f"decimal must be '.' or ',', found {decimal!r}")
         self.rules = Rules(
@@ -122,15 +125,18 @@ class TabularPreprocessing:
         )  # fmt: skip
         self._likely = "."
         self.target_: Target | None = None
-        for name in (*self.ignore, *self.rules.categorical):
-            if name == target and name in self.ignore:
-                raise ConfigError(f"column {name!r} is the target, so it cannot be ignored")
+        for name, role in ((target, "target"), (weight, "weight of rows")):
+            if name is not None and name in self.ignore:
+                raise ConfigError(f"column {name!r} is the {role}, so it cannot be ignored")
+        if weight is not None and weight in (target, *self.rules.categorical):
+            role = "the target" if weight == target else "one of categories"
+            raise ConfigError(f"column {weight!r} is {role}, so it cannot be the weight of rows")
 
     # --- tables -----------------------------------------------------------------------------------
     def table(self, data: Any) -> Table:
         """Return the columns that are needed of a file, data frame or dictionary.
 
-        Before `fit` these are all but the ignored ones, after it those that were learnt from, and the target.
+        Before `fit` these are all but the ignored ones, after it those that were learnt from, target and weight.
         """
         if isinstance(data, Table):
             return data
@@ -149,7 +155,7 @@ class TabularPreprocessing:
             text |= {t.name}  # classes that are texts have the spelling that they had
         options: dict[str, Any] = {"text": text, "skip": self.ignore}
         if fitted:
-            options["only"] = {*self.columns, *([self.target_.name] if self.target_ else [])}
+            options["only"] = {*self.columns, self.target_.name if self.target_ else None, self.weight}
         options["spelling"] = Spelling(self.rules.decimal, self._likely, self.rules.missing_values)
         return (read_table if isinstance(data, (str, os.PathLike)) else from_columns)(data, **options)
 
@@ -178,7 +184,7 @@ class TabularPreprocessing:
         DataError
             Nothing to learn from, or values that cannot be used; the message names row and column.
         ConfigError
-            `categorical`, `ignore` or `target` name a column that is not there.
+            `categorical`, `ignore`, `target` or `weight` name a column that is not there.
         """
         table = self.table(data)
         if not table.n_rows:
@@ -191,7 +197,10 @@ class TabularPreprocessing:
         rows = np.arange(table.n_rows) if rows is None else np.asarray(rows)
         if self.target is not None:
             self.fit_target(table, rows)
-        found = [make_recipe(table, name, rows, self.rules) for name in table.columns if name != self.target]
+        if self.weight is not None and self.weight not in table.names:
+            raise no_column(table, self.weight, "weight ")
+        features = [name for name in table.columns if name not in (self.target, self.weight)]
+        found = [make_recipe(table, name, rows, self.rules) for name in features]
         ignored = [LeftOut(name, "", "ignored") for name in table.names if name in self.ignore]
         self.recipes_ = tuple(r for r in found if not isinstance(r, LeftOut))
         self.left_out_ = tuple(r for r in found if isinstance(r, LeftOut)) + tuple(ignored)
@@ -264,7 +273,8 @@ class TabularPreprocessing:
     def notes(self, data: Any, *, unknown: str = "refuse") -> list[str]:
         """Return what is worth knowing about a new table: columns without use, values filled."""
         table = self.table(data)
-        own = {*self.columns, *(left.name for left in self.left_out_), self.target_ and self.target_.name}
+        beside = (self.target_.name if self.target_ else None, self.weight)
+        own = {*self.columns, *(left.name for left in self.left_out_), *beside}
         extra = [name for name in table.names if name not in own]
         notes = list(table.notes)
         notes += [f"ignored columns that training did not have: {', '.join(extra)}"] if extra else []
@@ -315,6 +325,26 @@ class TabularPreprocessing:
             )
         return y
 
+    def weights(self, data: Any) -> np.ndarray | None:
+        """Return what each row counts in training (N,) float64; None where no column says it.
+
+        Raises
+        ------
+        DataError
+            No such column, no value, no number, or one below 0; the message names the row.
+        """
+        if self.weight is None:
+            return None
+        table = self.table(data)
+        if self.weight not in table.columns:
+            raise no_column(table, self.weight, "weight ")
+        values = numbers(table, self.weight, "number")
+        bad = ~(values >= 0.0)
+        if bad.any():
+            cell = table.cell(int(np.flatnonzero(bad)[0]), self.weight)
+            raise DataError(f"{cell}, expected what the row counts in training: a number of 0 or more")
+        return values
+
     def _fitted_target(self) -> Target:
         if self.target_ is None:
             raise ConfigError(
@@ -341,6 +371,11 @@ class TabularPreprocessing:
             rows.append({
                 "column": t.name, "type": t.kind, "role": "target", "missing": 0, "features": 0, "use": use,
             })  # fmt: skip
+        if self.weight is not None:
+            rows.append({
+                "column": self.weight, "type": "number", "role": "weight", "missing": 0, "features": 0,
+                "use": "what each row counts in training",
+            })  # fmt: skip
         for left in self.left_out_:
             rows.append({
                 "column": left.name, "type": left.kind, "role": "left out", "missing": left.n_missing, "features": 0,
@@ -361,7 +396,7 @@ class TabularPreprocessing:
             "version": VERSION, "rules": rules, "likely_decimal": self._likely, "ignore": list(self.ignore),
             "target": target,
             "columns": [recipe_to_metadata(r) for r in (*self.recipes_, *self.left_out_)],
-        }  # fmt: skip
+        } | ({} if self.weight is None else {"weight": self.weight})  # fmt: skip
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> TabularPreprocessing:
@@ -379,7 +414,9 @@ class TabularPreprocessing:
                     f"version {VERSION}; use a newer xpnet"
                 )
             rules, target = metadata["rules"], metadata["target"]
-            found = cls(target and target["name"], ignore=metadata["ignore"], **rules)
+            found = cls(
+                target and target["name"], ignore=metadata["ignore"], weight=metadata.get("weight"), **rules
+            )
             found._likely = metadata.get("likely_decimal", ".")
             if target is not None:
                 found.target_ = Target(**{**target, "classes": tuple(target["classes"])})
