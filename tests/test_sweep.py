@@ -194,6 +194,14 @@ class TestFolds:
         other = fold_rows(y, 4, seed=4, stratify=True)
         assert not np.array_equal(folds[0][1], other[0][1])
 
+    def test_a_class_that_is_in_one_fold_only(self) -> None:
+        y = np.array([0] * 8 + [1])
+        with pytest.raises(DataError, match="one of them holds all samples of a class"):
+            fold_rows(y, 3, 0, stratify=True)
+        assert len(fold_rows(y, 3, 0, stratify=False)) == len(
+            fold_rows(np.minimum(y + np.arange(9), 2), 3, 0, stratify=True)
+        )
+
     def test_too_many(self) -> None:
         with pytest.raises(DataError, match="5 folds need at least 5 samples, found 3"):
             fold_rows(np.zeros((3, 1)), 5, 0, stratify=False)

@@ -63,7 +63,7 @@ def fold_rows(y: np.ndarray, k: int, seed: int, *, stratify: bool) -> list[tuple
     Raises
     ------
     DataError
-        More folds than samples.
+        More folds than samples, or a fold that leaves a single class to learn from.
 
     Examples
     --------
@@ -78,7 +78,13 @@ def fold_rows(y: np.ndarray, k: int, seed: int, *, stratify: bool) -> list[tuple
     order = np.lexsort((keys, codes))  # class by class, each in random order
     fold = np.empty(n, dtype=np.int64)
     fold[order] = np.arange(n) % k
-    return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(k)]
+    folds = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(k)]
+    if stratify and any(not np.any(codes[rows] != codes[rows[0]]) for rows, _ in folds):
+        raise DataError(
+            f"with {k} folds one of them holds all samples of a class, so that a single class is left to learn from; "
+            "bring more samples of the rarest class, or hold out a share instead (no folds)"
+        )
+    return folds
 
 
 def parts(sweep: SweepConfig, *, progress: bool = False, say: Callable[[str], None]) -> Iterator[Part]:

@@ -123,7 +123,7 @@ def sweep(
             if not folder.members:
                 raise
             raise type(error)(
-                f"{error} What is trained is kept; continue with: {folder.continuation}"
+                f"{str(error).rstrip('.')}. What is trained is kept; continue with: {folder.continuation}"
             ) from error
         summary = _summary(folder, settings, candidates, rows, top, time.perf_counter() - started)
         atomic.write_json_atomic(folder / SUMMARY, summary)
