@@ -613,6 +613,31 @@ def test_predict_arrays_pictures_and_folders(digits: str) -> None:
     assert inverted != xp("predict", digits, "photos/a.png", "--invert", "no").stdout
 
 
+def test_tones_of_pictures_are_those_that_the_model_learnt(digits: str) -> None:
+    from PIL import Image
+
+    rows = xpnet.data.load("digits").x_test[:8]
+    for i, sample in enumerate(rows):
+        Image.fromarray((sample * (255 / 16)).round().astype(np.uint8)).save(f"{i}.png")
+    np.save("rows.npy", rows)
+    pictures = xp("predict", digits, *(f"{i}.png" for i in range(8)), "--invert", "no", "--json").stdout
+    arrays = xp("predict", digits, "rows.npy", "--json").stdout
+    for one, other in zip(pictures.splitlines(), arrays.splitlines(), strict=True):
+        (p,), (q,) = json.loads(one)["predictions"], json.loads(other)["predictions"]
+        assert p["class"] == q["class"] and p["probability"] == pytest.approx(q["probability"], abs=0.02)
+
+
+@pytest.mark.parametrize(("largest", "known"), [(1, False), (255, True), (65535, False)])
+def test_pictures_for_a_model_of_real_numbers(largest: int, known: bool) -> None:
+    from PIL import Image
+
+    np.savez("d.npz", x=RNG.uniform(0, largest, (60, 4, 4)), y=Y)
+    train("d.npz")
+    Image.fromarray(np.eye(4, dtype=np.uint8) * 255).save("a.png")
+    done = xp("predict", "run", "a.png", code=0 if known else 1)
+    assert known or "trained on real numbers of quite another size" in done.stderr
+
+
 def test_predictions_are_piped_and_kept_as_tables() -> None:
     rows = "\n".join(",".join(map(str, [*row, "abc"[k]])) for row, k in zip(X.round(2), Y, strict=True))
     Path("d.csv").write_text(f"a,b,c,d,y\n{rows}\n")

@@ -23,6 +23,7 @@ def load_inputs(
     *,
     sample_shape: tuple[int, ...] | None = None,
     invert: str | bool = "auto",
+    white: float | None = 255.0,
 ) -> tuple[np.ndarray, list[str]]:
     """Load the samples of any number of files and folders.
 
@@ -41,6 +42,9 @@ def load_inputs(
         must agree.
     invert : {"auto", True, False}
         For pictures, see `xpnet.data.load_image`.
+    white : float, optional
+        For pictures, whose tones are 0 to 255, the number that white is to have, such as 16 for a model of the digits
+        set; with None, where nobody knows, they are refused.
 
     Returns
     -------
@@ -67,7 +71,7 @@ def load_inputs(
     batches: list[np.ndarray] = []
     names: list[str] = []
     for path in (file for source in listed for file in _expand(Path(source).expanduser())):
-        batch = _read_batch(path, sample_shape, invert)
+        batch = _read_batch(path, sample_shape, invert, white)
         if batches:
             _check_alike(batches[0], names[0], batch, path)
         batches.append(batch)
@@ -90,10 +94,18 @@ def _expand(path: Path) -> Iterator[Path]:
     yield from files
 
 
-def _read_batch(path: Path, sample_shape: tuple[int, ...] | None, invert: str | bool) -> np.ndarray:
+def _read_batch(
+    path: Path, sample_shape: tuple[int, ...] | None, invert: str | bool, white: float | None
+) -> np.ndarray:
     """Return what one file holds as (B, ...)."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return load_image(path, sample_shape, invert=invert)[None]
+        picture = load_image(path, sample_shape, invert=invert)[None]
+        if white is None:
+            raise DataError(
+                f"{path}: a picture has tones of 0 to 255, but the model was trained on real numbers of quite another "
+                "size; give it as an NPY file of such numbers, or train on pixels of type uint8"
+            )
+        return picture if white == 255.0 else picture * (white / 255.0)
     kind = kind_of(path)
     if kind == "table":
         x = read_samples(path, labelled=False)[0]

@@ -37,6 +37,7 @@ from .scores import own_units, score, target_name
 STDIN = "-"
 _CALLED = "standard input"
 _ROWS = 1 << 16  # rows of a table whose features are in memory at a time
+_TONES = (0.25, 64.0)  # how many standard deviations of pictures white may be from black
 
 
 class NoTestSet(ConfigError):
@@ -227,10 +228,25 @@ def predict_files(
                         yield answer | key
                 return
             shape = model.preprocessing.sample_shape if model.preprocessing else (model.sizes[0],)
-            x, names = load_inputs(there, sample_shape=shape, invert=invert)
+            x, names = load_inputs(there, sample_shape=shape, invert=invert, white=_white(model))
             yield from _answers(model, x, [_as_called(name, called) for name in names], top)
         except XpnetError as error:
             raise type(error)(_as_called(str(error), called)) from error
+
+
+def _white(model: MLP) -> float | None:
+    """The number that white has among the samples of a model: what its pixels can hold.
+
+    Pictures of real numbers are taken for tones of 0 to 255, too, unless these would lie far outside what was measured.
+    """
+    scale, shift = (
+        (1.0, 0.0) if model.preprocessing is None else (model.preprocessing.scale, model.preprocessing.shift)
+    )
+    if not isinstance(scale, float) or not isinstance(shift, float):
+        return 255.0
+    if shift != 0.0:
+        return 255.0 if _TONES[0] < 255.0 * scale < _TONES[1] else None
+    return 255.0 if scale == 1.0 else float(round(1.0 / scale))
 
 
 def _as_called(text: str, called: Mapping[str, str]) -> str:
