@@ -126,6 +126,19 @@ def european(n: int = 60) -> str:
     return "eu.csv"
 
 
+def test_a_text_of_two_bytes_per_letter_and_one_without_separators() -> None:
+    text = "a,y\n1,x\n2,z\n"
+    Path("wide.csv").write_bytes(text.encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"wide.csv: line 1 holds a zero character.*save it as UTF-8"):
+        read_table("wide.csv")
+    Path("late.csv").write_bytes(text.encode() + b"3,\0\n")
+    with pytest.raises(DataError, match=r"late.csv: line 4 holds a zero character"):
+        read_table("late.csv")
+    Path("blanks.csv").write_text("a y\n1 x\n2 z\n")
+    done = xp("train", "blanks.csv", *FAST, "--out", "run", code=1)
+    assert "there is only 'a y'; between columns stands a comma, semicolon, tab or bar" in done.stderr
+
+
 def test_decimal_commas_thousands_percent_and_dates_are_read() -> None:
     table = read_table(european())
     assert {c.name: c.kind for c in table.columns.values()} == {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from array import array
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -114,7 +114,7 @@ def _open(path: Path, stream: io.TextIOWrapper) -> tuple[list[str], str, Iterato
     """Return the header, the separator, the rows, and an array that gets the line of each row as it is read."""
     first = stream.readline()
     separator = max(_SEPARATORS, key=first.count)
-    reader = csv.reader(chain([first], stream), strict=True, delimiter=separator)
+    reader = csv.reader(_texts(path, chain([first], stream)), strict=True, delimiter=separator)
     header = [name.strip() for name in next(reader, [])]
     if not any(header):
         raise DataError(f"{path}: the first line is empty, expected a header line with column names")
@@ -139,6 +139,16 @@ def _open(path: Path, stream: io.TextIOWrapper) -> tuple[list[str], str, Iterato
             line = reader.line_num + 1
 
     return header, separator, rows(), lines
+
+
+def _texts(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    """Pass lines on, and refuse zero characters: text of two bytes per letter, taken for UTF-8, is full of them."""
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise DataError(
+                f"{path}: line {number} holds a zero character, so it is no UTF-8 text, or damaged; save it as UTF-8"
+            )
+        yield line
 
 
 def _is_number(text: str) -> bool:

@@ -206,7 +206,9 @@ class TabularPreprocessing:
         self.left_out_ = tuple(r for r in found if isinstance(r, LeftOut)) + tuple(ignored)
         if not self.recipes_:
             why = "; ".join(f"{left.name}: {left.reason}" for left in self.left_out_)
-            raise DataError(f"{table.source}: no column to learn from ({why or 'there is only the target'})")
+            alone = f"there is only {table.names[0]!r}; between columns stands a comma, semicolon, tab or bar"
+            why = why or (alone if len(table.names) == 1 else "there is only the target")
+            raise DataError(f"{table.source}: no column to learn from ({why})")
         return self
 
     def fit_target(self, data: Any, rows: np.ndarray | None = None) -> Target:
