@@ -700,6 +700,12 @@ def test_a_run_is_not_asked_for_what_it_never_learnt(setting: str, value: str) -
     assert config.read_bytes() == before
 
 
+def test_a_target_that_never_varies_is_said() -> None:
+    Path("d.csv").write_text("size,price\n" + "".join(f"{i % 7},5.5\n" for i in range(60)))
+    said = xp("train", "d.csv", *FAST[:-1], "--out", "run").stderr
+    assert "note: the target 'price' is 5.5 in every row: there is nothing to learn\n" in said
+
+
 def test_settings_of_tables() -> None:
     houses()
     xp("train", "houses.csv", *FAST, "--out", "plain", "--no-standardize", "--no-scale-target",

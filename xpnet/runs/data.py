@@ -294,6 +294,9 @@ def _begin(config: TrainConfig, table: Table, say: Say) -> TabularPreprocessing:
     )  # fmt: skip
     if prepare.fit_target(table).task == "regression" and config.scale_target and why_not:
         say(f"the target is learnt as it is, not scaled: {why_not}")
+    y = prepare.encode_target(table, scaled=False)
+    if (y == y[0]).all():  # a single class has been refused
+        say(f"the target {prepare.target!r} is {y[0, 0]:g} in every row: there is nothing to learn")
     return prepare
 
 
