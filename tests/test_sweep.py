@@ -546,7 +546,15 @@ class TestCommand:
         Path("s").mkdir()
         Path("s/mine.txt").write_text("mine")
         done = xp("sweep", *FLAGS, "--grid", "lr=0.1", "--out", "s", code=2)
-        assert "not empty" in done.stderr and Path("s/mine.txt").read_text() == "mine"
+        assert "s is not empty: it holds files but no sweep; choose another --out" in done.stderr
+        assert Path("s/mine.txt").read_text() == "mine"
+        xp("sweep", *FLAGS, "--grid", "lr=0.1", "--out", "other", "--quiet")
+        done = xp("sweep", *FLAGS, "--grid", "lr=0.1", "--out", "other", code=2)
+        assert "continue the sweep in it with --resume other, or choose another --out" in done.stderr
+        assert (
+            "other is not empty: it holds files but no run; choose"
+            in xp("train", *FLAGS, "--out", "other", code=2).stderr
+        )
 
 
 class TestTable:

@@ -49,15 +49,16 @@ class RunFolder(WorkFolder):
         self.saved_on: str | None = None
 
     def check_replaceable(self, overwrite: bool) -> None:
+        # Only what a run writes, and only from a run: a wrong --out must not cost anybody their files.
+        if not (self.path / "last").is_dir():
+            kept = ", so it is not overwritten" if overwrite else ""
+            raise ConfigError(
+                f"{self.path} is not empty: it holds files but no run{kept}; choose another --out"
+            )
         if not overwrite:
             raise ConfigError(
                 f"{self.path} is not empty; use --resume {self.path} to continue it, "
                 "--overwrite to replace it, or another --out"
-            )
-        # Only what a run writes, and only from a run: a wrong --out must not cost anybody their files.
-        if not (self.path / "last").is_dir():
-            raise ConfigError(
-                f"{self.path} holds files but no run, so it is not overwritten; choose another --out"
             )
 
     def clear(self) -> None:

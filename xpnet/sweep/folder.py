@@ -53,9 +53,13 @@ class SweepFolder(WorkFolder):
         self._written = 0.0
 
     def check_replaceable(self, overwrite: bool) -> None:
-        raise ConfigError(
-            f"{self.path} is not empty; continue the sweep in it with --resume {self.path}, or choose another --out"
+        there = (self / SETTINGS).is_file()
+        what = (
+            f"; continue the sweep in it with --resume {self.path}, or"
+            if there
+            else ": it holds files but no sweep;"
         )
+        raise ConfigError(f"{self.path} is not empty{what} choose another --out")
 
     def begin(self, sweep: SweepConfig, candidates: Sequence[Candidate], data: Any) -> None:
         """Write what a new sweep starts with."""
