@@ -627,6 +627,21 @@ def test_tones_of_pictures_are_those_that_the_model_learnt(digits: str) -> None:
         assert p["class"] == q["class"] and p["probability"] == pytest.approx(q["probability"], abs=0.02)
 
 
+def test_pixels_that_were_scaled_already_are_noted() -> None:
+    pixels = RNG.integers(0, 256, (60, 4, 4)).astype(np.uint8)
+    np.savez("d.npz", x=pixels, y=Y)
+    train("d.npz")
+    said = "note: no pixel is above 1, but the model takes 0 to 255"
+    for scale, noted in ((1.0, False), (1 / 255, True)):
+        np.savez("other.npz", x=pixels * scale, y=Y)
+        np.save("other.npy", pixels * scale)
+        assert xp("evaluate", "run", "--data", "other.npz").stderr.startswith(said) == noted
+        assert xp("predict", "run", "other.npy").stderr.startswith(said) == noted
+    np.savez("features.npz", x=RNG.uniform(0, 1, (60, 4)), y=Y)
+    train("features.npz", out="features")
+    assert xp("evaluate", "features", "--data", "features.npz").stderr == ""
+
+
 @pytest.mark.parametrize(("largest", "known"), [(1, False), (255, True), (65535, False)])
 def test_pictures_for_a_model_of_real_numbers(largest: int, known: bool) -> None:
     from PIL import Image

@@ -68,6 +68,7 @@ def evaluation_data(
     if data is None and found.x_test is None:
         raise NoTestSet(f"{found.name} has no test set; name one with --data FILE")
     _check_fits(model, found)
+    _note_fractions(model, x)
     if model.task == "classification" and model.classes is not None and tuple(found.classes) != model.classes:
         y = np.array([model.classes.index(name) for name in found.classes])[y]  # numbered as the model does
     return x, y, f"{found.name} ({part}, {len(x)} examples)"
@@ -229,24 +230,45 @@ def predict_files(
                 return
             shape = model.preprocessing.sample_shape if model.preprocessing else (model.sizes[0],)
             x, names = load_inputs(there, sample_shape=shape, invert=invert, white=_white(model))
+            _note_fractions(model, x)
             yield from _answers(model, x, [_as_called(name, called) for name in names], top)
         except XpnetError as error:
             raise type(error)(_as_called(str(error), called)) from error
 
 
+def _brightest(model: MLP) -> float | None:
+    """What the pixels that a model takes can hold, such as 255; None where it takes other numbers."""
+    prepare = model.preprocessing
+    if (
+        prepare is None
+        or not isinstance(prepare.scale, float)
+        or np.any(prepare.shift)
+        or prepare.scale >= 1.0
+    ):
+        return None
+    return float(round(1.0 / prepare.scale))
+
+
 def _white(model: MLP) -> float | None:
-    """The number that white has among the samples of a model: what its pixels can hold.
+    """The number that white has among the samples of a model.
 
     Pictures of real numbers are taken for tones of 0 to 255, too, unless these would lie far outside what was measured.
     """
-    scale, shift = (
-        (1.0, 0.0) if model.preprocessing is None else (model.preprocessing.scale, model.preprocessing.shift)
-    )
-    if not isinstance(scale, float) or not isinstance(shift, float):
-        return 255.0
-    if shift != 0.0:
-        return 255.0 if _TONES[0] < 255.0 * scale < _TONES[1] else None
-    return 255.0 if scale == 1.0 else float(round(1.0 / scale))
+    if (brightest := _brightest(model)) is not None:
+        return brightest
+    scale = 1.0 if model.preprocessing is None else model.preprocessing.scale
+    measured = isinstance(scale, float) and scale != 1.0
+    return None if measured and not _TONES[0] < 255.0 * scale < _TONES[1] else 255.0
+
+
+def _note_fractions(model: MLP, x: np.ndarray) -> None:
+    """Say where samples for a model of pixels look as if they had been brought to 0..1 already."""
+    brightest = _brightest(model)
+    if brightest is not None and x.dtype.kind == "f" and 0.0 < x.max() <= 1.0 and x.min() >= 0.0:
+        note(
+            f"no pixel is above 1, but the model takes 0 to {brightest:g} and scales them itself; if they were divided "
+            f"by {brightest:g} already, answers are wrong: give them as they were"
+        )
 
 
 def _as_called(text: str, called: Mapping[str, str]) -> str:
