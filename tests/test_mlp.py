@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import array_api_strict
 import numpy as np
@@ -18,7 +20,7 @@ from xpnet.checkpoint import save_tensors
 from xpnet.data.dataset import Preprocessing
 from xpnet.errors import ConfigError, DataError, DeviceError, FileFormatError, MissingFileError
 from xpnet.layers import Dense
-from xpnet.losses import Loss
+from xpnet.losses import Loss, get_loss
 from xpnet.mlp import MLP, load
 from xpnet.testing import check_gradients
 
@@ -534,3 +536,32 @@ def test_a_run_folder_opens_as_its_model(tmp_path):
     model.save(tmp_path / "model.safetensors")
     for path in (tmp_path, str(tmp_path)):
         np.testing.assert_array_equal(load(path).outputs(X), model.outputs(X))
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_threads_may_ask_networks_of_one_back_end_at_once(width):
+    """As a server does: each thread gets the answers to its own samples, whoever asks at the same time."""
+    be = get_backend("cpu")
+    models = [MLP([20, 64, width], seed=seed, device=be) for seed in range(2)]
+    for model in models:
+        name = "binary_cross_entropy" if width == 1 else "softmax_cross_entropy"
+        model.learns("classification", get_loss(name))
+    samples = np.random.default_rng(0).normal(size=(60, 40, 20)).astype("float32")
+    methods = ("predict_proba", "predict", "activations")
+    asked = [(m, x[: 30 + k % 5], way) for k, x in enumerate(samples) for m in models for way in methods]
+
+    def answer(question):
+        model, x, method = question
+        found = getattr(model, method)(x)
+        return found[-1] if method == "activations" else found
+
+    alone = [answer(question) for question in asked]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            for _ in range(3):
+                for found, expected in zip(threads.map(answer, asked), alone, strict=True):
+                    assert np.array_equal(found, expected)
+    finally:
+        sys.setswitchinterval(interval)

@@ -25,12 +25,13 @@ import importlib
 import importlib.util
 import re
 import sys
+import threading
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -97,6 +98,9 @@ class Backend(ABC):
         How to make it again elsewhere; None for one that `get_backend` has not made.
     threads : int, or None
         Its own, which share a step in `tuned`, for records; None where it has none beside those of its matrix library.
+    lock : RLock
+        Held while a network predicts, so that several threads may ask networks on one back end. Training does not
+        take it: a back end trains in one thread.
 
     Examples
     --------
@@ -120,6 +124,12 @@ class Backend(ABC):
     members_beside: bool = False
     threads: int | None = None
     origin: Origin | None = None
+    lock: threading.RLock
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)  # here, because a back end of somebody's own may have any `__init__`
+        made.lock = threading.RLock()
+        return made
 
     # --- memory ---------------------------------------------------------------------------------
     @abstractmethod

@@ -42,7 +42,7 @@ def processors() -> int:
 
 
 class CpuBackend(ReferenceBackend):
-    """NumPy on the host; one instance must not be used by two threads at once.
+    """NumPy on the host; one instance must not be used by two threads at once (see `Backend.lock`).
 
     Every operation is expressed as calls bound to their buffers, so that `capture` can keep the calls of a
     whole training step and repeat them without looking anything up again.

@@ -16,7 +16,9 @@ def probabilities(h: Any, loss: Loss, task: str | None, be: Backend) -> Any:
     """Return probabilities (..., C) of outputs h (..., O) of a network on `be`; h may be overwritten."""
     xp = namespace(h)
     if loss.link == "softmax":
-        return (be if is_foreign(h) else get_backend("cpu")).softmax(h, out=h)
+        be = be if is_foreign(h) else get_backend("cpu")
+        with be.lock:
+            return be.softmax(h, out=h)
     if loss.link == "sigmoid":
         # 1 / (1 + e) and e / (1 + e): small probabilities keep all their digits, of either class
         e = xp.exp(-xp.abs(h))
@@ -62,4 +64,5 @@ def predictions(h: Any, loss: Loss, task: str | None, be: Backend) -> Any:
         return astype(h > loss.threshold, "int64")
     if h.shape[-1] == 1:
         return astype(h[..., 0] > loss.threshold, "int64")
-    return be.argmax(h, out=be.empty(h.shape[:-1], "int64"))
+    with be.lock:
+        return be.argmax(h, out=be.empty(h.shape[:-1], "int64"))

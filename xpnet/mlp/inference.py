@@ -20,7 +20,10 @@ _KEPT = 4  # sizes of a chunk that passes are kept for: full ones, a rest, singl
 
 
 class Inference:
-    """Computes the outputs of one network for any number of samples; its weights may change in between."""
+    """Computes the outputs of one network for any number of samples; its weights may change in between.
+
+    Several threads may ask at once: they take turns, chunk by chunk.
+    """
 
     def __init__(self) -> None:
         self._passes: dict[int, _ForwardPass] = {}
@@ -42,12 +45,15 @@ class Inference:
             size = chunk.shape[0]
             if not there and not is_finite(chunk):  # chunk by chunk, while it is in the cache
                 check_finite(rows, "X")
-            if size not in self._passes:
-                if len(self._passes) >= _KEPT:
-                    self._passes.clear()
-                self._passes[size] = _ForwardPass(model, size)
-            h = self._passes[size](chunk)
-            result[..., start : start + size, :] = h if there else model.be.to_numpy(h)
+            with (
+                model.be.lock
+            ):  # the buffers of a pass, and those of the back end, are one thread's at a time
+                if size not in self._passes:
+                    if len(self._passes) >= _KEPT:
+                        self._passes.clear()
+                    self._passes[size] = _ForwardPass(model, size)
+                h = self._passes[size](chunk)
+                result[..., start : start + size, :] = h if there else model.be.to_numpy(h)
         return result
 
 

@@ -363,7 +363,8 @@ class MLP(Meaning):
         contexts = self.contexts(rows.shape[0], Workspace(self.be, self.dtype).array, train=False)
         result: list[Any] = []
         for layer, c in zip(self.layers, contexts, strict=True):
-            h = layer.forward(h, c)
+            with self.be.lock:
+                h = layer.forward(h, c)
             # a layer of `sizes` begins with a product; slopes (PReLU) and dropout behind it belong to it
             if any(s.name == "weight" for s in layer.specs()):
                 result.append(None)
