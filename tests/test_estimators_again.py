@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import warnings
 
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from xpnet import Callback, DeepEnsembleClassifier, MLPClassifier, MLPRegressor
-from xpnet.errors import ConfigError
+from xpnet.errors import ConfigError, DivergedError
 from xpnet.schedules import Schedule
+from xpnet.train import Interrupted
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(120, 3))
@@ -178,3 +181,98 @@ def test_dates_are_labels(tmp_path):
     clf.classes_ = np.array([object()] * 3)
     with pytest.raises(ConfigError, match=r"classes such as .* cannot be saved"):
         clf.save(tmp_path / "other.safetensors")
+
+
+# --- fits that fail, and fits that are interrupted ------------------------------------------------
+class _At(Callback):
+    """Do something at the end of an epoch."""
+
+    def __init__(self, epoch, action):
+        self.epoch, self.action = epoch, action
+
+    def on_epoch_end(self, trainer, record):
+        if record["epoch"] == self.epoch:
+            self.action()
+
+
+def _fail():
+    raise RuntimeError("a callback failed")
+
+
+def _interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+FAR_OFF = {"solver": "sgd", "learning_rate_init": 1e30, "standardize": False, "activation": "identity"}
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("settings", [{"callbacks": [_At(1, _fail)]}, {**FAR_OFF, "loss": "squared_error"}])
+@pytest.mark.parametrize(("kind", "y", "other"), [(classifier, Y, Y + 5), (regressor, T, 1e6 * T)])
+def test_a_fit_that_fails_leaves_the_estimator_as_it_was(kind, y, other, settings, partial):
+    estimator = kind().fit(X, y)
+    known = {name: value for name, value in vars(estimator).items() if name not in estimator.get_params()}
+    answers, before = estimator.predict(X), estimator.get_params()
+    fit = estimator.partial_fit if partial and "callbacks" in settings else estimator.fit
+    with pytest.raises(
+        (RuntimeError, DivergedError), match=r"a callback failed|The estimator is as it was before"
+    ):
+        estimator.set_params(**settings) and fit(50 * X + 3, y if partial else other)
+    estimator.set_params(**before)
+    assert all(vars(estimator)[name] is value for name, value in known.items())
+    if not (
+        partial and "callbacks" in settings
+    ):  # the weights that partial_fit goes on from are its to change
+        assert np.array_equal(estimator.predict(X), answers)
+
+
+def test_a_first_fit_that_fails_leaves_nothing():
+    clf = classifier(callbacks=[_At(1, _fail)])
+    before = dict(vars(clf))
+    with pytest.raises(RuntimeError):
+        clf.fit(X, Y)
+    assert vars(clf) == before
+    assert clf.set_params(callbacks=None, warm_start=True).fit(X[:, :2], Y > 0).classes_.tolist() == [
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(("kind", "y"), [(classifier, Y), (regressor, T)])
+@pytest.mark.parametrize("settings", [{}, {"early_stopping": True}, {"learning_rate": "constant"}])
+def test_an_interrupted_fit_keeps_its_epochs(kind, y, settings):
+    estimator = kind(callbacks=[_At(2, _interrupt)], **settings)
+    with pytest.raises(Interrupted):
+        estimator.fit(X, y)
+    assert estimator.n_iter_ == len(estimator.loss_curve_) == 2
+    assert estimator.history_.stopped == "interrupted"
+    if settings:  # no schedule that knows the number of epochs
+        settings = {**settings, "learning_rate": "constant"}
+        both = [kind(**settings, max_iter=2), kind(**settings, callbacks=[_At(2, _interrupt)])]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            both[0].fit(X, y)
+        with pytest.raises(Interrupted):
+            both[1].fit(X, y)
+        assert np.array_equal(both[0].predict(X), both[1].predict(X))
+
+
+def test_an_interruption_before_the_first_epoch_leaves_the_estimator_as_it_was():
+    class Interrupting(Callback):
+        def on_step_end(self, trainer):
+            _interrupt()
+
+    clf = classifier().fit(X, Y)
+    answers = clf.predict_proba(X)
+    with pytest.raises(Interrupted):
+        clf.set_params(callbacks=[Interrupting()]).fit(X[:, :2], Y > 0)
+    assert np.array_equal(clf.predict_proba(X), answers)
+
+
+def test_a_callback_that_stops_before_the_first_epoch_is_done():
+    class Stopping(Callback):
+        def on_step_end(self, trainer):
+            trainer.stop("enough")
+
+    with pytest.raises(ConfigError, match="a callback ended training before its first epoch was done"):
+        classifier(callbacks=[Stopping()]).fit(X, Y)

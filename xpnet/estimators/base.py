@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any, Self, cast
 
@@ -16,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..backend import Backend, get_backend
 from ..callbacks import Callback
 from ..data.scaling import FeatureScaler
-from ..errors import ConfigError
+from ..errors import ConfigError, DivergedError
 from ..interchange import (
     arrive,
     check_together,
@@ -32,6 +33,7 @@ from ..schedules import ReduceOnPlateau, Schedule, get_schedule
 from ..train import Trainer
 from ..training.history import History
 from ..training.settings import check_callbacks
+from ..training.signals import Interrupted
 from . import choices
 from .arriving import INPUT_TYPES, check_samples_there
 from .moments import kept_moments, restore_moments
@@ -129,6 +131,22 @@ class BaseMLP(BaseEstimator):
         return None
 
     # --- fitting ----------------------------------------------------------------------------------
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Return a context in which a fit that fails leaves the estimator as it was: no new classes with old weights.
+
+        Weights that training goes on from are its own to change. One that is interrupted after an epoch counts as done.
+        """
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException as error:
+            fitted = isinstance(error, Interrupted) and getattr(self, "loss_curve_", None)
+            if not fitted and not isinstance(error, Planned):
+                self.__dict__.clear()
+                self.__dict__.update(before)
+            raise
+
     def _arrived(self, goes_on: bool, **arrays: Any) -> list[Any]:
         """Return arrays that belong together where the network takes them, and remember where X was.
 
@@ -215,7 +233,29 @@ class BaseMLP(BaseEstimator):
         )  # fmt: skip
         if partial and plan.network is None and self._moments is not None:
             restore_moments(trainer, self._moments)
-        history = trainer.run()
+        try:
+            history = trainer.run()
+        except Interrupted:
+            if trainer.history:  # hours of training are not lost to Ctrl-C
+                trainer.history.stopped = "interrupted"
+                trainer.finish()
+                self._finish(plan, trainer.history, partial)
+            raise
+        except DivergedError as error:
+            kept = (
+                "The estimator is as it was before"
+                if plan.network
+                else "The network keeps its last good weights"
+            )
+            raise DivergedError(
+                f"training diverged at epoch {error.epoch}, step {error.step}: {error.where}. {kept}. Try a smaller "
+                "learning_rate_init, clip_norm=1, or standardize=True",
+                epoch=error.epoch, step=error.step, where=error.where,
+            ) from error  # fmt: skip
+        if not history:
+            raise ConfigError(
+                "a callback ended training before its first epoch was done, so there is nothing to record"
+            )
         self._finish(plan, history, partial)
         self._moments = kept_moments(trainer) if partial else None
 

@@ -335,21 +335,28 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             Data or settings that cannot be used (`DataError`, `ConfigError`).
         DivergedError
             Loss or weights are no longer finite.
+        Interrupted
+            Ctrl-C or SIGTERM arrived. The estimator is fitted with the epochs that were done by then.
+
+        Notes
+        -----
+        Where `fit` fails the estimator is as it was before.
         """
-        goes_on = self.warm_start and hasattr(self, "model_")
-        X, y, sample_weight, X_val, y_val, sample_weight_val = self._arrived(
-            goes_on,
-            X=X,
-            y=y,
-            sample_weight=sample_weight,
-            X_val=X_val,
-            y_val=y_val,
-            sample_weight_val=sample_weight_val,
-        )
-        if took_over(self, X, y, sample_weight):
-            return self
-        x, y = check_pair(self, X, y, reset=not goes_on, numeric=False)
-        return self._fit_checked(x, y, sample_weight, (X_val, y_val, sample_weight_val), goes_on)
+        with self._whole():
+            goes_on = self.warm_start and hasattr(self, "model_")
+            X, y, sample_weight, X_val, y_val, sample_weight_val = self._arrived(
+                goes_on,
+                X=X,
+                y=y,
+                sample_weight=sample_weight,
+                X_val=X_val,
+                y_val=y_val,
+                sample_weight_val=sample_weight_val,
+            )
+            if took_over(self, X, y, sample_weight):
+                return self
+            x, y = check_pair(self, X, y, reset=not goes_on, numeric=False)
+            return self._fit_checked(x, y, sample_weight, (X_val, y_val, sample_weight_val), goes_on)
 
     def _fit_checked(self, x: Any, y: Any, weight: Any, given: tuple[Any, Any, Any], goes_on: bool) -> Any:
         y = self._labels(y)
@@ -393,21 +400,22 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         if first and classes is None:
             raise DataError("the first call of partial_fit needs classes, all labels that will occur")
-        X, y, sample_weight = self._arrived(not first, X=X, y=y, sample_weight=sample_weight)
-        classes = to_host(classes, "classes")
-        x, y = check_pair(self, X, y, reset=first, numeric=False)
-        y = self._labels(y)
-        if first:
-            self._multilabel = y.ndim == 2
-            self.classes_ = np.unique(classes)
-            if len(self.classes_) < 2 and not self._multilabel:
-                raise DataError("classes must name at least two classes")
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise DataError(f"classes are not those of the first call: {classes} against {self.classes_}")
-        t = follow(x, self._encode(y, "y"))
-        w = self._with_class_weight(t, checked_weights(sample_weight, x))
-        self._train((x, t, w), None, partial=True)
-        return self
+        with self._whole():
+            X, y, sample_weight = self._arrived(not first, X=X, y=y, sample_weight=sample_weight)
+            classes = to_host(classes, "classes")
+            x, y = check_pair(self, X, y, reset=first, numeric=False)
+            y = self._labels(y)
+            if first:
+                self._multilabel = y.ndim == 2
+                self.classes_ = np.unique(classes)
+                if len(self.classes_) < 2 and not self._multilabel:
+                    raise DataError("classes must name at least two classes")
+            elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+                raise DataError(f"classes are not those of the first call: {classes} against {self.classes_}")
+            t = follow(x, self._encode(y, "y"))
+            w = self._with_class_weight(t, checked_weights(sample_weight, x))
+            self._train((x, t, w), None, partial=True)
+            return self
 
     def _labels(self, y: Any) -> Any:
         """Labels (N,), or (N, O) of 0 and 1; such numbers stay on their device, other labels come to the host."""

@@ -304,27 +304,34 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             Data or settings that cannot be used (`DataError`, `ConfigError`).
         DivergedError
             Loss or weights are no longer finite.
+        Interrupted
+            Ctrl-C or SIGTERM arrived. The estimator is fitted with the epochs that were done by then.
+
+        Notes
+        -----
+        Where `fit` fails the estimator is as it was before.
         """
-        goes_on = self.warm_start and hasattr(self, "model_")
-        X, y, sample_weight, X_val, y_val, sample_weight_val = self._arrived(
-            goes_on,
-            X=X,
-            y=y,
-            sample_weight=sample_weight,
-            X_val=X_val,
-            y_val=y_val,
-            sample_weight_val=sample_weight_val,
-        )
-        if took_over(self, X, y, sample_weight):
+        with self._whole():
+            goes_on = self.warm_start and hasattr(self, "model_")
+            X, y, sample_weight, X_val, y_val, sample_weight_val = self._arrived(
+                goes_on,
+                X=X,
+                y=y,
+                sample_weight=sample_weight,
+                X_val=X_val,
+                y_val=y_val,
+                sample_weight_val=sample_weight_val,
+            )
+            if took_over(self, X, y, sample_weight):
+                return self
+            part = self._part(X, y, sample_weight, first=not goes_on)
+            validation = None
+            if validation_pair(X_val, y_val, sample_weight_val, labels=False):
+                xv, yv = check_pair(self, X_val, y_val, reset=False, numeric=True)
+                tv = follow(xv, self._columns(yv, "y_val"))
+                validation = (xv, tv, checked_weights(sample_weight_val, xv, "sample_weight_val"))
+            self._train(part, validation)
             return self
-        part = self._part(X, y, sample_weight, first=not goes_on)
-        validation = None
-        if validation_pair(X_val, y_val, sample_weight_val, labels=False):
-            xv, yv = check_pair(self, X_val, y_val, reset=False, numeric=True)
-            tv = follow(xv, self._columns(yv, "y_val"))
-            validation = (xv, tv, checked_weights(sample_weight_val, xv, "sample_weight_val"))
-        self._train(part, validation)
-        return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """Train one epoch on more samples, keeping the optimizer's moments.
@@ -332,9 +339,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         The first call decides the scaling of features and targets.
         """
         goes_on = hasattr(self, "model_")
-        X, y, sample_weight = self._arrived(goes_on, X=X, y=y, sample_weight=sample_weight)
-        self._train(self._part(X, y, sample_weight, first=not goes_on), None, partial=True)
-        return self
+        with self._whole():
+            X, y, sample_weight = self._arrived(goes_on, X=X, y=y, sample_weight=sample_weight)
+            self._train(self._part(X, y, sample_weight, first=not goes_on), None, partial=True)
+            return self
 
     def _part(self, x: Any, y: Any, weight: Any, *, first: bool) -> Part:
         x, y = check_pair(self, x, y, reset=first, numeric=True)
