@@ -218,6 +218,16 @@ class TestFiles:
         with pytest.raises(FileFormatError, match="damaged"):
             DeepEnsembleRegressor.load(tmp_path)
 
+    def test_files_of_many_members_are_replaced(self, tmp_path):
+        ensemble = DeepEnsembleClassifier(classifier(), 2, random_state=0).fit(X, Y)
+        two = list(zip(ensemble.estimators_, ensemble.seeds_, strict=True))
+        ensemble.estimators_, ensemble.seeds_ = map(list, zip(*(two * 51), strict=True))
+        ensemble.save(tmp_path)
+        assert len(list(tmp_path.glob("member-*"))) == 102
+        ensemble.estimators_, ensemble.seeds_ = map(list, zip(*two, strict=True))
+        ensemble.save(tmp_path)
+        assert len(list(tmp_path.glob("member-*"))) == 2
+
     def test_pickle(self):
         ensemble = DeepEnsembleClassifier(classifier(), 2, random_state=0).fit(X, Y)
         again = pickle.loads(pickle.dumps(ensemble))
@@ -258,3 +268,11 @@ class TestBadInput:
         with pytest.warns(ConvergenceWarning, match="1 of 3 members are left out: loss is not finite"):
             ensemble = DeepEnsembleRegressor(regressor(), 3).fit(XR, YR)
         assert len(ensemble.estimators_) == len(ensemble.seeds_) == 2
+
+
+def test_names_of_columns_are_those_of_the_last_fit():
+    pd = pytest.importorskip("pandas")
+    ensemble = DeepEnsembleClassifier(classifier(), 2, random_state=0)
+    assert ensemble.fit(pd.DataFrame(X, columns=list("abcd")), Y).feature_names_in_.tolist() == list("abcd")
+    assert not hasattr(ensemble.fit(X, Y), "feature_names_in_")
+    assert ensemble.predict(X).shape == Y.shape  # without a warning about names

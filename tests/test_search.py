@@ -13,10 +13,11 @@ from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_diabetes, load_iris, make_multilabel_classification
 from sklearn.decomposition import PCA
+from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, RandomizedSearchCV, ShuffleSplit
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import xpnet
@@ -274,3 +275,34 @@ class TestBadInput:
             False,
             True,
         ]
+
+
+def _last_row_is(X, value):
+    X = X.copy()
+    X[-2] = value
+    return X
+
+
+@pytest.mark.parametrize("differ", ["seed", "one row"])
+def test_networks_of_one_candidate_are_told_apart(differ):
+    """The second one is not planned: it must not be taken for the first one of the next candidate."""
+
+    def one(k):
+        network = classifier(random_state=k if differ == "seed" else 0)
+        step = FunctionTransformer(_last_row_is, kw_args={"value": 0.0 if differ == "seed" else 9.0 * k})
+        return make_pipeline(step, network)
+
+    voting = VotingClassifier([("a", one(0)), ("b", one(1))], voting="soft")
+    weights = {"weights": [[0.0, 1.0], [1.0, 0.0], [0.3, 0.7]]}
+    scoring = {"scoring": "neg_log_loss", "cv": KFold(2, shuffle=True, random_state=0)}
+    same(
+        PopulationSearchCV(voting, weights, **scoring).fit(X, Y),
+        GridSearchCV(voting, weights, **scoring).fit(X, Y),
+    )
+
+
+@pytest.mark.parametrize("n_seeds", [1, 2])
+def test_splits_that_come_only_once(n_seeds):
+    splits = list(KFold(3, shuffle=True, random_state=0).split(X))
+    expected = PopulationSearchCV(classifier(), GRID, cv=splits, n_seeds=n_seeds).fit(X, Y)
+    same(PopulationSearchCV(classifier(), GRID, cv=iter(splits), n_seeds=n_seeds).fit(X, Y), expected)

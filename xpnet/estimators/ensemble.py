@@ -121,10 +121,15 @@ class _Ensemble(MetaEstimatorMixin, BaseEstimator):
         good = [k for k in range(len(jobs)) if k not in failed]
         self.estimators_ = [jobs[k].estimator for k in good]
         self.seeds_ = [int(seeds[k]) for k in good]
-        first = self.estimators_[0]
+        self._describe()
+
+    def _describe(self) -> None:
+        """Take over what all members know about the data, and forget what an earlier fit knew."""
+        first = vars(self.estimators_[0])
         for name in ("n_features_in_", "feature_names_in_", "classes_"):
-            if hasattr(first, name):
-                setattr(self, name, getattr(first, name))
+            self.__dict__.pop(name, None)
+            if name in first:
+                setattr(self, name, first[name])
 
     def _each(self, method: str, X: Any) -> np.ndarray:
         """What every member says about samples that were checked once, (M, N, ...)."""

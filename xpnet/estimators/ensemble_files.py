@@ -41,7 +41,7 @@ def save(ensemble: _Ensemble, folder: str | PathLike[str]) -> None:
         record["members"].append({"file": name, **known})
     write_json_atomic(path / RECORD, record)
     kept = {m["file"] for m in record["members"]}
-    for old in path.glob("member-??-????????.safetensors"):
+    for old in path.glob("member-[0-9][0-9]*-????????.safetensors"):
         if old.name not in kept:
             old.unlink()
 
@@ -66,7 +66,7 @@ def load(kind: type[Any], folder: str | PathLike[str]) -> Any:
             files.restored(clone(member).set_params(random_state=seed), load_model(path / m["file"]), m)
             for seed, m in zip(record["seeds"], record["members"], strict=True)
         ]
-        first = ensemble.estimators_[0]
+        ensemble._describe()
     except OSError as error:
         raise FileFormatError(
             f"{path} holds no ensemble: cannot read {error.filename or RECORD}: {error.strerror}"
@@ -75,7 +75,4 @@ def load(kind: type[Any], folder: str | PathLike[str]) -> Any:
         if isinstance(error, ConfigError):
             raise
         raise FileFormatError(f"{path / RECORD} is damaged: {error}") from error
-    for name in ("n_features_in_", "feature_names_in_", "classes_"):
-        if hasattr(first, name):
-            setattr(ensemble, name, getattr(first, name))
     return ensemble

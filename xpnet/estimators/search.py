@@ -146,10 +146,8 @@ class PopulationSearchCV(GridSearchCV):
             raise DataError("PopulationSearchCV requires y to be passed, but the target y is None")
         given = self.cv
         try:
-            if self.n_seeds > 1:
-                self.cv = _Repeated(
-                    check_cv(given, y, classifier=is_classifier(self.estimator)), self.n_seeds
-                )
+            folds = check_cv(given, y, classifier=is_classifier(self.estimator))  # splits may come only once
+            self.cv = folds if self.n_seeds == 1 else _Repeated(folds, self.n_seeds)
             self._samples: tuple[Any, Any, dict[str, Any]] = (*indexable(X, y), params)
             super().fit(X, y, **params)
         finally:
@@ -208,7 +206,7 @@ class PopulationSearchCV(GridSearchCV):
         self.population_time_ = time.perf_counter() - started
         for job in jobs.values():
             job.plan.data = job.plan.validation = None  # type: ignore[assignment]
-        session.planning = False
+        session.planning, session.round = False, 0
         session.waiting = [job.trained() for job in jobs.values()]
         self._seconds = np.zeros((len(candidates), len(splits)))
         for place, job in jobs.items():
@@ -228,9 +226,9 @@ class PopulationSearchCV(GridSearchCV):
         """Return what fitting this candidate on this split trains; None where that fails, which scoring will report."""
         X, y, _ = self._samples
         estimator = clone(self.estimator).set_params(**clone(candidate, safe=False))
-        round_ = k // (n_splits // self.n_seeds)
-        if round_:
-            _reseed(estimator, round_)
+        session.round = k // (n_splits // self.n_seeds)
+        if session.round:
+            _reseed(estimator, session.round)
         rows = split[0]
         own = {name: _of_rows(value, rows, X) for name, value in fit_params.items()}
         parts = (_safe_indexing(X, rows), *(() if y is None else (_safe_indexing(y, rows),)))

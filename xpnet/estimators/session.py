@@ -18,13 +18,11 @@ from typing import Any
 
 import joblib  # type: ignore[import-untyped]
 import numpy as np
-from sklearn.utils import _safe_indexing
 
 from ..data.scaling import FeatureScaler
 from .rows import SparseRows, as_examples
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_SAMPLED = 16  # rows that tell one training set from another
 
 
 @dataclass(eq=False)
@@ -89,10 +87,13 @@ class Session:
         What ``fit`` takes while replaying, in this order.
     replays : bool
         Whether plans will be replayed, so that fits must be told apart.
+    round : int
+        How far the seeds of what is planned are from those that will be replayed.
     """
 
     planning: bool = True
     replays: bool = True
+    round: int = 0
     waiting: list[Trained] = field(default_factory=list)
     fingerprint: tuple[Any, ...] = ()
     _arrays: dict[tuple[Any, ...], list[np.ndarray]] = field(default_factory=dict)
@@ -146,7 +147,7 @@ def took_over(estimator: Any, x: Any, y: Any, weight: Any) -> bool:
     session = _current.get()
     if session is None or not session.replays:
         return False
-    mark = _fingerprint(estimator, x, y, weight)
+    mark = _fingerprint(estimator, x, y, weight, session.round)
     session.fingerprint = mark
     if session.planning:
         return False
@@ -161,14 +162,13 @@ def took_over(estimator: Any, x: Any, y: Any, weight: Any) -> bool:
     return False
 
 
-def _fingerprint(estimator: Any, x: Any, y: Any, weight: Any) -> tuple[Any, ...]:
+def _fingerprint(estimator: Any, x: Any, y: Any, weight: Any, round_: int) -> tuple[Any, ...]:
+    settings = estimator.get_params(False)
+    seed = settings.pop("random_state")
+    # the seed of the first round, which is the one that a replayed fit has; a generator has moved on by then
+    first = int(seed) - round_ if isinstance(seed, (int, np.integer)) else type(seed).__name__
     # clones have copies of the same objects, so where an object lies says nothing
-    settings = _ADDRESS.sub(
-        "", repr({k: v for k, v in estimator.get_params(False).items() if k != "random_state"})
-    )
-    n = x.shape[0] if hasattr(x, "shape") else len(x)
-    rows = np.linspace(0, max(n - 1, 0), min(n, _SAMPLED)).astype(int)
-    return type(estimator), n, joblib.hash([settings, _safe_indexing(x, rows), y, weight])
+    return type(estimator), joblib.hash([_ADDRESS.sub("", repr(settings)), first, x, y, weight])
 
 
 def fitted_scaler(x: Any, w: np.ndarray | None) -> FeatureScaler:
