@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 from sklearn.datasets import load_breast_cancer
 
-from xpnet import MLPClassifier
+from xpnet import MLPClassifier, MLPRegressor
 from xpnet.errors import DataError
 from xpnet.estimators import FeatureScaler
 from xpnet.estimators.rows import scaled
@@ -89,3 +89,19 @@ def test_training_survives_all_of_it():
 def test_without_scaling_large_values_are_refused():
     with pytest.raises(DataError, match="too large for float32"):
         scaled(np.array([[1e300]]), None, "float32")
+
+
+@pytest.mark.parametrize("unit", [2.0**-1000, 2.0**-400, 2.0**600, 2.0**1010])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_units_of_targets_do_not_matter(unit, weighted):
+    """Nor do those whose squares, or whose sum, no float64 holds."""
+    t = NORMAL[:200, :2] + 3.0
+    w = RNG.integers(0, 3, 200).astype(float) if weighted else None
+    settings = {"max_iter": 3, "early_stopping": True, "random_state": 0, "scale_target": True}
+    for loss in ("squared_error", "poisson"):
+        y = np.abs(t) if loss == "poisson" else t
+        expected = MLPRegressor((5,), loss=loss, **settings).fit(NORMAL[:200], y, w)
+        found = MLPRegressor((5,), loss=loss, **settings).fit(NORMAL[:200], y * unit, w)
+        assert np.array_equal(found.target_scale_, expected.target_scale_ * unit)
+        assert np.allclose(found.predict(NORMAL), expected.predict(NORMAL) * unit, rtol=1e-12)
+        assert found.validation_scores_ == expected.validation_scores_

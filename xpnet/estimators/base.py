@@ -127,7 +127,7 @@ class BaseMLP(BaseEstimator):
         return {}
 
     def _score_callback(self, validation: Part) -> Callback | None:
-        """What adds "valid_score" to the records, where they do not have it."""
+        """What adds "valid_score" to the records, where they do not have it; targets as the network learns them."""
         return None
 
     # --- fitting ----------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class BaseMLP(BaseEstimator):
             held = (
                 scaled_examples(xv, self.scaler_, self.dtype_), self._scale_targets(tv, wv, fit=False), wv
             )  # fmt: skip
-            scorer = self._score_callback(validation)
+            scorer = self._score_callback((xv, held[1], wv))
         schedule = get_schedule("constant") if partial else choices.schedule(self, n)
         planned = type(schedule) is not Schedule and not isinstance(
             schedule, (choices.InverseScaling, ReduceOnPlateau)

@@ -236,18 +236,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _scale_targets(self, t: Any, w: Any, *, fit: bool) -> Any:
         if fit:
-            mean, scale = np.zeros(t.shape[1]), np.ones(t.shape[1])
-            if self.scale_target:
-                centre = to_host(mean_of_rows(t, w))
-                if self._log_link:
-                    scale = centre
-                else:
-                    mean = centre
-                    square = namespace(t).square(t - follow(t, mean))
-                    scale = np.sqrt(to_host(mean_of_rows(square, w)))
-                varies = scale > 10.0 * np.finfo(np.float64).eps * np.abs(centre)
-                scale = np.where(varies, scale, 1.0)
-            self._target_units = (mean, scale)
+            unscaled = np.zeros(t.shape[1]), np.ones(t.shape[1])
+            self._target_units = _measured(t, w, self._log_link) if self.scale_target else unscaled
         return self._units.learnt(t)
 
     @property
@@ -382,15 +372,27 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return tags
 
 
+def _measured(t: Any, w: Any, log_link: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the standard deviation of each target (O,); of one that is e to the output 0 and its mean."""
+    largest = to_host(namespace(t).max(namespace(t).abs(t), axis=0))
+    # squares of targets such as 1e200 overflow, those of 1e-200 vanish; powers of two change no digit
+    power = np.ldexp(1.0, np.frexp(largest)[1] - 1)
+    t = t / follow(t, power)
+    mean = to_host(mean_of_rows(t, w))
+    scale = mean if log_link else np.sqrt(to_host(mean_of_rows(namespace(t).square(t - follow(t, mean)), w)))
+    varies = scale > 10.0 * np.finfo(np.float64).eps * np.abs(mean)
+    return np.zeros_like(mean) if log_link else mean * power, np.where(varies, scale * power, 1.0)
+
+
 class _R2(Callback):
-    """Add the R2 on the validation set to each record, as "valid_score"."""
+    """Add the R2 on the validation set to each record, as "valid_score"; it is the same in all units of the targets."""
 
     def __init__(self, estimator: MLPRegressor, validation: Part):
         self._estimator, (self._x, self._t, self._w) = estimator, validation
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         e = self._estimator
-        predicted = e._units.own(in_chunks(self._x, e.model_.predict, e.scaler_, e.dtype_))
+        predicted = astype(in_chunks(self._x, e.model_.predict, e.scaler_, e.dtype_), "float64")
         record["valid_score"] = _r2(self._t, predicted, self._w)
 
 
