@@ -144,8 +144,11 @@ class TestClassWeight:
         [
             ({"z": 1.0}, NAMES, "names 'z', which is none of"), ("fair", NAMES, "must be a dict, 'balanced'"),
             ([1.0, 2.0], NAMES, "2 numbers for 3 classes"), (3.0, NAMES, "one number per class"),
-            (lambda y: None, NAMES, "found None"), ({"a": -1.0}, NAMES, "finite weights >= 0, found -1.0"),
-            ([np.inf, 1.0, 1.0], NAMES, "found inf"), ({0: 1.0}, MANY, "for 3 labels per sample"),
+            (lambda y: None, NAMES, "found None"),
+            ({"a": -1.0}, NAMES, "of class 'a' must be a finite number >= 0, found -1.0"),
+            ([np.inf, 1.0, 1.0], NAMES, "of class 'a' must be a finite number >= 0, found inf"),
+            ({"a": "much"}, NAMES, "of class 'a' must be a finite number >= 0, found 'much'"),
+            ({0: 1.0}, MANY, "for 3 labels per sample"),
             ([{0: 1.0}], MANY, "a list of one dict"), ([{2: 1.0}, {}, {}], MANY, "names 2"),
         ],
     )  # fmt: skip
@@ -153,8 +156,9 @@ class TestClassWeight:
         with pytest.raises(ValueError, match=message):
             classifier(class_weight=spec).fit(X, y)
 
-    def test_partial_fit(self):
-        clf = classifier(class_weight=[1.0, 3.0, 0.5]).partial_fit(X, NAMES, classes=["a", "b", "c"])
+    @pytest.mark.parametrize("of", [list, np.array])
+    def test_partial_fit(self, of):
+        clf = classifier(class_weight=of([1.0, 3.0, 0.5])).partial_fit(X, NAMES, classes=["a", "b", "c"])
         weights = np.array([1.0, 3.0, 0.5])[Y]
         same = classifier().partial_fit(X, NAMES, classes=["a", "b", "c"], sample_weight=weights)
         assert np.allclose(clf.predict_proba(X), same.predict_proba(X))

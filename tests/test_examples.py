@@ -158,10 +158,17 @@ def test_weights_that_are_refused(weights, fragments):
 @pytest.mark.parametrize(
     ("weights", "error", "fragment"),
     [
-        ("balancd", ConfigError, "class_weight must be a dict or 'balanced', found 'balancd'"),
-        ([1, 2, 3], ConfigError, "class_weight must be a dict or 'balanced', found [1, 2, 3]"),
-        ({3: 1.0}, ConfigError, "class_weight names class 3, expected 0 to 2"),
-        ({"0": 1.0}, ConfigError, "class_weight names class '0'"),
+        ("balancd", ConfigError, "or a function of y, found 'balancd'"),
+        (
+            3.0,
+            ConfigError,
+            "class_weight must be a dict, 'balanced', one number per class, or a function of y, found 3.0",
+        ),
+        ([1, 2], ConfigError, "class_weight has 2 numbers for 3 classes"),
+        ([1, 2, "much"], ConfigError, "class_weight of class 2 must be a finite number >= 0, found 'much'"),
+        ({3: 1.0}, ConfigError, "class_weight names 3, which is none of [0 1 2]"),
+        ({"0": 1.0}, ConfigError, "class_weight names '0', which is none of [0 1 2]"),
+        (lambda y: -1.0 - y, DataError, "class_weight[0] is -"),
         ({0: -1.0}, ConfigError, "class_weight of class 0 must be a finite number >= 0, found -1.0"),
         ({0: float("nan")}, ConfigError, "class_weight of class 0 must be a finite number"),
         ({0: "much"}, ConfigError, "class_weight of class 0 must be a finite number >= 0, found 'much'"),

@@ -476,6 +476,16 @@ def test_class_weights():
     rows = np.random.default_rng(0).uniform(0.5, 2, 31)
     both, _ = full_batch((x, y), class_weight={1: 5.0, 2: 0.5}, sample_weight=rows)
     same_weights(both, full_batch((x, y), sample_weight=rows * by_row)[0], 1e-12)
+    for spec in ([1.0, 5.0, 0.5], lambda y: np.array([1.0, 5.0, 0.5])[y]):
+        same_weights(by_class, full_batch((x, y), class_weight=spec)[0], 1e-12)
+
+
+def test_balanced_weights_count_an_example_as_much_as_its_weight():
+    x, y = blobs(31)
+    w = np.arange(31) % 3
+    balanced, _ = full_batch((x, y), class_weight="balanced", sample_weight=w)
+    again = np.repeat(np.arange(31), w)
+    same_weights(balanced, full_batch((x[again], y[again]), class_weight="balanced")[0], 1e-12)
 
 
 def test_balanced_weights_are_those_of_scikit_learn():

@@ -6,7 +6,7 @@ What they are made of is in `xpnet.training`: `Trainer` with the loop over epoch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .metrics import regression_scores
 from .mlp import MLP, not_trained
 from .optim import Optimizer
 from .schedules import Schedule
+from .training.classweight import ClassWeight
 from .training.defaults import EVALUATION_BATCH
 from .training.examples import RowSource, pair, prepare
 from .training.history import History
@@ -40,7 +41,7 @@ def fit(
     loss: str | Loss | None = None, task: str | None = None, optimizer: str | Optimizer = "adam", lr: Any = None,
     schedule: str | Schedule | None = None, l1: Any = 0.0, l2: Any = 0.0, max_norm: float | None = None,
     clip_norm: float | None = None, clip_value: float | None = None, label_smoothing: float = 0.0,
-    infogain: Any = None, sample_weight: Any = None, class_weight: Mapping[int, float] | str | None = None,
+    infogain: Any = None, sample_weight: Any = None, class_weight: ClassWeight = None,
     epochs: int = 10, batch_size: int = 128, shuffle: bool = True, seed: int | None = None,
     patience: int | None = None, min_delta: float = 0.0, min_delta_from: str = "improvement",
     monitor: str | None = None, mode: str | None = None, restore_best: bool = True, callbacks: Sequence[Callback] = (),
@@ -76,7 +77,10 @@ def fit(
     infogain : (C, C) array, optional
         Rows become the targets of the classes.
     sample_weight : (N,) array, optional
-    class_weight : dict or "balanced", optional
+    class_weight : dict, "balanced", sequence or callable, optional
+        What an example counts by its class: a weight by index (others 1); N / (C count), counted with
+        `sample_weight`; one number per class; or a function of the indices that returns one of these, or a weight
+        per example.
     epochs : int, default 10
     batch_size : int, default 128
         1 is single-sample, N full-batch descent. The last batch of an epoch may be smaller.

@@ -19,10 +19,10 @@ from ..losses import get_loss
 from ..optim import Optimizer
 from ..schedules import Schedule
 from ..training import defaults
+from ..training.classweight import ClassWeight, weigh
 from ..training.history import History
 from .arriving import check_pair, checked_weights, scored_on_host, validation_pair
 from .base import BaseMLP
-from .classweight import Spec, weigh
 from .rows import without_absent
 from .session import Plan, took_over
 
@@ -192,7 +192,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         max_iter: int = 200,
         loss: str = "auto",
         label_smoothing: float = 0.1,
-        class_weight: Spec = None,
+        class_weight: ClassWeight = None,
         dropout: float | Sequence[float] = 0.0,
         input_dropout: float = 0.0,
         input_noise: float | str = "auto",
@@ -394,7 +394,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         samples should be like those that follow. Any call may bring samples of few classes, or of one.
         """
         first = not hasattr(self, "model_")
-        if self.class_weight == "balanced":
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
             raise ConfigError(
                 "partial_fit cannot balance classes it has not seen: pass class_weight as a dict"
             )

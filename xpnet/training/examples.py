@@ -15,6 +15,7 @@ from ..data.dataset import Preprocessing
 from ..errors import ConfigError, DataError
 from ..interchange import arrive, astype, dtype_name, follow, is_foreign, kind, namespace, to_host
 from ..losses import Loss, get_loss
+from .classweight import ClassWeight, weigh
 
 if TYPE_CHECKING:
     from ..mlp import MLP
@@ -122,7 +123,7 @@ def default_loss(task: str, width: int) -> Loss:
 
 def prepare(
     model: MLP, x: Any, y: Any, *, loss: Loss, task: str, sample_weight: Any = None,
-    class_weight: Mapping[int, float] | str | None = None, name: str = "", training: bool = True,
+    class_weight: ClassWeight = None, name: str = "", training: bool = True,
 ) -> Examples:  # fmt: skip
     """Check data for `model` and bring them to its device; what is there already (see `arrive`) stays.
 
@@ -135,7 +136,7 @@ def prepare(
     loss : Loss
     task : {"classification", "multilabel", "regression"}
     sample_weight : array_like (N,), optional
-    class_weight : dict or "balanced", optional
+    class_weight : dict, "balanced", sequence or callable, optional
         Weight of each class; "balanced" is N / (C count).
     name : str
         Put before X and y in messages, such as "validation ".
@@ -197,7 +198,7 @@ def prepare(
 
 def example_weights(
     y: Any, n: int, *, task: str, n_classes: int, dtype: str, sample_weight: Any = None,
-    class_weight: Mapping[int, float] | str | None = None, name: str = "",
+    class_weight: ClassWeight = None, name: str = "",
 ) -> Any:  # fmt: skip
     """Return the weight of each example, sample_weight times class_weight, or None where there are none.
 
@@ -223,7 +224,9 @@ def example_weights(
     if class_weight is not None:
         if task != "classification":
             raise ConfigError(f"class_weight needs class labels, but the task is {task}")
-        by_class = _class_weights(class_weight, to_host(y), n_classes)
+        if y.ndim != 1:
+            raise ConfigError("class_weight needs class indices, not rows of probabilities")
+        by_class = weigh(class_weight, to_host(y), np.arange(n_classes), to_host(weights))
         weights = by_class if weights is None else weights * follow(weights, by_class)
     return None if weights is None else _usable_weights(weights, dtype, name)
 
@@ -306,27 +309,6 @@ def _with_classes(model: MLP, examples: Examples, y: Any, loss: Loss, width: int
     elif loss.signed:
         raise ConfigError(f"the {loss.name} loss takes class indices, not rows of probabilities")
     return replace(examples, targets=model.be.asarray(t, model.dtype))
-
-
-def _class_weights(spec: Mapping[int, float] | str, y: np.ndarray, n_classes: int) -> np.ndarray:
-    if y.ndim != 1:
-        raise ConfigError("class_weight needs class indices, not rows of probabilities")
-    if isinstance(spec, str):
-        if spec != "balanced":
-            raise ConfigError(f"class_weight must be a dict or 'balanced', found {spec!r}")
-        counts = np.bincount(y, minlength=n_classes)
-        # classes that do not occur have no sample to weigh
-        return (len(y) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[y]
-    if not isinstance(spec, Mapping):
-        raise ConfigError(f"class_weight must be a dict or 'balanced', found {spec!r}")
-    table = np.ones(n_classes)
-    for label, weight in spec.items():
-        if not isinstance(label, (int, np.integer)) or not 0 <= label < n_classes:
-            raise ConfigError(f"class_weight names class {label!r}, expected 0 to {n_classes - 1}")
-        if not isinstance(weight, (int, float, np.integer, np.floating)) or not 0.0 <= weight < np.inf:
-            raise ConfigError(f"class_weight of class {label} must be a finite number >= 0, found {weight!r}")
-        table[label] = weight
-    return check_weights(table[y], len(y), name="class_weight")
 
 
 def pair(name: str, data: Any, be: Backend) -> tuple[Any, Any]:

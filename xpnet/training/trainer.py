@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from ..mlp import MLP
 from ..optim import Optimizer, get_optimizer
 from ..schedules import ReduceOnPlateau, Schedule, get_schedule
 from . import resume
+from .classweight import ClassWeight
 from .defaults import EVALUATION_BATCH
 from .divergence import Divergence
 from .examples import TASKS, default_loss, infer_task, pair, prepare
@@ -84,7 +85,7 @@ class Trainer:
         schedule: str | Schedule | None = None, l1: Any = 0.0, l2: Any = 0.0, max_norm: float | None = None,
         clip_norm: float | None = None, clip_value: float | None = None, label_smoothing: float = 0.0,
         infogain: Any = None, sample_weight: Any = None,
-        class_weight: Mapping[int, float] | str | None = None,
+        class_weight: ClassWeight = None,
         epochs: int = 10, batch_size: int = 128, shuffle: bool = True, seed: int | None = None,
         patience: int | None = None, min_delta: float = 0.0, min_delta_from: str = "improvement",
         monitor: str | None = None, mode: str | None = None, restore_best: bool = True,
