@@ -154,6 +154,10 @@ CASES = {
     ),
     "batch of all": ([{"seed": s} for s in range(2)], {"batch_size": 500}),
     "linear": ([{"seed": s} for s in range(2)], {"sizes": [WIDTH, C]}),
+    "frozen": (
+        [{"seed": s, "freeze": f, "l2": 0.1} for s in range(2) for f in ([0], [-1], ["layers.0.bias"], [])],
+        {"max_norm": 0.5, "patience": 2, **VALIDATED},
+    ),
     "prelu and maxout": ([{"seed": s, "l2": 0.1} for s in range(2)], {"sizes": [WIDTH, 5, 4, C],
                                                                     "activation": ["prelu", "maxout:3"]}),
 }  # fmt: skip
@@ -606,3 +610,48 @@ def test_a_population_with_rates_of_its_own_is_kept_and_taken_apart(tmp_path):
 def test_rates_that_do_not_fit_the_population(options, message):
     with pytest.raises(ConfigError, match=message):
         xpnet.MLP(COMMON["sizes"], **{"n_models": 3, **options})
+
+
+def test_models_of_a_data_frame_remember_its_columns(tmp_path):
+    pd = pytest.importorskip("pandas")
+    names = tuple(f"f{i}" for i in range(WIDTH))
+    frame = pd.DataFrame(X, columns=list(names))
+    options = {**COMMON, "dtype": "float64", "epochs": 1}
+    result = fit_many([{"seed": s} for s in range(2)], (frame, Y), validation=(frame, Y), **options)
+    assert worst(result, alone([{"seed": s} for s in range(2)], (X, Y), validation=(X, Y), **options)) < 1e-10
+    result.best.model.save(tmp_path / "m.safetensors")
+    for model in (*result.models, xpnet.load(tmp_path / "m.safetensors")):
+        assert model.feature_names == names
+        assert np.array_equal(model.predict(frame), model.predict(X))
+        with pytest.raises(DataError, match="the columns in another order"):
+            model.predict(frame[list(names[::-1])])
+    with pytest.raises(DataError, match="validation X has the columns in another order"):
+        fit_many([{}], (frame, Y), validation=(frame[list(names[::-1])], Y), **options)
+    assert fit_many([{}], (X, Y), **options).best.model.feature_names is None
+
+
+def test_arrays_of_another_library():
+    xp = pytest.importorskip("array_api_strict")
+    w, rows = G.uniform(0.2, 2.0, N), np.arange(N - 20)
+    own = {"sample_weight": w, "rows": rows, "validation_rows": np.arange(N - 20, N)}
+    configurations, theirs = [{}, own], [{}, {name: xp.asarray(values) for name, values in own.items()}]
+    options = {**COMMON, "dtype": "float64"}
+    expected = fit_many(configurations, (X, Y), validation=(X_VALID, Y_VALID), **options)
+    data, validation = ((xp.asarray(x), xp.asarray(y)) for x, y in ((X, Y), (X_VALID, Y_VALID)))
+    result = fit_many(theirs, data, validation=validation, **options)
+    for a, b in zip(result, expected, strict=True):
+        assert np.array_equal(a.model.predict_proba(X), b.model.predict_proba(X))
+        assert a.score == b.score
+
+
+@pytest.mark.parametrize(
+    ("freeze", "fragment"),
+    [
+        ([7], "freeze has layer 7"),
+        ("layers.0.weight", "must be a list of layers"),
+        ([0, -1], "nothing to learn"),
+    ],
+)
+def test_what_cannot_be_frozen(freeze, fragment):
+    with pytest.raises(ConfigError, match=f"configuration 1: .*{fragment}"):
+        fit_many([{}, {"freeze": freeze}], (X, Y), **COMMON)

@@ -169,7 +169,7 @@ class Block:
         each = len(members) > 1 and (not self._alike or at_different_updates)
         regularization = Regularization(
             l1=mixed_number(members, "l1"), l2=mixed_number(members, "l2"),
-            **{name: group.training[name] for name in ("max_norm", "clip_norm", "clip_value")},
+            **{name: group.training[name] for name in ("max_norm", "clip_norm", "clip_value")}, frozen=group.frozen,
         )  # fmt: skip
         self.own_order = not alike(members, memory.epochs)
         weights = [group.weights.get(m.index) for m in members]

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..backend import get_backend
 from ..errors import ConfigError
+from ..interchange import column_names
 from ..training.settings import whole_number
 from ..training.signals import Interrupted, Signals
 from .engine import run
@@ -40,7 +41,7 @@ def fit_many(
         ``validation_rows`` positions that validate this member instead of `validation`, and ``order_seed`` is
         the seed of the order of examples (by default ``seed``).
     data : (X, y)
-        As `fit` takes them; all members share them.
+        As `fit` takes them; all members share them. Arrays of other libraries come to the host, once.
     validation : (X, y) or (X, y, sample_weight), optional
         For members without ``validation_rows``.
     batches : {"own", "shared"}, default "own"
@@ -109,6 +110,7 @@ def fit_many(
         "device": get_backend(device),
         "preprocessing": preprocessing,
         "classes": classes,
+        "feature_names": column_names(source.x),
     }
     threads = None if threads is None else whole_number("threads", threads, 1)
     groups = make_groups(members, source, options)

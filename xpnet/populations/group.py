@@ -10,17 +10,18 @@ import numpy as np
 
 from ..data.checks import check_trainable_labels
 from ..errors import ConfigError, DataError
+from ..interchange import to_host
 from ..losses import Loss, get_loss
 from ..mlp import MLP
 from ..optim import Optimizer
 from ..training.examples import TASKS, Examples, default_loss, example_weights, infer_task, prepare
 from ..training.passes import Targets
-from ..training.settings import check_combination, check_infogain, check_monitor
+from ..training.settings import check_combination, check_infogain, check_monitor, frozen_parameters
 from .members import Member
 
 
 class Data:
-    """Training and validation data, prepared once for all groups that take them alike.
+    """Training and validation data on the host, prepared once for all groups that take them alike.
 
     Parameters
     ----------
@@ -32,6 +33,10 @@ class Data:
         self.x, self.y = _pair("data", data)
         self.n = len(self.y)
         self.held_out = validation
+        if isinstance(validation, (tuple, list)):
+            self.held_out = tuple(
+                to_host(part, f"part {i} of validation") for i, part in enumerate(validation)
+            )
         if validation is not None and not (
             isinstance(validation, (tuple, list)) and len(validation) in (2, 3)
         ):
@@ -55,6 +60,7 @@ class Data:
                 made = prepare(model, self.x, self.y, loss=loss, task=task)
             else:
                 x, y, *weight = self.held_out
+                model.check_names(x, "validation X")
                 made = prepare(
                     model, x, y, loss=loss, task=task, sample_weight=weight[0] if weight else None,
                     name="validation ", training=False,
@@ -75,7 +81,7 @@ class Data:
 def _pair(name: str, data: Any) -> tuple[Any, Any]:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise DataError(f"{name} must be a pair (X, y), found {type(data).__name__}")
-    return data[0], data[1]
+    return to_host(data[0], f"X of {name}"), to_host(data[1], f"y of {name}")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -93,6 +99,8 @@ class Group:
         The common validation data, where members have no rows of their own for it.
     n_rows, n_valid : int
         Examples that each member is trained and validated on.
+    frozen : tuple of str
+        The parameters that keep their weights.
     weights : dict
         Per index of a member its weights of the examples (N,), where there are any.
     ready : dict
@@ -110,6 +118,7 @@ class Group:
     held_out: Examples | None
     n_rows: int
     n_valid: int
+    frozen: tuple[str, ...] = ()
     weights: dict[int, np.ndarray] = field(default_factory=dict)
     ready: dict[int, MLP] = field(default_factory=dict)
 
@@ -191,18 +200,19 @@ def _place(
     monitor, _ = check_monitor(t["monitor"], task, validated=n_valid > 0)
     _check_rows(member, task, data, checked)
     weighted = t["sample_weight"] is not None or t["class_weight"] is not None
-    infogain = t["infogain"]
+    infogain, frozen = t["infogain"], frozen_parameters(t["freeze"], model)
     key = (
         network, _optimizer_key(member.optimizer), task, loss.name, id(chosen) if isinstance(t["loss"], Loss) else None,
         t["max_norm"], t["clip_norm"], t["clip_value"], t["label_smoothing"], t["batch_size"],
         None if infogain is None else np.asarray(infogain).tobytes(), bool(t["restore_best"]), monitor, n_rows,
-        n_valid, member.validation_rows is None, weighted,
+        n_valid, member.validation_rows is None, weighted, frozen,
     )  # fmt: skip
     if key not in groups:
         targets = Targets(label_smoothing=t["label_smoothing"], infogain=check_infogain(infogain, model))
         groups[key] = Group(
             prototype=model, dtype=model.dtype, loss=loss, task=task, targets=targets, monitor=monitor,
             examples=examples, held_out=held_out, n_rows=n_rows, n_valid=n_valid,
+            frozen=frozen,
         )  # fmt: skip
     group = groups[key]
     if weighted:
@@ -247,7 +257,7 @@ def _weights(member: Member, task: str, model: MLP, data: Data) -> np.ndarray:
     rows = slice(None) if member.rows is None else member.rows
     weight = t["sample_weight"]
     if weight is not None:
-        weight = np.asarray(weight)
+        weight = np.asarray(to_host(weight, "sample_weight"))
         if weight.shape != (data.n,):
             raise DataError(
                 f"sample_weight has shape {weight.shape}, expected one per example of the data: ({data.n},)"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError, check_options
+from ..interchange import to_host
 from ..layers import Dropout, InputNoise
 from ..mlp import MLP
 from ..optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp, get_optimizer
@@ -38,7 +39,7 @@ _HYPER = tuple(dict.fromkeys(f.name for kind in (SGD, AdaGrad, RMSProp, Adam, Ad
 _TRAINING = (
     "loss", "task", "l1", "l2", "max_norm", "clip_norm", "clip_value", "label_smoothing", "infogain",
     "sample_weight", "class_weight", "epochs", "batch_size", "shuffle", "patience", "min_delta",
-    "min_delta_from", "monitor", "restore_best",
+    "min_delta_from", "monitor", "restore_best", "freeze",
 )  # fmt: skip
 
 _DEFAULTS = {
@@ -90,10 +91,11 @@ class Member:
     rows: np.ndarray | None = None
     validation_rows: np.ndarray | None = None
 
-    def model(self, *, dtype: str, device: Any, preprocessing: Any = None, classes: Any = None) -> MLP:
-        """Return its model, not trained."""
+    def model(self, *, dtype: str, device: Any, **meaning: Any) -> MLP:
+        """Return its model, not trained; `meaning` is what it knows beside its weights, by name (see `Meaning`)."""
         model = MLP(**self.network, seed=self.seed, dtype=dtype, device=device)
-        model.preprocessing, model.classes = preprocessing, classes
+        for name, value in meaning.items():
+            setattr(model, name, value)
         return model
 
 
@@ -200,7 +202,7 @@ def _optimizer(settings: Mapping[str, Any]) -> Optimizer:
 def _rows(name: str, rows: Any, n: int) -> np.ndarray | None:
     if rows is None:
         return None
-    rows = np.asarray(rows)
+    rows = np.asarray(to_host(rows, name))
     if rows.dtype == bool and rows.ndim == 1:
         if len(rows) != n:
             raise DataError(f"{name} is a mask of {len(rows)} entries for {n} examples")
