@@ -11,7 +11,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from xpnet import Callback, DeepEnsembleClassifier, MLPClassifier, MLPRegressor
-from xpnet.errors import ConfigError, DivergedError
+from xpnet.errors import ConfigError, DataError, DivergedError
 from xpnet.schedules import Schedule
 from xpnet.train import Interrupted
 
@@ -276,3 +276,35 @@ def test_a_callback_that_stops_before_the_first_epoch_is_done():
 
     with pytest.raises(ConfigError, match="a callback ended training before its first epoch was done"):
         classifier(callbacks=[Stopping()]).fit(X, Y)
+
+
+# --- patience without end, and parts that are too large -------------------------------------------
+@pytest.mark.parametrize("kind", [classifier, regressor])
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("learning_rate", ["constant", "adaptive"])
+def test_patience_without_end(kind, early_stopping, learning_rate):
+    settings = {"early_stopping": early_stopping, "learning_rate": learning_rate, "max_iter": 9, "tol": 10.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it ends without having converged
+        assert kind(**settings, n_iter_no_change=2).fit(X, Y).n_iter_ < 9 or learning_rate == "adaptive"
+        assert kind(**settings, n_iter_no_change=np.inf).fit(X, Y).n_iter_ == 9
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.nan, 2.5, 0])
+def test_patience_that_is_none(value):
+    with pytest.raises(ConfigError, match="n_iter_no_change must be a whole number >= 1, or infinity, found"):
+        classifier(n_iter_no_change=value).fit(X, Y)
+
+
+def test_a_part_that_is_everything():
+    with pytest.raises(
+        DataError, match=r"hold out all samples: n_samples = 120, validation_fraction=0\.999; give"
+    ):
+        classifier(early_stopping=True, validation_fraction=0.999).fit(X, Y)
+
+
+def test_infinity_among_objects():
+    y = T.astype(object)
+    y[3] = np.inf
+    with pytest.raises(ValueError, match="Input y contains infinity"):
+        regressor().fit(X, y)

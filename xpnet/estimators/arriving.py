@@ -31,6 +31,8 @@ def check_pair(estimator: Any, x: Any, y: Any, *, reset: bool, numeric: bool) ->
         estimator, x, y, reset=reset, accept_sparse="csr", multi_output=True, dtype=INPUT_TYPES,
         y_numeric=numeric,
     )  # fmt: skip
+    if numeric:
+        check_numbers(y, "y")  # scikit-learn does not look at infinity among objects
     return x, y
 
 

@@ -210,7 +210,7 @@ class BaseMLP(BaseEstimator):
             "clip_norm": self.clip_norm, "clip_value": self.clip_value, "sample_weight": w,
             "epochs": 1 if partial else int(self.max_iter), "batch_size": batch, "shuffle": self.shuffle,
             "seed": seed + (self.t_ if partial else 0), "min_delta": self.tol, "min_delta_from": "best",
-            "patience": self.n_iter_no_change if stops and not partial else None,
+            "patience": choices.patience(self) if stops and not partial else None,
             # by itself training would watch its accuracy, which rests long before the loss does
             "monitor": None if validation is not None else "train_loss", **self._options(),
         }  # fmt: skip

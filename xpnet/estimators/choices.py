@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -26,6 +27,7 @@ _POSITIVE: Rule = ("a finite number > 0", lambda v: 0.0 < v < np.inf)
 _NOT_NEGATIVE: Rule = ("a finite number >= 0", lambda v: 0.0 <= v < np.inf)
 _SHARE: Rule = ("a number in [0, 1)", lambda v: 0.0 <= v < 1.0)
 _WHOLE: Rule = ("a whole number >= 1", lambda v: isinstance(v, (int, np.integer)) and bool(v >= 1))
+_PATIENCE: Rule = ("a whole number >= 1, or infinity", lambda v: v == np.inf or _WHOLE[1](v))
 #: What the numbers of an estimator must be.
 _RULES: dict[str, Rule] = {
     "hidden_layer_sizes": _WHOLE, "alpha": _NOT_NEGATIVE, "l1": _NOT_NEGATIVE, "learning_rate_init": _POSITIVE,
@@ -33,7 +35,7 @@ _RULES: dict[str, Rule] = {
     "input_dropout": _SHARE, "input_noise": _NOT_NEGATIVE, "max_norm": _POSITIVE, "clip_norm": _POSITIVE,
     "clip_value": _POSITIVE, "weight_decay": _NOT_NEGATIVE, "tol": _NOT_NEGATIVE, "momentum": _SHARE,
     "validation_fraction": ("a number in (0, 1)", lambda v: 0.0 < v < 1.0), "beta_1": _SHARE, "beta_2": _SHARE,
-    "epsilon": _NOT_NEGATIVE, "n_iter_no_change": _WHOLE,
+    "epsilon": _NOT_NEGATIVE, "n_iter_no_change": _PATIENCE,
 }  # fmt: skip
 _LISTS = ("hidden_layer_sizes", "dropout")  # one number, or one for each hidden layer
 _WORDS = (*_LISTS, "alpha", "input_noise")  # "auto", which `or_automatic` knows
@@ -145,13 +147,16 @@ def schedule(e: Any, n: int) -> Schedule:
     if e.learning_rate == "invscaling":
         return InverseScaling(power=e.power_t, samples=n)
     if e.learning_rate == "adaptive":
-        return ReduceOnPlateau(
-            factor=0.2, patience=e.n_iter_no_change, min_factor=1e-9, min_delta=float(e.tol)
-        )
+        return ReduceOnPlateau(factor=0.2, patience=patience(e), min_factor=1e-9, min_delta=float(e.tol))
     try:
         return get_schedule(e.learning_rate)
     except ConfigError:
         raise unknown_name("learning_rate", e.learning_rate, (*SCHEDULES, "invscaling", "adaptive")) from None
+
+
+def patience(e: Any) -> int:
+    """Return `n_iter_no_change` as a whole number; nobody trains so many epochs where it is infinite."""
+    return sys.maxsize if e.n_iter_no_change == np.inf else int(e.n_iter_no_change)
 
 
 def plain(value: Any) -> Any:

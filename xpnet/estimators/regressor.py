@@ -90,10 +90,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     validation_fraction : float, default 0.1
     beta_1, beta_2, epsilon : float, default 0.9, 0.999, 1e-8
         Of Adam; epsilon also of "rmsprop" and "adagrad".
-    n_iter_no_change : int, default 10
-        Patience in epochs. Without early stopping it watches the training loss (with X_val, the value on it), and
-        only where the learning rate is "constant" or "invscaling" ("adaptive": lowers the rate); a planned schedule
-        runs to its end.
+    n_iter_no_change : int or inf, default 10
+        Patience in epochs, ``numpy.inf`` for no end. Without early stopping it watches the training loss (with X_val,
+        the value on it), and only where the learning rate is "constant" or "invscaling" ("adaptive": lowers the rate);
+        a planned schedule runs to its end.
     standardize : bool, default True
         Scale the features inside (`FeatureScaler`, in `scaler_`).
     scale_target : bool, default True

@@ -104,7 +104,10 @@ def hold_out(x: Any, t: Any, w: Any, fraction: float, seed: int, stratify: bool)
     n = t.shape[0]
     part = max(round(fraction * n), 1)
     if n - part < 1:
-        raise DataError(f"early_stopping needs at least 2 samples to hold some out, found n_samples = {n}")
+        raise DataError(
+            f"early_stopping would hold out all samples: n_samples = {n}, validation_fraction={fraction}; give more "
+            "samples, a smaller fraction, or X_val and y_val"
+        )
     by_class = None
     if stratify:
         t_host = to_host(t)
