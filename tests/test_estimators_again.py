@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from xpnet import Callback, DeepEnsembleClassifier, MLPClassifier, MLPRegressor
+from xpnet import Callback, DeepEnsembleClassifier, MLPClassifier, MLPRegressor, get_backend
 from xpnet.errors import ConfigError, DataError, DivergedError
 from xpnet.schedules import Schedule
 from xpnet.train import Interrupted
@@ -308,3 +312,30 @@ def test_infinity_among_objects():
     y[3] = np.inf
     with pytest.raises(ValueError, match="Input y contains infinity"):
         regressor().fit(X, y)
+
+
+# --- copies ---------------------------------------------------------------------------------------
+def test_a_copy_learns_while_the_first_one_answers():
+    clf = MLPClassifier((64,), **QUICK).fit(X, Y)
+    answers = clf.predict_proba(X)
+    twin = copy.deepcopy(clf)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            learning = thread.submit(lambda: [twin.partial_fit(X, Y) for _ in range(8)])
+            while not learning.done():
+                for n in range(
+                    20, 30
+                ):  # more sizes than a network keeps passes for, so that they are made anew
+                    assert np.allclose(clf.predict_proba(X[:n]), answers[:n], rtol=1e-9)
+            learning.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not np.array_equal(twin.predict_proba(X), answers)
+
+
+def test_clones_compute_as_the_back_end_they_were_given_does():
+    clf = clone(classifier(device=get_backend("cpu", capture=False))).fit(X, Y)
+    assert not clf.model_.be.captures
+    assert np.array_equal(clf.predict_proba(X), classifier().fit(X, Y).predict_proba(X))

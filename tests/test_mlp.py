@@ -431,6 +431,7 @@ def test_a_copy_answers_the_same_and_goes_its_own_way(again, options):
     model, x = _trained(**options)
     model.classes = ("no", "yes")
     twin = again(model)
+    assert twin.be is not model.be  # which another thread may be using
     np.testing.assert_array_equal(twin.predict_proba(x), model.predict_proba(x))
     assert (
         twin.classes == model.classes and twin.be.captures == model.be.captures and twin.dtype == model.dtype
@@ -565,3 +566,14 @@ def test_threads_may_ask_networks_of_one_back_end_at_once(width):
                     assert np.array_equal(found, expected)
     finally:
         sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda be: pickle.loads(pickle.dumps(be))], ids=["copy", "pickle"]
+)
+@pytest.mark.parametrize("device", ["cpu", array_api_strict])
+def test_a_back_end_is_made_again(again, device):
+    be = get_backend(device, capture=False)
+    twin = again(be)
+    assert type(twin) is type(be) and twin is not be and twin.lock is not be.lock
+    assert twin.origin == be.origin and not twin.captures

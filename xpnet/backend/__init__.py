@@ -131,6 +131,14 @@ class Backend(ABC):
         made.lock = threading.RLock()
         return made
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        """Another one, for a thread of its own; itself where nobody knows how it was made."""
+        return self if self.origin is None else self.origin.again()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """How it was made; buffers and what is captured are not to be carried elsewhere."""
+        return super().__reduce_ex__(protocol) if self.origin is None else (self.origin.again, ())
+
     # --- memory ---------------------------------------------------------------------------------
     @abstractmethod
     def asarray(self, values: Any, dtype: str | None = None) -> Array:

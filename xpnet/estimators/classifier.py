@@ -134,7 +134,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         Scale the features inside (`FeatureScaler`, in `scaler_`).
     dtype : {"auto", "float32", "float64"}, default "auto"
         Of the network. "auto" is float64 for up to 1000 samples of float64, else float32; found in `dtype_`.
-    device : str, optional
+    device : str or Backend, optional
         Where to compute: None and "cpu" are the CPU; else see `xpnet.get_backend`.
     callbacks : sequence of Callback, optional
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from os import PathLike
 from typing import Any
 
@@ -428,7 +429,8 @@ class MLP(Meaning):
 
     # --- copies and pickles ---------------------------------------------------------------------
     def __deepcopy__(self, memo: dict[int, Any]) -> MLP:
-        return self.to(self.be)
+        # a back end of its own: one of the two may be trained while the other one answers in another thread
+        return self.to(deepcopy(self.be, memo))
 
     def __getstate__(self) -> dict[str, Any]:
         """NumPy arrays and plain values, and how the back end was made: buffers and captured work are made anew."""
