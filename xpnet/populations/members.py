@@ -22,7 +22,7 @@ from ..rng import check_seed
 from ..schedules import Schedule, get_schedule
 from ..train import Trainer
 from ..training.passes import Targets
-from ..training.settings import flag, from_best, least_change, whole_number
+from ..training.settings import HINTS, flag, from_best, least_change, whole_number
 from ..training.update import Regularization
 
 _NETWORK = (
@@ -47,6 +47,15 @@ _DEFAULTS = {
     for name, parameter in inspect.signature(Trainer.__init__).parameters.items()
     if name in _TRAINING
 }
+
+_ALONE = "members train side by side, so nobody watches a single one; train it alone, with fit"
+#: What names mean that `fit` and other libraries have.
+_HINTS = HINTS | {
+    "n_models": "a configuration is one member", "mode": "a monitored loss should be small, an accuracy large",
+    "callbacks": f"{_ALONE}, or take each result as it comes, with on_result", "statistics": _ALONE, "verbose": _ALONE,
+    "validation": "the common one is an argument of fit_many; give the positions as validation_rows",
+    **dict.fromkeys(("dtype", "device", "threads"), "it is an argument of fit_many, the same for all members"),
+}  # fmt: skip
 
 #: Every setting that a configuration may have.
 SETTINGS = (
@@ -140,7 +149,7 @@ def read_configurations(
 
 
 def _read(index: int, settings: dict[str, Any], n: int) -> Member:
-    check_options("setting", settings, SETTINGS)
+    check_options("setting", settings, SETTINGS, _HINTS)
     if settings.get("sizes") is None:
         raise ConfigError("the setting 'sizes' is missing; give the widths, such as sizes=[784, 128, 10]")
     seed = check_seed(settings.get("seed", 0))
