@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 
@@ -156,3 +157,10 @@ def test_threads_come_back_after_an_error(two_threads):
 def test_threads_must_be_a_count(threads):
     with pytest.raises(ConfigError, match="threads must be a whole number >= 1"):
         build(threads=threads)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_an_interruption_passes_from_process_to_process(finished):
+    error = Interrupted(signal.SIGTERM, finished=finished)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.signum, again.finished) == (str(error), signal.SIGTERM, finished)

@@ -27,6 +27,9 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
         self.signum, self.finished = signum, finished
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.signum,), vars(self)  # a process of a pool sends it to the one that asked
+
 
 class Signals:
     """Lets Ctrl-C and SIGTERM wait until somebody asks for them."""
