@@ -307,6 +307,11 @@ def test_a_part_that_is_everything():
         classifier(early_stopping=True, validation_fraction=0.999).fit(X, Y)
 
 
+def test_a_part_that_leaves_one_class():
+    with pytest.raises(DataError, match="holds out 1 of 2 samples, which leaves one class to train on"):
+        classifier(early_stopping=True).fit(X[:2], ["a", "b"])
+
+
 def test_infinity_among_objects():
     y = T.astype(object)
     y[3] = np.inf

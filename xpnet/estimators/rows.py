@@ -122,6 +122,11 @@ def hold_out(x: Any, t: Any, w: Any, fraction: float, seed: int, stratify: bool)
         rest = np.setdiff1d(np.arange(n), kept)
         train, held = train_test_split(rest, test_size=part, random_state=seed)
         train = np.concatenate([train, kept])
+    if stratify and np.unique(t_host[train]).size < 2:
+        raise DataError(
+            f"early_stopping holds out {part} of {n} samples, which leaves one class to train on; give more samples, "
+            "or X_val and y_val"
+        )
 
     def pick(rows: np.ndarray) -> tuple[Any, Any, Any]:
         return take_rows(x, rows), take_rows(t, rows), None if w is None else take_rows(w, rows)
