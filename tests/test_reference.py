@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +98,22 @@ def test_every_parameter_is_described(path):
     }
     taken = inspect.signature(found).parameters.values()
     assert {p.name for p in taken if p.name != "options"} <= described  # options are named one by one
+
+
+def _documented_defaults(path: str) -> Iterator[tuple[str, Any]]:
+    """Each parameter of a function or class whose documentation says ``default VALUE``, with that value."""
+    section = (inspect.getdoc(_named(path)) or "").partition("Parameters\n----------\n")[2]
+    section = re.split(r"\n\n\w+\n---+\n", section)[0]
+    for names, text in re.findall(r"^([\w, ]+) : .*\bdefault (\S.*)$", section, re.M):
+        listed = names.split(", ")
+        values = re.split(r", | and ", text) if len(listed) > 1 else [text]
+        for name, value in zip(listed, values if len(values) > 1 else values * len(listed), strict=True):
+            if value not in ("MLP", "NaN"):  # no literals
+                yield name, ast.literal_eval(value)
+
+
+@pytest.mark.parametrize("path", [p for p in LISTED if callable(_named(p)) and any(_documented_defaults(p))])
+def test_documented_defaults_are_the_defaults(path):
+    parameters = inspect.signature(_named(path)).parameters
+    documented = dict(_documented_defaults(path))
+    assert documented == {name: parameters[name].default for name in documented}
