@@ -41,8 +41,8 @@ def test_divergence_behind_dropout_and_noise_names_the_dense_layer():
 
 
 @pytest.mark.filterwarnings("error")
-def test_weights_that_fail_in_the_last_step_of_an_epoch():
-    keep, model = Keep(), MLP([4, 8, 3])
+def test_weights_that_fail_in_the_last_step_of_an_epoch(be):
+    keep, model = Keep(), MLP([4, 8, 3], device=be)
     with pytest.raises(DivergedError, match=r"epoch 2, step 8: layer 1 \(dense 8->3 identity\): 1 of its 27"):
         fit(model, blobs(), batch_size=16, callbacks=[keep, At(8, poison(1, np.inf))])
     np.testing.assert_array_equal(weights_of(model), keep.weights[1])
