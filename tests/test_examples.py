@@ -226,6 +226,8 @@ def test_labels_and_targets_by_loss():
     y = np.array([0, 1, 1, 0])
     assert ready(y=y, width=1, loss="bce").targets.tolist() == [[0], [1], [1], [0]]
     assert ready(y=y, width=1, loss="hinge").targets.tolist() == [[-1], [1], [1], [-1]]
+    assert ready(y=y[:, None], width=1, loss="bce").targets.tolist() == [[0], [1], [1], [0]]
+    assert ready(y=y[:, None], width=2).labels.tolist() == y.tolist()
     soft = ready(y=np.tile([0.75, 0.25], (4, 1)), width=1, loss="bce")
     assert soft.targets.tolist() == [[0.25]] * 4
     assert ready(y=np.full((4, 3), 0.5), task="multilabel", loss="bce").targets.shape == (4, 3)

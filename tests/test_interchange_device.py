@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.device_data import DEVICE, counted, there
-from xpnet import MLP, DataError, Trainer, evaluate, fit
+from xpnet import MLP, DataError, Trainer, evaluate, fit, fit_many
 from xpnet.backend.reference import ReferenceBackend
 from xpnet.data import Preprocessing, check_features, check_labels, check_targets, check_weights
 from xpnet.interchange import to_host
@@ -61,6 +61,32 @@ def test_models_train_and_answer_where_the_data_are(left, labels):
         assert answer.device == DEVICE
         expected = getattr(same, name)(X)
         assert np.allclose(to_host(answer), expected[0] if name == "activations" else expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("device", ["cpu", ReferenceBackend(strict, DEVICE)], ids=str)
+def test_members_take_data_and_rows_from_a_device(left, device):
+    w, rows = np.linspace(0.5, 1.5, N), np.arange(200)
+    configurations = [{"seed": 0}, {"seed": 1, "sample_weight": w}, {"seed": 2, "rows": rows}]
+    options = {"sizes": [7, 4, 3], "epochs": 2, "dtype": "float64"}
+    expected = fit_many(configurations, (X, Y), validation=(X, Y, w), **options)
+    on_device = [{k: v if k == "seed" else there(v) for k, v in c.items()} for c in configurations]
+    result = fit_many(
+        on_device, (there(X), there(Y)), validation=(there(X), there(Y), there(w)), device=device, **options
+    )
+    assert device == "cpu" or max(left) < X.size
+    for one, other in zip(result, expected, strict=True):
+        for name in ("train_loss", "valid_loss"):
+            assert one.history.column(name) == pytest.approx(other.history.column(name), rel=1e-12)
+
+
+def test_data_of_another_device_come_to_the_host():
+    w = np.linspace(0.5, 1.5, N)
+    host = Trainer(MLP([7, 3]), (X, Y), sample_weight=w, validation=(X, Y, w), epochs=2)
+    other = Trainer(
+        MLP([7, 3]), (there(X), there(Y)), sample_weight=there(w), validation=(there(X), there(Y), there(w)), epochs=2
+    )  # fmt: skip
+    assert other.run().column("valid_loss") == host.run().column("valid_loss")
+    assert other.state()[1]["validation"] == host.state()[1]["validation"]
 
 
 def test_samples_are_prepared_where_they_are(left):

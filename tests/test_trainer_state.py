@@ -60,6 +60,7 @@ def test_more_epochs_go_on_from_the_latest_weights(n_models):
     for trainer in (first, again):
         assert without_times(trainer.run()) == expected
         np.testing.assert_array_equal(weights_of(trainer.model), weights_of(whole.model))
+        np.testing.assert_array_equal(trainer.latest_weights(), whole.latest_weights())
 
 
 def test_a_run_that_stopped_early_stays_stopped():

@@ -41,7 +41,7 @@ def fit_many(
         ``validation_rows`` positions that validate this member instead of `validation`, and ``order_seed`` is
         the seed of the order of examples (by default ``seed``).
     data : (X, y)
-        As `fit` takes them; all members share them. Arrays of other libraries come to the host, once.
+        As `fit` takes them; all members share them.
     validation : (X, y) or (X, y, sample_weight), optional
         For members without ``validation_rows``.
     batches : {"own", "shared"}, default "own"
@@ -101,13 +101,14 @@ def fit_many(
     started = time.perf_counter()
     if batches not in BATCHES:
         raise ConfigError(f"batches must be 'own' or 'shared', found {batches!r}")
-    source = Data(data, validation)
+    be = get_backend(device)
+    source = Data(data, validation, be)
     members = read_configurations(configurations, common, source.n)
     if batches == "shared":
         members = [replace(m, order_seed=members[0].order_seed) for m in members]
     options = {
         "dtype": dtype,
-        "device": get_backend(device),
+        "device": be,
         "preprocessing": preprocessing,
         "classes": classes,
         "feature_names": column_names(source.x),

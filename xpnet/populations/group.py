@@ -8,41 +8,41 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import Backend
 from ..data.checks import check_trainable_labels
 from ..errors import ConfigError, DataError
-from ..interchange import to_host
+from ..interchange import arrive, dtype_name, is_foreign, to_host
 from ..losses import Loss, get_loss
 from ..mlp import MLP
 from ..optim import Optimizer
-from ..training.examples import TASKS, Examples, default_loss, example_weights, infer_task, prepare
+from ..training.examples import TASKS, Examples, default_loss, example_weights, infer_task, pair, prepare
 from ..training.passes import Targets
 from ..training.settings import check_combination, check_infogain, check_monitor, frozen_parameters
 from .members import Member
 
 
 class Data:
-    """Training and validation data on the host, prepared once for all groups that take them alike.
+    """Training and validation data, prepared once for all groups that take them alike.
 
     Parameters
     ----------
     data : (X, y)
     validation : (X, y) or (X, y, sample_weight), optional
+    be : Backend
+        Of the models; what is on its device stays there.
     """
 
-    def __init__(self, data: Any, validation: Any = None):
-        self.x, self.y = _pair("data", data)
-        self.n = len(self.y)
-        self.held_out = validation
-        if isinstance(validation, (tuple, list)):
-            self.held_out = tuple(
-                to_host(part, f"part {i} of validation") for i, part in enumerate(validation)
-            )
+    def __init__(self, data: Any, validation: Any, be: Backend):
+        self.x, self.y = pair("data", data, be)
+        self.n = int(self.y.shape[0]) if is_foreign(self.y) else len(self.y)
         if validation is not None and not (
             isinstance(validation, (tuple, list)) and len(validation) in (2, 3)
         ):
             raise DataError(
                 f"validation must be (X, y) or (X, y, sample_weight), found {type(validation).__name__}"
             )
+        parts = () if validation is None else validation
+        self.held_out = tuple(arrive(part, be, f"part {i} of validation") for i, part in enumerate(parts))
         self._known: dict[tuple[Any, ...], Examples] = {}
 
     def examples(self, model: MLP, loss: Loss, task: str) -> Examples:
@@ -51,7 +51,7 @@ class Data:
 
     def validation(self, model: MLP, loss: Loss, task: str) -> Examples | None:
         """The common validation data for networks like `model`."""
-        return None if self.held_out is None else self._prepared("valid", model, loss, task)
+        return self._prepared("valid", model, loss, task) if self.held_out else None
 
     def _prepared(self, part: str, model: MLP, loss: Loss, task: str) -> Examples:
         key = (part, model.sizes[0], model.sizes[-1], loss.name, task)
@@ -71,17 +71,12 @@ class Data:
     @property
     def n_bytes(self) -> int:
         """Bytes of the prepared data that are copies."""
-        raw = {id(self.x), id(self.y)} | {id(part) for part in self.held_out or ()}
+        raw = {id(self.x), id(self.y)} | {id(part) for part in self.held_out}
         arrays = [
             a for e in self._known.values() for a in (e.x, e.labels, e.targets, e.weights) if a is not None
         ]
-        return sum(a.nbytes for a in arrays if id(a) not in raw and getattr(a, "base", None) is None)
-
-
-def _pair(name: str, data: Any) -> tuple[Any, Any]:
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise DataError(f"{name} must be a pair (X, y), found {type(data).__name__}")
-    return to_host(data[0], f"X of {name}"), to_host(data[1], f"y of {name}")
+        copies = [a for a in arrays if id(a) not in raw and getattr(a, "base", None) is None]
+        return sum(math.prod(a.shape) * np.dtype(dtype_name(a)).itemsize for a in copies)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -163,14 +158,13 @@ def make_groups(members: list[Member], data: Data, model_options: dict[str, Any]
     """
     groups: dict[tuple, Group] = {}
     prototypes: dict[tuple, tuple[int, MLP]] = {}
-    checked: dict[Any, None] = {}
     for member in members:
         try:
             network = _network_key(member)
             if network not in prototypes:
                 prototypes[network] = member.index, member.model(**model_options)
             owner, model = prototypes[network]
-            group = _place(member, network, model, data, groups, checked)
+            group = _place(member, network, model, data, groups)
             if owner == member.index:
                 group.ready[owner] = model
         except (ConfigError, DataError) as error:
@@ -179,13 +173,8 @@ def make_groups(members: list[Member], data: Data, model_options: dict[str, Any]
 
 
 def _place(
-    member: Member,
-    network: tuple,
-    model: MLP,
-    data: Data,
-    groups: dict[tuple, Group],
-    checked: dict[Any, None],
-) -> Group:
+    member: Member, network: tuple, model: MLP, data: Data, groups: dict[tuple, Group]
+) -> Group:  # fmt: skip
     t = member.training
     chosen = None if t["loss"] is None else get_loss(t["loss"])
     if t["task"] is not None and t["task"] not in TASKS:
@@ -198,7 +187,8 @@ def _place(
     n_rows = examples.n if member.rows is None else len(member.rows)
     n_valid = held_out.n if held_out else 0 if member.validation_rows is None else len(member.validation_rows)
     monitor, _ = check_monitor(t["monitor"], task, validated=n_valid > 0)
-    _check_rows(member, task, data, checked)
+    if member.rows is not None and task == "classification":  # they must do for training alone
+        check_trainable_labels(np.asarray(to_host(data.y))[member.rows])
     weighted = t["sample_weight"] is not None or t["class_weight"] is not None
     infogain, frozen = t["infogain"], frozen_parameters(t["freeze"], model)
     key = (
@@ -242,18 +232,10 @@ def _optimizer_key(optimizer: Optimizer) -> tuple:
     return (type(optimizer), *switches)
 
 
-def _check_rows(member: Member, task: str, data: Data, checked: dict[Any, None]) -> None:
-    """A subset must be one that could be trained on alone."""
-    if member.rows is None or task != "classification" or id(member.rows) in checked:
-        return
-    check_trainable_labels(np.asarray(data.y)[member.rows])
-    checked[id(member.rows)] = None
-
-
 def _weights(member: Member, task: str, model: MLP, data: Data) -> np.ndarray:
     """The weights (N,) of the examples for one member; those it does not see have none."""
     t = member.training
-    y = np.asarray(data.y)
+    y = np.asarray(to_host(data.y))
     rows = slice(None) if member.rows is None else member.rows
     weight = t["sample_weight"]
     if weight is not None:

@@ -18,6 +18,7 @@ from .. import rng
 from ..backend import Array, Backend, get_backend
 from ..backend.cpu import EASY, CpuBackend, processors
 from ..errors import ConfigError, OutOfMemoryError
+from ..interchange import dtype_name, is_foreign
 from ..memory import free_memory, plan_training, size
 from ..mlp import MLP
 from ..training.settings import whole_number
@@ -76,6 +77,11 @@ class _Counting(CpuBackend):
                 self._rounded.add(place)
                 self.n_bytes += 2 * x.size
         return super().matmul(a, b, ta=ta, tb=tb, out=out)
+
+    def gather(self, x: Array, index: Array, **options: Any) -> Array:
+        if is_foreign(x):  # only its type counts
+            x = np.empty((1, *x.shape[1:]), dtype_name(x))
+        return super().gather(x, index, **options)
 
     def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
         fn()
