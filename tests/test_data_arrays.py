@@ -98,7 +98,7 @@ def test_splits_are_complete_disjoint_and_stratified(y, fraction, seed):
         assert "empty" in str(error)
         return
     assert train.dtype == valid.dtype == np.int64
-    assert len(train) and len(valid)
+    assert len(train) and 0 < len(valid) <= np.floor(fraction * len(y) + 0.5)
     assert np.array_equal(np.sort(np.concatenate([train, valid])), np.arange(len(y)))
     assert np.array_equal(train, np.sort(train)) and np.array_equal(valid, np.sort(valid))
     counts, taken = np.bincount(y, minlength=5), np.bincount(y[valid], minlength=5)
@@ -118,6 +118,9 @@ def test_a_split_that_must_never_change():
     train, valid = data.stratified_split(np.repeat([0, 1], 6), 1 / 3, 0)
     assert valid.tolist() == [4, 5, 6, 9]
     assert sorted([*train, *valid]) == list(range(12))
+    many = np.repeat(np.arange(40), [3, 5] * 20)  # of equal remainders the first give one more
+    given = np.bincount(many[data.stratified_split(many, 0.3, 0)[1]])
+    assert given.tolist() == [1, 2] * 8 + [1, 1] * 12
 
 
 def test_splits_of_regression_and_text():

@@ -56,6 +56,17 @@ def test_one_outlier_changes_nothing_for_the_others(outlier, n):
     assert 10.0 < abs(z[1, 0]) < 1000.0 and np.isfinite(z).all()
 
 
+def test_outliers_grow_like_a_logarithm():
+    x = NORMAL[:, :1].copy()
+    x[:2, 0] = 100.0, -60.0
+    s = FeatureScaler().fit(x)
+    z = (x - s.mean_) / s.scale_
+    far = np.sign(z) * (10.0 + np.log(1.0 + np.abs(z) - 10.0, where=np.abs(z) > 10.0, out=np.zeros_like(z)))
+    assert (np.abs(z) > 10.0).sum() == 2
+    assert np.allclose(s.transform(x), np.where(np.abs(z) > 10.0, far, z), rtol=1e-12)
+    assert np.allclose(s.inverse_transform(s.transform(x)), x, rtol=1e-12)
+
+
 def test_it_can_be_undone():
     x = NORMAL.copy()
     x[0, 0], x[:, 1] = 1e30, 5.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,16 @@ def test_a_run_continues_bit_for_bit(n_models, schedule, at):
     one, two = frozen(whole), frozen(again)
     for name, values in one[0].items():
         np.testing.assert_array_equal(two[0][name], values, err_msg=name)
+
+
+def test_a_state_stays_as_it_was_while_training_goes_on():
+    saved = []
+    keep = At(6, lambda trainer: saved.append((trainer.state(), frozen(trainer))))
+    build(2, [keep], None, dropout=0.0, loss="mse", optimizer=Adam(lr=[0.02, 1e38]), validation=None).run()
+    ((tensors, metadata), (copies, expected)) = saved[0]
+    assert expected["diverged"] == [False, True] and json.dumps(metadata) == json.dumps(expected)
+    for name, values in copies.items():
+        np.testing.assert_array_equal(tensors[name], values, err_msg=name)
 
 
 def test_a_population_continues_with_a_member_that_diverged():
