@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from xpnet.data.dataset import Preprocessing
 from xpnet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError
 from xpnet.populations import members as settings
 from xpnet.populations import plan as populations_plan
-from xpnet.schedules import get_schedule
+from xpnet.schedules import Schedule, get_schedule
 
 N, WIDTH, C = 90, 6, 4
 G = np.random.default_rng(0)
@@ -93,6 +94,16 @@ def compare(
     return result
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listed(Schedule):
+    """A factor for each epoch."""
+
+    factors: list
+
+    def after(self, step, total, per_epoch):
+        return self.factors[step // per_epoch]
+
+
 VALIDATED = {"validation": (X_VALID, Y_VALID)}
 CASES = {
     "seeds": ([{"seed": s} for s in (3, 1, 40)], {}),
@@ -108,6 +119,14 @@ CASES = {
             {"schedule": get_schedule("linear", warmup=0.3), "epochs": 6},
             {"schedule": get_schedule("plateau", patience=1), "lr": 0.5},
         ], {"optimizer": "sgd", "lr": 0.1, **VALIDATED},
+    ),
+    "plateaus of the training loss": (
+        [{"schedule": get_schedule("plateau", patience=1), "lr": lr, "seed": k} for k, lr in enumerate((0.5, 1.0))],
+        {"optimizer": "sgd", "epochs": 8},
+    ),
+    "a schedule without a hash": (
+        [{"schedule": Listed(factors=[1.0, 0.1, 0.5, f]), "seed": 1} for f in (0.0, 1.0)],
+        {"optimizer": "sgd", "lr": 0.1},
     ),
     "one schedule": ([{"seed": s} for s in range(3)], {"schedule": "one_cycle", "optimizer": "sgd", "lr": 0.1}),
     "dropout": ([{"dropout": p, "seed": s} for s, p in enumerate((0.2, 0.5, 0.2))], {}),
@@ -153,6 +172,11 @@ CASES = {
         {"class_weight": "balanced", "label_smoothing": 0.1},
     ),
     "batch of all": ([{"seed": s} for s in range(2)], {"batch_size": 500}),
+    "weights of validation": (
+        [{"seed": s, "monitor": "valid_loss"} for s in range(2)],
+        {"validation": (X_VALID, Y_VALID, G.uniform(0.2, 2.0, 37)), "lr": 0.1},
+    ),
+    "information gain": ([{"seed": s} for s in range(2)], {"infogain": G.uniform(0.0, 1.0, (C, C))}),
     "linear": ([{"seed": s} for s in range(2)], {"sizes": [WIDTH, C]}),
     "frozen": (
         [{"seed": s, "freeze": f, "l2": 0.1} for s in range(2) for f in ([0], [-1], ["layers.0.bias"], [])],
@@ -224,6 +248,13 @@ def test_multilabel_and_a_single_output():
             loss="binary_cross_entropy", task="multilabel")  # fmt: skip
     compare(
         [{"seed": s} for s in range(2)], (X, Y % 2), sizes=[WIDTH, 8, 1], validation=(X_VALID, Y_VALID % 2)
+    )
+
+
+def test_soft_labels():
+    rows = np.exp(G.normal(size=(N, C)))
+    compare(
+        [{"seed": s} for s in range(2)], (X, rows / rows.sum(axis=1, keepdims=True)), loss="cross_entropy"
     )
 
 
@@ -352,7 +383,6 @@ def test_a_member_that_diverges_is_reported_and_disturbs_nobody(validated):
 
 def test_divergence_after_good_epochs_keeps_the_best_weights():
     """The rate rises until the weights overflow."""
-    from xpnet.schedules import Schedule
 
     class Rising(Schedule):
         name = "rising"
