@@ -67,6 +67,14 @@ def test_outliers_grow_like_a_logarithm():
     assert np.allclose(s.inverse_transform(s.transform(x)), x, rtol=1e-12)
 
 
+def test_a_clipped_value_within_ten_scales_is_left():
+    x = 1000.0 + NORMAL[:, :1]
+    x[0] = 1003.0 + 9.0 * 2.0
+    s = FeatureScaler().fit(x)
+    z = (x - s.mean_) / s.scale_
+    assert 8.0 < z[0, 0] < 10.0 and not s.tails_.any() and np.allclose(s.transform(x), z, rtol=1e-12)
+
+
 def test_it_can_be_undone():
     x = NORMAL.copy()
     x[0, 0], x[:, 1] = 1e30, 5.0

@@ -342,6 +342,13 @@ def test_best_ranking_and_rows():
     assert [m is r for m, r in zip(result, result.members, strict=True)] == [True] * 4 and len(result) == 4
 
 
+def test_members_without_an_epoch_have_no_score():
+    result = fit_many([{"epochs": 0}, {"epochs": 1}], (X, Y), **{**COMMON, "epochs": 0})
+    assert np.isnan(result[0].score) and result[0].goodness == -np.inf and result.best is result[1]
+    with pytest.raises(ConfigError, match="none of the 1 members has a score: no epoch was finished"):
+        _ = fit_many([{}], (X, Y), **{**COMMON, "epochs": 0}).best
+
+
 def test_each_result_is_handed_out_at_once_in_the_calling_thread():
     seen, thread = [], threading.get_ident()
 
