@@ -290,6 +290,17 @@ def test_a_number_of_a_callback_decides(mode, best, epochs):
     assert stopped.stopped == "early_stopping" and len(stopped) == 3
 
 
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_number_that_is_not_finite_is_no_improvement(mode):
+    sign = 1.0 if mode == "max" else -1.0
+    values = [np.nan, 0.5 * sign, np.inf * sign, 0.9 * sign, 0.6 * sign]
+    history = fit(
+        MLP([4, 3]), DATA, validation=HELD_OUT, epochs=5, callbacks=[Score(*values)], monitor="valid_score",
+        mode=mode, patience=2,
+    )  # fmt: skip
+    assert history.best_epoch == 4 and len(history) == 5
+
+
 def test_a_number_for_each_member():
     scores = [[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]]
     history = fit(

@@ -167,6 +167,10 @@ CASES = {
     "weights of each": (
         [{"sample_weight": G.uniform(0.2, 2.0, N), "seed": 1} for _ in range(3)], {"batches": "shared"},
     ),
+    "weights of subsets": (
+        [{"rows": G.permutation(N)[:k], "sample_weight": G.uniform(0.2, 2.0, N)} for k in (50, 50, N)], {},
+    ),
+    "weights of classes": ([{"class_weight": {3: w}} for w in (0.2, 5.0)], {}),
     "balanced folds": (
         [{"rows": np.flatnonzero(np.arange(N) % 3 != k), "validation_rows": np.arange(N) % 3 == k} for k in range(3)],
         {"class_weight": "balanced", "label_smoothing": 0.1},
