@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import xpnet
 from tests.training import HELD_OUT, NOISY, At, blobs, line, same_weights, weights_of
-from xpnet import MLP, SGD, Adam, Callback, ConfigError, DataError, FileFormatError
+from xpnet import MLP, SGD, Adam, Callback, ConfigError, DataError, FileFormatError, History
 from xpnet.losses import get_loss
 from xpnet.train import Trainer, evaluate, fit
 from xpnet.training.examples import default_loss, infer_task
@@ -247,6 +249,22 @@ def test_impossible_settings(options, fragment):
     assert fragment in str(error.value)
 
 
+def test_fit_hands_every_option_to_the_trainer(monkeypatch):
+    options = {name: object() for name in inspect.signature(fit).parameters if name not in ("model", "data")}
+    taken = {}
+
+    def trainer(model, data, **given):
+        taken.update(given)
+        return SimpleNamespace(run=lambda: History())
+
+    assert inspect.signature(fit).parameters == {
+        name: p for name, p in inspect.signature(Trainer).parameters.items() if name != "self"
+    }
+    monkeypatch.setattr("xpnet.train.Trainer", trainer)
+    fit(MLP([4, 3]), blobs(), **options)
+    assert taken == options
+
+
 def test_impossible_models():
     x, y = blobs(classes=2)
     with pytest.raises(ConfigError, match="needs at least two outputs"):
@@ -285,7 +303,7 @@ def test_records():
     assert [set(record) for record in history] == [RECORD] * 3
     assert history.column("epoch") == [1, 2, 3] and history.column("step") == [4, 8, 12]
     assert history.column("lr") == [0.1] * 3 and history.stopped == "epochs"
-    assert all(r["seconds"] > 0 and r["samples_per_second"] > 0 for r in history)
+    assert all(r["samples_per_second"] == pytest.approx(50 / r["seconds"]) for r in history)
     assert all(type(r[k]) is float for r in history for k in ("train_loss", "valid_loss", "valid_accuracy"))
     json.dumps(list(history))
     best = history[history.best_epoch - 1]
