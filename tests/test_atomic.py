@@ -200,6 +200,20 @@ def test_a_write_that_makes_no_progress_is_an_error(tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
+def test_large_contents_are_written_call_by_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    class Counting(atomic._Fs):
+        def write(self, fd: int, data: memoryview) -> int:
+            sizes.append(len(data))
+            return super().write(fd, data)
+
+    monkeypatch.setattr(atomic, "_fs", Counting())
+    monkeypatch.setattr(atomic, "_MAX_WRITE", 4)
+    write_bytes_atomic(tmp_path / "a", b"0123456789")
+    assert sizes == [4, 4, 2] and (tmp_path / "a").read_bytes() == b"0123456789"
+
+
 def test_a_temporary_file_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stubborn(atomic._Fs):
         def write(self, fd: int, data: memoryview) -> int:

@@ -165,10 +165,12 @@ def test_the_errors_of_a_regression():
     weighted = evaluate(model, (X, X[:, :2]), sample_weight=[2.0] * 5 + [1.0] * 35)
     assert weighted.pop("accuracy") is twice.pop("accuracy") is None
     assert weighted == pytest.approx(twice, rel=1e-6)
-    several = MLP([3, 2], n_models=2)
-    fit(several, (X, X[:, :2]), epochs=1)
-    found = evaluate(several, (X, X[:, :2]))
-    assert found["r2"][1] == pytest.approx(evaluate(several.member(1), (X, X[:, :2]))["r2"])
+    for m in (1, 2):
+        several = MLP([3, 2], n_models=m)
+        fit(several, (X, X[:, :2]), epochs=1)
+        found = evaluate(several, (X, X[:, :2]))
+        assert len(found["r2"]) == m
+        assert found["r2"][-1] == pytest.approx(evaluate(several.member(m - 1), (X, X[:, :2]))["r2"])
     assert "rmse" not in evaluate(trained(), (X, Y))
 
 

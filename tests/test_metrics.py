@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from xpnet import metrics
 from xpnet.backend import get_backend
-from xpnet.metrics import class_report, confusion_matrix
+from xpnet.metrics import class_report, confusion_matrix, regression_scores
 
 CASES = {
     "random": (np.random.default_rng(0).integers(0, 7, 500), np.random.default_rng(1).integers(0, 7, 500)),
@@ -64,3 +65,17 @@ def test_no_rows_give_zeros(be):
 def test_counts_are_exact_beyond_float32():
     """Counts add up in float64: 2**24 + 1 is not a float32 number."""
     assert class_report([[2**24 + 1, 0], [0, 1]], ["a", "b"])[0]["support"] == 2**24 + 1
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_errors_of_a_regression_are_those_of_scikit_learn(weighted):
+    g = np.random.default_rng(0)
+    truth, w = g.normal(2.0, [1.0, 10.0, 0.1], (40, 3)), g.uniform(0.0, 2.0, 40) if weighted else None
+    predicted = truth + g.normal(0.3, [0.5, 1.0, 0.3], (40, 3))
+    expected = {
+        name: error(truth, predicted, sample_weight=w)
+        for name, error in (("rmse", root_mean_squared_error), ("mae", mean_absolute_error), ("r2", r2_score))
+    }
+    assert regression_scores(truth, predicted, w) == pytest.approx(expected, rel=1e-12)
+    truth[:, 1] = 5.0
+    assert regression_scores(truth, predicted, w)["r2"] is None
