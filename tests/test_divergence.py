@@ -10,6 +10,7 @@ from xpnet import MLP, Adam, DataError, DivergedError
 from xpnet.data import Preprocessing
 from xpnet.optim import get_optimizer
 from xpnet.train import fit
+from xpnet.training.judge import Keeper
 
 
 def poison(layer, value=np.nan):
@@ -46,6 +47,16 @@ def test_weights_that_fail_in_the_last_step_of_an_epoch(be):
     with pytest.raises(DivergedError, match=r"epoch 2, step 8: layer 1 \(dense 8->3 identity\): 1 of its 27"):
         fit(model, blobs(), batch_size=16, callbacks=[keep, At(8, poison(1, np.inf))])
     np.testing.assert_array_equal(weights_of(model), keep.weights[1])
+
+
+def test_large_weights_are_finite(be):
+    model = MLP([4, 8, 3], device=be)
+    model.weights[...] = 3e38  # two of them are more than float32 holds
+    keeper, scratch = Keeper(be, model.layout, "float32"), be.empty(model.weights.shape, "float32")
+    assert keeper.finite(model.weights, scratch)
+    model.params["layers.1.bias"][0] = -np.inf
+    with np.errstate(invalid="ignore"):
+        assert not keeper.finite(model.weights, scratch)
 
 
 @pytest.mark.filterwarnings("error")

@@ -139,7 +139,9 @@ CASES = {
     "dropout or not": ([{"dropout": p, "seed": 1} for p in (0.0, 0.4)], {}),
     "noise or not": ([{"input_noise": s} for s in (0.0, 0.1, 0.3)], {}),
     "subsets": ([{"rows": G.permutation(N)[:50], "seed": s} for s in range(3)], VALIDATED),
-    "one subset": ([{"rows": np.arange(N) % 3 > 0, "seed": s} for s in range(2)], {}),
+    "one subset": (
+        [{"rows": np.arange(N) % 3 > 0, "validation_rows": np.arange(N) % 3 == 0, "seed": s} for s in range(2)], {},
+    ),
     "bootstrap": ([{"rows": G.integers(0, N, N), "seed": s} for s in range(3)], VALIDATED),
     "folds": (
         [{"rows": np.arange(N) % 4 != k, "validation_rows": np.arange(N) % 4 == k, "lr": 0.02} for k in range(4)], {},

@@ -16,6 +16,7 @@ from tests.training import HELD_OUT, NOISY, At, blobs, line, same_weights, weigh
 from xpnet import MLP, SGD, Adam, Callback, ConfigError, DataError, FileFormatError, History
 from xpnet.losses import get_loss
 from xpnet.train import Trainer, evaluate, fit
+from xpnet.training import passes
 from xpnet.training.examples import default_loss, infer_task
 
 XOR = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -309,6 +310,20 @@ def test_records():
     best = history[history.best_epoch - 1]
     found = evaluate(model, held_out)
     assert found == {"loss": best["valid_loss"], "accuracy": best["valid_accuracy"]}
+
+
+@pytest.mark.parametrize("n_models", [None, 2])
+def test_targets_of_many_classes_are_those_of_the_table(be, n_models, monkeypatch):
+    x, y = blobs(50)
+
+    def losses():
+        model = MLP([4, 300], n_models=n_models, device=be)
+        history = fit(model, (x, 100 * y + 99), epochs=2, batch_size=16, lr=0.1, label_smoothing=0.1)
+        return history.column("train_loss")
+
+    computed = losses()
+    monkeypatch.setattr(passes, "_TABLE_WIDTH", 300)
+    assert losses() == computed
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 64])
