@@ -57,6 +57,7 @@ LINKS = {
     "binary_cross_entropy": "sigmoid",
     "poisson": "exp",
     "hinge": None,
+    **dict.fromkeys(("squared_error", "absolute_error", "huber", "quantile"), "identity"),
 }
 
 
@@ -87,6 +88,8 @@ class Predictor:
             raise ValueError(
                 f"{path}: expected one model that takes arrays, not a population or a table's columns"
             )
+        if facts.get("layers_of"):
+            raise ValueError(f"{path} has layers of somebody's own, {facts['layers_of']}")
         self.task, self.classes, self.recipe = facts["task"], facts["classes"], facts["preprocessing"]
         self.loss, self.dtype = (facts["loss"] or "").partition(":")[0], np.dtype(facts["dtype"])
         self.units = facts.get("target_units")  # that a regression learned its targets in
@@ -109,7 +112,9 @@ class Predictor:
             elif name == "prelu":  # its slopes are a layer of their own, right behind the weights
                 h = np.where(z >= 0, z, self.tensors[f"layers.{i + 1}.slope"] * z)
             else:
-                f = ACTIVATIONS[ALIASES.get(name, name)]
+                f = ACTIVATIONS.get(ALIASES.get(name, name))
+                if f is None:
+                    raise ValueError(f"nothing is known of the activation {name!r}; add it to ACTIVATIONS")
                 h = (f(z, float(parameter)) if parameter else f(z)).astype(self.dtype)
         return h
 
@@ -122,8 +127,15 @@ class Predictor:
         q = np.maximum((p - share) / (1 - self.unsmoothing), share / 20)
         return q / q.sum(axis=1, keepdims=True)
 
+    def _link(self):
+        if self.task is None or self.loss not in LINKS:
+            raise ValueError(
+                f"nothing is known of the loss {self.loss!r}; add what it makes of outputs to LINKS"
+            )
+        return LINKS[self.loss]
+
     def _probabilities(self, x):
-        h, link = self.outputs(x), LINKS.get(self.loss, "identity")
+        h, link = self.outputs(x), self._link()
         if self.task not in ("classification", "multilabel") or link is None:
             raise ValueError("this model knows no probabilities")
         if link == "softmax":
@@ -144,9 +156,9 @@ class Predictor:
 
     def predict(self, x):
         """Return classes (B,) by name, or by number where they have none; labels (B, O); or numbers (B, O)."""
-        h = self.outputs(x)
+        h, link = self.outputs(x), self._link()
         if self.task == "regression":
-            h = np.exp(h) if self.loss == "poisson" else h
+            h = np.exp(h) if link == "exp" else h
             return h if self.units is None else h * np.asarray(self.units["scale"]) + self.units["mean"]
         limit = 0.0 if self.loss in ("binary_cross_entropy", "hinge") else 0.5
         if self.task == "multilabel":

@@ -11,6 +11,7 @@ from xpnet import MLP, MLPClassifier, MLPRegressor, fit
 from xpnet.data.dataset import Preprocessing
 from xpnet.errors import ConfigError, FileFormatError
 from xpnet.exchange import from_sklearn, from_torch_state, to_sklearn, to_torch_state
+from xpnet.layers import Dense
 
 X, Y = load_iris(return_X_y=True)
 XR, YR = load_diabetes(return_X_y=True)
@@ -174,6 +175,9 @@ def test_torch_layers_without_bias_and_shared_slopes():
         ({"0.bias": np.zeros(2)}, "weight is None"),
         ({"0.weight": np.zeros((2, 3)), "1.weight": np.ones(2), "1.bias": np.ones(2)}, "normalisation"),
         ({"0.weight": np.zeros((2, 3)), "2.weight": np.zeros((2, 3))}, "takes 3 inputs"),
+        ({"0.weight": np.zeros((2, 3)), "0.scale": np.ones(2)}, "0.scale is neither a weight nor a bias"),
+        ({"0.weight": np.zeros((2, 3), complex)}, "0 holds complex128, expected real numbers"),
+        ({"0.weight": np.zeros((2, 3)), "1.weight": np.ones(7), "2.weight": np.zeros((1, 2))}, "7 slopes"),
         (
             {"0.weight": np.zeros((2, 3)), "1.weight": np.ones(2), "2.weight": np.zeros((1, 2))},
             "slopes after",
@@ -183,6 +187,59 @@ def test_torch_layers_without_bias_and_shared_slopes():
 def test_states_that_are_no_chain(state, message):
     with pytest.raises(FileFormatError, match=message):
         from_torch_state(state)
+
+
+@pytest.mark.parametrize(
+    ("task", "width", "loss"),
+    [
+        ("classification", 1, "binary_cross_entropy"),
+        ("classification", 3, "softmax_cross_entropy"),
+        ("multilabel", 3, "binary_cross_entropy"),
+        ("regression", 1, "squared_error"),
+    ],
+)
+def test_a_task_alone_has_its_usual_loss(task, width, loss):
+    model = from_torch_state({"0.weight": np.ones((width, 2))}, task=task)
+    assert model.loss == loss
+    assert model.predict(np.ones((4, 2))).shape[0] == 4
+    assert from_torch_state({"0.weight": np.ones((3, 2))}, loss="nll").loss == "softmax_cross_entropy"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "clasification"}, "unknown task 'clasification'; did you mean 'classification'"),
+        ({"loss": "mze"}, "unknown loss 'mze'"),
+        ({"task": "regression", "loss": "hinge"}, "does not fit the task 'regression'"),
+    ],
+)
+def test_what_weights_cannot_have_been_trained_for(options, message):
+    with pytest.raises(ConfigError, match=message):
+        from_torch_state({"0.weight": np.ones((3, 2))}, **options)
+
+
+def test_a_state_is_a_mapping():
+    with pytest.raises(ConfigError, match=r"found list; from_torch takes a module itself"):
+        from_torch_state([np.ones((3, 2))])
+
+
+class _Halved(Dense):
+    def forward(self, x, c):
+        return super().forward(0.5 * x, c)
+
+
+class _Own(MLP):
+    def make_layers(self):
+        first, last = super().make_layers()
+        return [_Halved(first.n_in, first.n_out, first.activation, "glorot_uniform"), last]
+
+
+@pytest.mark.parametrize("export", [to_sklearn, to_torch_state])
+def test_layers_of_ones_own_are_not_taken_for_the_usual_ones(export):
+    model = _Own([4, 6, 3])
+    fit(model, (X, Y), epochs=1)
+    with pytest.raises(ConfigError, match="a layer of type _Halved has no counterpart"):
+        export(model)
 
 
 @pytest.mark.parametrize("names", [("low", "mid", "high"), ("9", "10", "11"), ("yes", "no")])

@@ -15,6 +15,7 @@ from xpnet.data.dataset import Preprocessing
 from xpnet.errors import ConfigError, FileWriteError
 from xpnet.exchange import to_onnx
 from xpnet.exchange.onnx import OPSET
+from xpnet.layers import Dense
 from xpnet.tabular import TabularPreprocessing
 from xpnet.tabular.targets import in_target_units
 
@@ -187,10 +188,22 @@ def test_the_file_says_what_it_is(tmp_path):
         assert run(data, X[:rows])[0]["label"].tolist() == clf.predict(X[:rows]).tolist()
 
 
+class _Halved(Dense):
+    def forward(self, x, c):
+        return super().forward(0.5 * x, c)
+
+
+class _Own(MLP):
+    def make_layers(self):
+        (last,) = super().make_layers()
+        return [_Halved(last.n_in, last.n_out, last.activation, "glorot_uniform")]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: MLP([4, 3], n_models=2), "population"),
+        (lambda: _Own([4, 3]), "_Halved cannot be exported"),
         (lambda: MLP([4, 3], dtype="complex128"), "complex128"),
         (lambda: MLPClassifier(), "fitted estimator"),
         (lambda: MLPClassifier((4,), **QUICK).fit(X, Y.astype("datetime64[D]")), "datetime64"),

@@ -24,6 +24,16 @@ def answer(module, x):
         return module(torch.from_numpy(np.asarray(x))).numpy()
 
 
+class Tanh(nn.Module):
+    def forward(self, x):
+        return 3.0 * torch.tanh(x)
+
+
+class TwiceAsMuch(nn.Sequential):
+    def forward(self, x):
+        return 2.0 * super().forward(x)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "activation", [*(n for n in NAMES if n != "step"), "leaky_relu:0.123456789", "elu:0.7", "prelu"]
@@ -140,7 +150,19 @@ def test_log_softmax_and_a_dropout_at_the_start():
     [
         (lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.ReLU()), r"2 \(ReLU\) comes where"),
         (lambda: nn.Sequential(nn.Linear(4, 6), nn.Softplus(beta=2.0)), r"Softplus"),
-        (lambda: Own(), r"a module of its own, .* from_torch_state\(module.state_dict\(\), activation=...\)"),
+        (
+            lambda: Own(),
+            r"forward\(\) of its own, .* from_torch_state\(module.state_dict\(\), activation=...\)",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 6), Tanh(), nn.Linear(6, 3)),
+            r"1 \(Tanh\) has a forward\(\) of its own",
+        ),
+        (lambda: TwiceAsMuch(nn.Linear(4, 3)), r"the module \(TwiceAsMuch\) has a forward\(\) of its own"),
+        (lambda: nn.Sequential(nn.Linear(4, 6), nn.PReLU(3), nn.Linear(6, 3)), r"1 \(PReLU\) has 3 slopes"),
+        (lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(5)), r"1 \(BatchNorm1d\) takes 5 inputs"),
+        (lambda: nn.Sequential(nn.BatchNorm1d(5), nn.Linear(4, 6)), r"1 \(Linear\) takes 4 inputs"),
+        (lambda: nn.LazyLinear(3), "lazy layers without weights"),
         (
             lambda: nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.BatchNorm1d(3)),
             "followed by BatchNorm1d behind",
@@ -155,6 +177,7 @@ def test_log_softmax_and_a_dropout_at_the_start():
         (lambda: nn.Conv1d(1, 1, 1), "Conv1d"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Lazy modules")
 def test_other_chains_are_named(module, message):
     with pytest.raises(FileFormatError, match=message):
         from_torch(module())
@@ -212,3 +235,42 @@ def test_weights_of_half_precision_become_float32(dtype):
         assert model.dtype == "float32"
         weight = model.get_weights()["layers.0.weight"]
         np.testing.assert_array_equal(weight, chain[0].weight.detach().float().numpy())
+
+
+def test_what_does_nothing_may_stand_anywhere():
+    nothing = nn.Identity()
+    chain = nn.Sequential(
+        nothing, nn.Linear(3, 4), nothing, nn.Tanh(), nothing, nn.Linear(4, 2), nn.Softmax(dim=-1), nothing
+    )
+    model, x = from_torch(chain), torch.randn(5, 3)
+    assert (model.sizes, model.loss) == ((3, 4, 2), "softmax_cross_entropy")
+    np.testing.assert_allclose(
+        model.predict_proba(x.numpy()), chain(x).detach().numpy(), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_dropouts_one_behind_the_other_drop_as_much_together():
+    first, second = nn.Dropout(0.2), nn.Dropout(0.5)
+    model = from_torch(
+        nn.Sequential(first, second, nn.Linear(3, 4), first, nn.ReLU(), second, nn.Linear(4, 2))
+    )
+    assert model.architecture["input_dropout"] == pytest.approx(0.6)
+    assert model.architecture["dropout"] == pytest.approx([0.6])
+
+
+def test_subclasses_that_only_say_what_is_in_them():
+    class Mine(nn.Sequential):
+        def __init__(self):
+            super().__init__(
+                nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.ReLU(), nn.Linear(4, 2)
+            )
+
+    chain, x = Mine(), torch.randn(5, 3)
+    np.testing.assert_allclose(
+        from_torch(chain).outputs(x.numpy()), chain(x).detach().numpy(), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_only_modules_come_from_pytorch():
+    with pytest.raises(ConfigError, match=r"expected a torch\.nn\.Module, found None"):
+        from_torch(None)

@@ -512,7 +512,24 @@ def test_a_subclass_with_layers_of_its_own(tmp_path):
     for twin in (again, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         np.testing.assert_array_equal(twin.outputs(x), model.outputs(x))
     np.testing.assert_allclose(model.member(1).outputs(x), model.outputs(x)[1], rtol=1e-6)
-    with pytest.raises(FileFormatError, match="another architecture"):
+    with pytest.raises(FileFormatError, match=r"a class _TwoLayers makes: load\(path, kind=_TwoLayers\)"):
+        xpnet.load(tmp_path / "m.safetensors")
+
+
+class _Doubled(Dense):
+    def forward(self, x, c):
+        return super().forward(2.0 * x, c)
+
+
+class _DoubledFirst(MLP):
+    def make_layers(self):
+        first, last = super().make_layers()
+        return [_Doubled(first.n_in, first.n_out, first.activation, "glorot_uniform"), last]
+
+
+def test_layers_of_ones_own_with_the_usual_weights_are_not_taken_for_the_usual_ones(tmp_path):
+    _DoubledFirst([2, 3, 1]).save(tmp_path / "m.safetensors")
+    with pytest.raises(FileFormatError, match="_DoubledFirst"):
         xpnet.load(tmp_path / "m.safetensors")
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from xpnet import MLP, fit, load
-from xpnet.activations import NAMES
+from xpnet.activations import NAMES, Activation
 from xpnet.data.dataset import Preprocessing
+from xpnet.layers import Dense
+from xpnet.losses import Loss
 from xpnet.mlp import TargetUnits
 
 FILE = Path(__file__).parent.parent / "docs" / "numpy_predictor.py"
@@ -153,3 +155,31 @@ def test_it_needs_numpy_alone(tmp_path):
         cwd=tmp_path,
     )
     assert done.stdout.split() == [model.classes[k] for k in model.predict(X)]
+
+
+class _Halved(Dense):
+    def forward(self, x, c):
+        return super().forward(0.5 * x, c)
+
+
+class _Own(MLP):
+    def make_layers(self):
+        (last,) = super().make_layers()
+        return [_Halved(last.n_in, last.n_out, last.activation, "glorot_uniform")]
+
+
+def test_parts_of_ones_own_are_not_taken_for_others(tmp_path):
+    path, x = tmp_path / "own.safetensors", np.ones((6, 2))
+    _Own([2, 1]).save(path)
+    with pytest.raises(ValueError, match="layers of somebody's own, _Own"):
+        Predictor(path)
+    cubic = Activation("cubic", lambda ns, z: z * z * z, lambda ns, z: 3.0 * z * z, from_output=False)
+    MLP([2, 3, 1], activation=cubic).save(path)
+    with pytest.raises(ValueError, match="activation 'cubic'; add it to ACTIVATIONS"):
+        Predictor(path).outputs(x)
+    quartic = Loss("quartic", lambda ns, h, t: (h - t) ** 4, lambda ns, h, t: 4 * (h - t) ** 3, regress=True)
+    model = MLP([2, 1])
+    fit(model, (x, np.arange(6.0)), loss=quartic, lr=1e-6, epochs=1)
+    model.save(path)
+    with pytest.raises(ValueError, match="loss 'quartic'; add what it makes of outputs to LINKS"):
+        Predictor(path).predict(x)

@@ -145,18 +145,18 @@ def _standardized(graph: Graph, scaler: Any, dtype: str, x: str) -> str:
 def _network(graph: Graph, model: MLP, h: str) -> str:
     weights = model.get_weights()
     for i, layer in enumerate(model.layers):
-        if isinstance(layer, (Dropout, InputNoise)):
+        if type(layer) in (Dropout, InputNoise):
             continue
         own = {
             s.name: graph.constant(weights[f"layers.{i}.{s.name}"], model.dtype, name=f"layers.{i}.{s.name}")
             for s in layer.specs()
         }
-        if isinstance(layer, Dense):
+        if type(layer) is Dense:
             z = graph.op("Gemm", h, own["weight"], own["bias"], transB=1)
             h = graph.activation(layer.activation, z)
-        elif isinstance(layer, PReLU):
+        elif type(layer) is PReLU:
             h = graph.op("PRelu", h, own["slope"])
-        elif isinstance(layer, Maxout):
+        elif type(layer) is Maxout:
             z = graph.op("Gemm", h, own["weight"], own["bias"], transB=1)
             pieces = graph.op("Reshape", z, graph.constant([-1, layer.pieces, layer.n_out], "int64"))
             h = graph.op("ReduceMax", pieces, graph.constant([1], "int64"), keepdims=0)

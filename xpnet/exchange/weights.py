@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from ..layers import Dense, Maxout, PReLU
+from ..layers import Dense, Dropout, InputNoise, Maxout, PReLU
 from ..mlp import MLP, TargetUnits
 
 #: Weights (O, I) and biases (O,) in float64, from input to output.
@@ -60,8 +60,14 @@ def target_units(source: Any) -> TargetUnits | None:
 def raw_layers(source: Any) -> Layers:
     """Weights and biases that take raw samples and give raw predictions (before softmax, sigmoid or exp)."""
     model = bare_model(source)
-    if any(isinstance(layer, Maxout) for layer in model.layers):
-        raise ConfigError("maxout layers have no counterpart elsewhere")
+    for layer in model.layers:
+        if type(layer) not in (Dense, PReLU, Dropout, InputNoise):
+            what = (
+                "maxout layers have"
+                if type(layer) is Maxout
+                else f"a layer of type {type(layer).__name__} has"
+            )
+            raise ConfigError(f"{what} no counterpart elsewhere")
     weights = {k: v.astype(np.float64) for k, v in model.get_weights().items()}
     layers = [
         (weights[f"layers.{i}.weight"], weights[f"layers.{i}.bias"])

@@ -43,7 +43,7 @@ def load(
     Raises
     ------
     FileFormatError
-        Damaged, of another format, or not a model.
+        Damaged, of another format, not a model, or one with layers of your own, which `kind` has to make.
     MissingFileError
         There is no such file, or the folder has no model.
 
@@ -70,6 +70,9 @@ def load(
             f"{path} is an xpnet {metadata.get('kind', 'file')!r}, not a model; "
             "a run folder keeps its model in model.safetensors"
         )
+    owner = metadata.get("layers_of")
+    if owner is not None and kind.make_layers is MLP.make_layers:
+        raise FileFormatError(f"{path} has the layers that a class {owner} makes: load(path, kind={owner})")
     try:
         n_models = metadata["n_models"]
         seeds = metadata["seeds"]

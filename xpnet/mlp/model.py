@@ -494,6 +494,8 @@ class MLP(Meaning):
             "kind": "model", "architecture": self.architecture, "n_models": self.n_models,
             "seeds": list(self.seeds), "dtype": self.dtype, "extra": extra or {}, **self.meaning_to_metadata(),
         }  # fmt: skip
+        if type(self).make_layers is not MLP.make_layers:  # which the architecture does not tell
+            metadata["layers_of"] = type(self).__name__
         checkpoint.save_tensors(path, self.get_weights(), metadata)
 
 
