@@ -173,6 +173,19 @@ def test_huge_inputs_neither_overflow_nor_give_nan(name, dtype, be):
             )
 
 
+@pytest.mark.parametrize("be", BACKENDS.values(), ids=BACKENDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", VALUES)
+def test_numbers_whose_squares_and_cubes_overflow(name, dtype, be):
+    x = np.array([-1.0, 1.0], dtype) * (np.finfo(dtype).max / 4)
+    with np.errstate(over="raise", invalid="raise"):
+        y = evaluate(be, name, x)
+    np.testing.assert_allclose(y / x, [VALUES[name](-1e4) / -1e4, VALUES[name](1e4) / 1e4], atol=2e-4)
+    if name != "step":
+        with np.errstate(over="ignore"):
+            np.testing.assert_allclose(slope(be, name, x), np.round(y / x, 5), atol=2e-4)
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_infinity_gives_the_limit_or_nan_but_never_a_wrong_number(name):
     limits = {

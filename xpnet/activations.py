@@ -128,6 +128,7 @@ def _selu() -> dict[str, Any]:
 
 _SQRT_HALF, _SQRT_2_PI = 0.7071067811865476, 2.5066282746310002
 _SQRT_2_OVER_PI, _GELU_CUBIC = 0.7978845608028654, 0.044715
+_GELU_FLAT = 10.0  # beyond it the tanh is 1 to the last bit of float64, and the cube could overflow
 
 
 def _gelu(ns: Any, z: Any) -> Any:
@@ -139,10 +140,12 @@ def _gelu_slope(ns: Any, z: Any) -> Any:
 
 
 def _gelu_tanh(ns: Any, z: Any) -> Any:
-    return 0.5 * z * (1.0 + ns.tanh(_SQRT_2_OVER_PI * (z + _GELU_CUBIC * z * z * z)))
+    r = _clip(ns, z, -_GELU_FLAT, _GELU_FLAT)
+    return 0.5 * z * (1.0 + ns.tanh(_SQRT_2_OVER_PI * (r + _GELU_CUBIC * r * r * r)))
 
 
 def _gelu_tanh_slope(ns: Any, z: Any) -> Any:
+    z = _clip(ns, z, -_GELU_FLAT, _GELU_FLAT)
     t = ns.tanh(_SQRT_2_OVER_PI * (z + _GELU_CUBIC * z * z * z))
     inner = _SQRT_2_OVER_PI * (1.0 + 3.0 * _GELU_CUBIC * z * z)
     return 0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * inner
