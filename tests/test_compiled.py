@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -94,6 +95,20 @@ def test_kernels_are_found_again_by_another_process(cache):
     hits = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
             for _ in range(2)]  # fmt: skip
     assert hits == ["0", "1"]
+
+
+def test_where_the_cache_cannot_be_written_code_is_compiled_for_this_process_alone(tmp_path):
+    (tmp_path / "file").touch()
+    code = (
+        "import numpy as np; from xpnet.backend import get_backend; from xpnet.backend.compiled import jit;"
+        "be = get_backend('numba');"
+        "x = np.ones((3, 4), 'f'); be.map(lambda ns, x: x * 2.5 + 0.25, x, out=x); assert (x == 2.75).all();"
+        "assert jit.kept(); print(jit._folder())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
+                          env={**os.environ, "XPNET_CACHE": str(tmp_path / "file")})  # fmt: skip
+    assert done.stderr.count("set XPNET_CACHE to a folder") == 1
+    assert not os.path.exists(done.stdout.strip())
 
 
 def test_who_waits_for_the_first_compilation_is_told(tmp_path, monkeypatch):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import importlib.util
 import os
+import shutil
 import sys
+import tempfile
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,5 +97,21 @@ def kept() -> bool:
 
 def _folder() -> Path:
     folder = cache_folder("kernels")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return _passing_folder(folder)
+    return folder if os.access(folder, os.W_OK) else _passing_folder(folder)
+
+
+@functools.cache
+def _passing_folder(instead_of: Path) -> Path:
+    """A folder that goes when the process ends, for machines where nothing may be written into the user's cache."""
+    warnings.warn(
+        f"compiled code cannot be kept in {instead_of}, so each process makes it anew; set XPNET_CACHE to a folder "
+        "that can be written to",
+        stacklevel=3,
+    )
+    folder = tempfile.mkdtemp(prefix="xpnet-kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
