@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import xpnet
+
 API = (Path(__file__).parent.parent / "docs" / "api.rst").read_text(encoding="utf-8")
 LISTED = re.findall(r"^   ([A-Za-z][\w.]+)$", API, re.M)
 
@@ -52,6 +54,17 @@ def _public_names() -> list[str]:
         module = importlib.import_module(name)
         result += [f"{name}.{n}".removeprefix("xpnet.") for n in module.__all__]
     return [name for name in result if name not in INTERNAL]
+
+
+def test_editors_and_type_checkers_see_the_modules_of_public_names():
+    modules = {path.partition(".")[0] for path in LISTED if "." in path}
+    assert len(modules) > 10 and modules <= set(dir(xpnet))
+    tree = ast.parse(Path(xpnet.__file__).read_text(encoding="utf-8"))
+    (checked,) = (n for n in tree.body if isinstance(n, ast.If))
+    imported = {
+        a.asname for n in checked.body if isinstance(n, ast.ImportFrom) and not n.module for a in n.names
+    }
+    assert modules <= imported
 
 
 def test_every_public_name_is_in_the_reference():

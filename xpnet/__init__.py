@@ -24,6 +24,84 @@ from .train import Interrupted, Trainer, evaluate, fit
 from .training.history import History
 
 if _TYPE_CHECKING:
+    from . import (  # modules whose names are public: `__getattr__` imports them when they are used
+        activations as activations,
+    )
+    from . import (
+        backend as backend,
+    )
+    from . import (
+        callbacks as callbacks,
+    )
+    from . import (
+        checkpoint as checkpoint,
+    )
+    from . import (
+        data as data,
+    )
+    from . import (
+        diagnostics as diagnostics,
+    )
+    from . import (
+        errors as errors,
+    )
+    from . import (
+        estimators as estimators,
+    )
+    from . import (
+        exchange as exchange,
+    )
+    from . import (
+        init as init,
+    )
+    from . import (
+        layers as layers,
+    )
+    from . import (
+        logs as logs,
+    )
+    from . import (
+        losses as losses,
+    )
+    from . import (
+        metrics as metrics,
+    )
+    from . import (
+        mlp as mlp,
+    )
+    from . import (
+        optim as optim,
+    )
+    from . import (
+        parity as parity,
+    )
+    from . import (
+        plots as plots,
+    )
+    from . import (
+        populations as populations,
+    )
+    from . import (
+        rng as rng,
+    )
+    from . import (
+        runs as runs,
+    )
+    from . import (
+        schedules as schedules,
+    )
+    from . import (
+        sweep as sweep,
+    )
+    from . import (
+        tabular as tabular,
+    )
+    from . import (
+        testing as testing,
+    )
+    from . import (
+        training as training,
+    )
     from .estimators import (
         DeepEnsembleClassifier,
         DeepEnsembleRegressor,
@@ -80,6 +158,13 @@ _ESTIMATORS = (
 )
 
 
+#: Modules with public names that importing this one does not load.
+_LATER = (
+    "diagnostics", "estimators", "exchange", "logs", "parity", "plots", "populations", "runs", "sweep", "tabular",
+    "testing",
+)  # fmt: skip
+
+
 def __getattr__(name: str) -> object:
     # the estimators need scikit-learn, which takes a second to import
     if name in _ESTIMATORS:
@@ -96,4 +181,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_LATER})
