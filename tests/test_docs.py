@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from xpnet.cli import commands
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [
-    ROOT / "README.md", ROOT / "CONTRIBUTING.md",
+    ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "benchmarks").glob("*.md")),
     *(p for p in sorted(DOCS.rglob("*.md")) if DOCS / "generated" not in p.parents),
 ]  # fmt: skip
 
@@ -70,11 +71,34 @@ def test_every_page_is_in_the_index():
     assert {p.stem for p in DOCS.glob("*.md")} - {"index"} <= listed
 
 
+def _links(page):
+    """Files and anchors that a page leads to, without addresses on the web."""
+    for target in re.findall(r"\]\(([^)\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not re.match("[a-z]+:", target):
+            name, _, anchor = target.partition("#")
+            yield page.parent / name if name else page, anchor
+
+
+def _anchors(page):
+    """What the headings of a page are called in links."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    headings = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", h) for h in re.findall(r"^#+ (.*)$", text, re.M))
+    return {re.sub(r"[^\w\- ]", "", h.strip().lower()).replace(" ", "-") for h in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for file, anchor in _links(page):
+        assert file.exists(), f"{page.name}: {file}"
+        assert not anchor or anchor in _anchors(file), f"{page.name}: {file}#{anchor}"
+
+
+def test_the_source_distribution_has_what_the_pages_lead_to():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packed = {*settings["tool"]["hatch"]["build"]["targets"]["sdist"]["include"], "pyproject.toml"}
+    for page in PAGES:
+        for file, _ in _links(page):
+            assert file.resolve().relative_to(ROOT).parts[0] in packed, f"{page.name}: {file}"
 
 
 def _commands(page):
