@@ -66,12 +66,17 @@ def linear(data: Dataset, seed: int) -> dict[int, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("rows", nargs="*", choices=["linear", *ROWS, []], help="rows to run (default: all)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy", description=__doc__.partition("\n\n")[0]
+    )
+    names = ["linear", *ROWS]
+    parser.add_argument(
+        "rows", nargs="*", choices=[*names, []], metavar="row", help=f"of {', '.join(names)} (default: all)"
+    )
     parser.add_argument("--data-dir", help="folder that holds MNIST (default: $XPNET_DATA)")
     parser.add_argument("--device", default="cpu", help="cpu or numba (default: cpu)")
     arguments = parser.parse_args()
-    rows = arguments.rows or ["linear", *ROWS]
+    rows = arguments.rows or names
     print("| row | parameters | test accuracy, mean (each seed) | seconds per run |")
     print("|---|---|---|---|")
     if "linear" in rows:

@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.compare", description=__doc__.partition("\n\n")[0]
+    )
     parser.add_argument(
         "--kinds", nargs="+", choices=KINDS, default=["step"], help="what to time (default: step)"
     )

@@ -113,7 +113,9 @@ def housing(folder: Path, repeats: int) -> Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.estimators", description=__doc__.partition("\n\n")[0]
+    )
     parser.add_argument("--repeats", type=int, default=5, help="of the cross-validation (default 5)")
     parser.add_argument("--splits", type=int, default=2, help="of California housing (default 2)")
     parser.add_argument("--only", nargs="*", default=[*SETS, "california"], choices=[*SETS, "california"])

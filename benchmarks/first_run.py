@@ -5,6 +5,7 @@ python -m benchmarks.first_run
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -28,6 +29,10 @@ ROUNDS = 3
 
 def main() -> None:
     """Print medians of a few rounds, each with an empty cache first."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.first_run", description=__doc__.partition("\n\n")[0]
+    )
+    parser.parse_args()
     rounds = []
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory() as cache:

@@ -32,7 +32,9 @@ _NO_DEVICE = 4
 
 def main(argv: list[str] | None = None) -> int:
     """Run the check; returns 0 where every part did, 1 where one failed, 4 without a device."""
-    parser = argparse.ArgumentParser(prog="gpu_check", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="scripts/gpu_check", description=(__doc__ or "").partition("\n\n")[0]
+    )
     parser.add_argument("--out", default="gpu_check", help="folder for report.md and report.json")
     parser.add_argument("--parts", nargs="+", default=[], help="only these, in their usual order")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for all parts together")

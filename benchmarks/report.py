@@ -259,7 +259,7 @@ def insert(path: Path, text: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the table and the chart that the command line asks for."""
-    parser = argparse.ArgumentParser(prog="scripts/bench_report", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="scripts/bench_report", description=__doc__.partition("\n\n")[0])
     parser.add_argument(
         "json", nargs="+", help="from `python -m benchmarks.compare --json` or `pytest --benchmark-json`"
     )

@@ -88,7 +88,9 @@ def measure(rounds: int, names: list[str]) -> dict[str, list[dict[str, float]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.search", description=__doc__.partition("\n\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=3, help="times that each side is measured (default 3)")
     parser.add_argument("--only", nargs="*", default=["xpnet", "sklearn"], choices=list(sides()))
     parser.add_argument("--json", help="write the numbers to this file")

@@ -180,7 +180,9 @@ def evaluate(kind: str, name: str, l2: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.shared_weights", description=__doc__.partition("\n\n")[0]
+    )
     parser.add_argument("--only", nargs="*", default=list(SETS), choices=list(SETS))
     parser.add_argument("--l2", type=float, default=1e-3, help="penalty on matrices (default 1e-3)")
     options = parser.parse_args()

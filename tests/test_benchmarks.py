@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -298,3 +299,17 @@ def test_sides_of_a_search_try_the_same_penalties():
     )
     assert np.allclose(np.array(theirs["alpha"]) / search.SKLEARN_BATCH, mine["alpha"])
     assert len(mine["learning_rate_init"]) * len(mine["alpha"]) == 24
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy", "compare", "estimators", "first_run", "populations", "search", "shared_weights"]
+)
+def test_help_says_how_each_is_called(name, monkeypatch, capsys):
+    module = importlib.import_module(f"benchmarks.{name}")
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    monkeypatch.setenv("COLUMNS", "400")  # no word is cut
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    out = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0 and out.startswith(f"usage: python -m benchmarks.{name} ")
+    assert " ".join(module.__doc__.partition("\n\n")[0].split()) in out
