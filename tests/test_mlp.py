@@ -516,6 +516,25 @@ def test_a_subclass_with_layers_of_its_own(tmp_path):
         xpnet.load(tmp_path / "m.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda layers: None, "must return a list of xpnet.layers.Layer, found None"),
+        (lambda layers: [], r"must return a list of xpnet.layers.Layer, found \[\]"),
+        (lambda layers: [layers[0], np.tanh, layers[1]], "must return a list of xpnet.layers.Layer"),
+        (lambda layers: layers[::-1], r"layer 0 \(dense 4->2 identity\) comes where 3 numbers go in"),
+        (lambda layers: layers[:1], "the last layer gives 4 numbers, sizes says 2"),
+    ],
+)
+def test_layers_of_ones_own_fit_together(change, message):
+    class Own(MLP):
+        def make_layers(self):
+            return change(super().make_layers())
+
+    with pytest.raises(ConfigError, match=message):
+        Own([3, 4, 2])
+
+
 class _Doubled(Dense):
     def forward(self, x, c):
         return super().forward(2.0 * x, c)

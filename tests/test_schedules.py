@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
+import xpnet
 from xpnet.errors import ConfigError
 from xpnet.schedules import (
     NAMES,
@@ -18,6 +20,7 @@ from xpnet.schedules import (
     Schedule,
     Step,
     get_schedule,
+    rate_factor,
 )
 
 TOTAL, PER_EPOCH = 200, 10
@@ -143,3 +146,32 @@ def test_bad_options(name, options, fragment):
     with pytest.raises(ConfigError) as error:
         get_schedule(name, **options)
     assert fragment in str(error.value)
+
+
+def _fit_one_of_many(model, data, **how):
+    return xpnet.fit_many([{"sizes": list(model.sizes), **how}], data)
+
+
+class _Own(Schedule):
+    says = None
+
+    def after(self, step, total, per_epoch):
+        return self.says
+
+
+@pytest.mark.parametrize("says", [None, math.nan, math.inf, -0.1, "high", [1.0, 2.0]])
+@pytest.mark.parametrize(
+    "train", [xpnet.fit, lambda model, data, **how: xpnet.fit_many([{"sizes": [2, 2], **how}], data)]
+)
+def test_what_a_schedule_of_ones_own_says_is_looked_at(says, train, monkeypatch):
+    monkeypatch.setattr(_Own, "says", says)
+    data = np.eye(2), np.array([0, 1])
+    with pytest.raises(
+        ConfigError, match=r"schedule _Own gave .* for update 0 of 1; expected the factor of lr"
+    ):
+        train(xpnet.MLP([2, 2]), data, schedule=_Own(), epochs=1)
+
+
+@pytest.mark.parametrize("says", [1, np.float32(0.5), np.array(0.5)])
+def test_numbers_of_any_type_will_do(says):
+    assert type(rate_factor(lambda *at: says, 0, 1, 1)) is float

@@ -127,14 +127,14 @@ class Layer:
 
     def forward(self, x: Array, c: Context) -> Array:
         """Return y of shape (..., B, O)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no forward(self, x, c)")
 
     def backward(self, dy: Array, c: Context, *, need_dx: bool) -> Array | None:
         """Write the gradients of this layer's parameters and return dx, or None where it is not needed.
 
         `dy` may be overwritten.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no backward(self, dy, c, *, need_dx)")
 
     @property
     def label(self) -> str:

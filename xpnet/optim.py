@@ -72,13 +72,13 @@ class Optimizer:
 
         Plain arithmetic, on numbers or on arrays of one number per member: `Update` makes lists into arrays.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no numbers(self, step, lr)")
 
     def formula(
         self, ns: Any, w: Any, g: Any, moments: tuple[Any, ...], h: tuple[Any, ...]
     ) -> tuple[Any, ...]:
         """Return the new (w, *moments) from the gradient and the `numbers` h. Elementwise."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no formula(self, ns, w, g, moments, h)")
 
     def decay(self, ns: Any, w: Any, h: tuple[Any, ...]) -> Any:
         """Decoupled weight decay, applied to weights only, before `formula`."""

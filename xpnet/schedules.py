@@ -263,6 +263,27 @@ class ReduceOnPlateau(Schedule):
         return {"best": best, "bad_epochs": bad, "multiplier": multiplier}
 
 
+def rate_factor(schedule: Schedule, step: int, total: int, per_epoch: int) -> float:
+    """What `schedule` says at an update, checked: one of the user's may say anything.
+
+    Examples
+    --------
+    >>> rate_factor(Linear(), 1, 4, 1)
+    0.75
+    """
+    said: Any = schedule(step, total, per_epoch)
+    try:
+        factor = float(said)
+    except (TypeError, ValueError):
+        factor = math.nan
+    if not 0.0 <= factor < math.inf:
+        raise ConfigError(
+            f"schedule {schedule.name} gave {said!r:.80} for update {step} of {total}; expected the factor of lr, a "
+            "finite number >= 0"
+        )
+    return factor
+
+
 _RANGES = {
     "warmup": (0.0, 1.0), "every": (1, math.inf), "factor": (0.0, 1.0 + 1e-9), "floor": (0.0, 1.0 + 1e-9),
     "rise": (0.0, 1.0), "start": (0.0, 1.0 + 1e-9), "patience": (1, math.inf), "min_factor": (0.0, 1.0),

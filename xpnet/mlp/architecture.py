@@ -104,6 +104,25 @@ def layers(a: Architecture) -> list[Layer]:
     return result + hidden_layer(n_in, n_out, last, a["init"], a["bias"])
 
 
+def checked_layers(layers: Any, sizes: Sequence[int]) -> list[Layer]:
+    """The layers that `make_layers` returned, which a subclass may have: one fits behind the other.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not isinstance(layers, (list, tuple)) or not layers or not all(isinstance(a, Layer) for a in layers):
+        raise ConfigError(f"make_layers must return a list of xpnet.layers.Layer, found {layers!r:.100}")
+    width = sizes[0]
+    for i, layer in enumerate(layers):
+        if layer.n_in != width:
+            raise ConfigError(f"make_layers: layer {i} ({layer.label}) comes where {width} numbers go in")
+        width = layer.n_out
+    if width != sizes[-1]:
+        raise ConfigError(f"make_layers: the last layer gives {width} numbers, sizes says {sizes[-1]}")
+    return list(layers)
+
+
 def member(a: Architecture, m: int) -> Architecture:
     """Return the settings of member `m` of a population, for a single model."""
     return {

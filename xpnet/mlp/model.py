@@ -115,7 +115,7 @@ class MLP(Meaning):
             raise ConfigError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, found {dtype!r}")
         self.dtype = dtype
         self.be = get_backend(device)
-        self.layers = self.make_layers()
+        self.layers = architecture.checked_layers(self.make_layers(), self.sizes)
         specs = [
             ParamSpec(f"layers.{i}.{s.name}", s.shape, s.fan_in, s.fan_out, s.init, s.decayed)
             for i, layer in enumerate(self.layers)

@@ -16,7 +16,7 @@ import numpy as np
 from ..backend import Array, Backend
 from ..mlp import MLP
 from ..params import ParameterLayout
-from ..schedules import ReduceOnPlateau, Schedule
+from ..schedules import ReduceOnPlateau, Schedule, rate_factor
 from ..training.defaults import EVALUATION_BATCH
 from ..training.examples import RowSource
 from ..training.history import History
@@ -290,7 +290,7 @@ class Block:
                 table[:, column] = self.memory.plateau[member].get("multiplier", 1.0)
             else:
                 total = total_epochs * n
-                table[:, column] = [schedule(first + s, total, n) for s in range(n)]
+                table[:, column] = [rate_factor(schedule, first + s, total, n) for s in range(n)]
         if self._alike:
             return table[:, 0].tolist()
         return list(table[:, self._which])

@@ -19,7 +19,7 @@ from ..interchange import arrive, column_names
 from ..losses import Loss, get_loss
 from ..mlp import MLP
 from ..optim import Optimizer, get_optimizer
-from ..schedules import ReduceOnPlateau, Schedule, get_schedule
+from ..schedules import ReduceOnPlateau, Schedule, get_schedule, rate_factor
 from . import resume
 from .classweight import ClassWeight
 from .defaults import EVALUATION_BATCH
@@ -357,7 +357,7 @@ class Trainer:
         if self._constant:
             return 1.0
         total = self.epochs * self.steps_per_epoch
-        return self.schedule(n_updates, total, self.steps_per_epoch)
+        return rate_factor(self.schedule, n_updates, total, self.steps_per_epoch)
 
     def _end_epoch(self) -> None:
         self.epoch += 1
