@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from pathlib import Path
 
@@ -536,3 +537,24 @@ def test_products_of_few_rows_by_a_large_transpose(device, shape):
     a[...] = rng.normal(size=a.shape)
     again()
     np.testing.assert_allclose(wide[:, 1:-2], a @ b.T, rtol=1e-12, atol=1e-12)
+
+
+class _Unwritable:
+    """What JAX gives: arrays that never change."""
+
+    __name__, __array_api_version__ = "stones", "2024.12"
+
+    def empty(self, shape):
+        return tuple(range(shape))
+
+
+@pytest.mark.parametrize(
+    ("namespace", "message"),
+    [
+        (_Unwritable(), "the arrays of stones cannot be written to"),
+        (math, "math is no namespace of the Array API"),
+    ],
+)
+def test_namespaces_that_will_not_do(namespace, message):
+    with pytest.raises(ConfigError, match=message):
+        ReferenceBackend(namespace)

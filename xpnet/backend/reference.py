@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import rng
+from ..errors import ConfigError
 from . import Array, Backend
 
 
@@ -40,6 +41,11 @@ class ReferenceBackend(Backend):
     device : object, optional
         A device of that namespace; its default device where omitted.
 
+    Raises
+    ------
+    ConfigError
+        It is no such namespace, or its arrays cannot be written to, such as those of JAX.
+
     Examples
     --------
     >>> be = ReferenceBackend(np)
@@ -48,10 +54,20 @@ class ReferenceBackend(Backend):
     """
 
     def __init__(self, xp: Any = np, device: Any = None):
+        name = getattr(xp, "__name__", repr(xp))
         if not hasattr(xp, "__array_api_version__"):
             import array_api_compat
 
-            xp = array_api_compat.array_namespace(xp.empty(0))
+            try:
+                xp = array_api_compat.array_namespace(xp.empty(0))
+            except (AttributeError, TypeError) as error:
+                raise ConfigError(f"{name} is no namespace of the Array API ({error})") from error
+        try:
+            xp.empty(1)[0] = 0.0
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"the arrays of {name} cannot be written to, which a back end needs: results go into buffers"
+            ) from error
         self.xp = xp
         self._device = device
         self.name = xp.__name__.replace("array_api_compat.", "")
