@@ -205,10 +205,10 @@ CASES = [
     ),
     Case(
         "npz-weights",
-        npz(sample_weight=Y),
+        npz(weights=Y),
         f"train {NPZ}",
         1,
-        "weights of samples cannot be read from a file",
+        "what the samples of x count in training is called 'sample_weight'",
     ),
     Case("npz-real", npz(y=Y / 2), f"train {NPZ}", 1, "say task='regression' (--task regression)"),
     Case("lr-0", NOTHING, "train --lr 0", 2, "lr is 0, with which nothing is learned"),
@@ -409,7 +409,7 @@ CASES = [
         "config-table", text("[model]\nhidden = 3", "c.toml"), CONFIG, 2, "unknown setting in c.toml: 'model'"
     ),
     # folders
-    Case("out-full", folder_with_a_file, "train --out full", 2, "is not empty; use --resume"),
+    Case("out-full", folder_with_a_file, "train --out full", 2, "it holds files but no run; choose another"),
     Case("out-foreign", folder_with_a_file, "train --out full --overwrite", 2, "holds files but no run"),
     Case("out-run", NOTHING, "train --out {run}", 2, "--overwrite to replace it"),
     Case("out-file", text("x", "f"), "train --out f", 2, "f is a file; --out needs a folder"),
