@@ -38,7 +38,7 @@ from . import choices
 from .arriving import INPUT_TYPES, check_samples_there
 from .moments import kept_moments, restore_moments
 from .rows import hold_out, in_chunks, without_absent
-from .session import Plan, Planned, current, fitted_scaler, scaled_examples
+from .session import Plan, Planned, current, fitted_scaler, scaled_examples, took_over
 
 _FAR = 1000.0  # times the loss of knowing nothing: then training has gone wrong
 _STREAM = 1000  # partial_fit has seen its first samples only: what "auto" becomes is not for so few
@@ -146,6 +146,21 @@ class BaseMLP(BaseEstimator):
                 self.__dict__.clear()
                 self.__dict__.update(before)
             raise
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, validation: dict[str, Any]) -> Self:
+        """What `fit` does; `validation` is X_val, y_val and sample_weight_val by name."""
+        with self._whole():
+            goes_on = self.warm_start and hasattr(self, "model_")
+            X, y, sample_weight, *given = self._arrived(
+                goes_on, X=X, y=y, sample_weight=sample_weight, **validation
+            )
+            if not took_over(self, X, y, sample_weight):
+                self._fit_arrived(X, y, sample_weight, given, goes_on)
+            return self
+
+    def _fit_arrived(self, X: Any, y: Any, weight: Any, given: Sequence[Any], goes_on: bool) -> None:
+        """Check data that have arrived, and train."""
+        raise NotImplementedError
 
     def _arrived(self, goes_on: bool, **arrays: Any) -> list[Any]:
         """Return arrays that belong together where the network takes them, and remember where X was.

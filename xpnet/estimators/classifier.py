@@ -24,7 +24,7 @@ from ..training.history import History
 from .arriving import check_pair, checked_weights, scored_on_host, validation_pair
 from .base import BaseMLP
 from .rows import without_absent
-from .session import Plan, took_over
+from .session import Plan
 
 
 def _different(y: Any) -> np.ndarray:
@@ -342,23 +342,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         -----
         Where `fit` fails the estimator is as it was before.
         """
-        with self._whole():
-            goes_on = self.warm_start and hasattr(self, "model_")
-            X, y, sample_weight, X_val, y_val, sample_weight_val = self._arrived(
-                goes_on,
-                X=X,
-                y=y,
-                sample_weight=sample_weight,
-                X_val=X_val,
-                y_val=y_val,
-                sample_weight_val=sample_weight_val,
-            )
-            if took_over(self, X, y, sample_weight):
-                return self
-            x, y = check_pair(self, X, y, reset=not goes_on, numeric=False)
-            return self._fit_checked(x, y, sample_weight, (X_val, y_val, sample_weight_val), goes_on)
+        return self._fit(
+            X, y, sample_weight, {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
+        )
 
-    def _fit_checked(self, x: Any, y: Any, weight: Any, given: tuple[Any, Any, Any], goes_on: bool) -> Any:
+    def _fit_arrived(self, X: Any, y: Any, weight: Any, given: Sequence[Any], goes_on: bool) -> None:
+        x, y = check_pair(self, X, y, reset=not goes_on, numeric=False)
         y = self._labels(y)
         w = checked_weights(weight, x)
         seen = y if w is None else y[follow(y, w > 0.0)]
@@ -385,7 +374,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             x, y, w = without_absent(x, y, w)
         t = follow(x, self._encode(y, "y"))
         self._train((x, t, self._with_class_weight(t, w)), validation)
-        return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> MLPClassifier:
         """Train one epoch on more samples, keeping the optimizer's moments.

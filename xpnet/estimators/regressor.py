@@ -22,7 +22,6 @@ from ..training import defaults
 from .arriving import check_pair, checked_weights, scored_on_host, validation_pair
 from .base import BaseMLP, Part
 from .rows import in_chunks
-from .session import took_over
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -301,27 +300,18 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         -----
         Where `fit` fails the estimator is as it was before.
         """
-        with self._whole():
-            goes_on = self.warm_start and hasattr(self, "model_")
-            X, y, sample_weight, X_val, y_val, sample_weight_val = self._arrived(
-                goes_on,
-                X=X,
-                y=y,
-                sample_weight=sample_weight,
-                X_val=X_val,
-                y_val=y_val,
-                sample_weight_val=sample_weight_val,
-            )
-            if took_over(self, X, y, sample_weight):
-                return self
-            part = self._part(X, y, sample_weight, first=not goes_on)
-            validation = None
-            if validation_pair(X_val, y_val, sample_weight_val, labels=False):
-                xv, yv = check_pair(self, X_val, y_val, reset=False, numeric=True)
-                tv = follow(xv, self._columns(yv, "y_val"))
-                validation = (xv, tv, checked_weights(sample_weight_val, xv, "sample_weight_val"))
-            self._train(part, validation)
-            return self
+        return self._fit(
+            X, y, sample_weight, {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
+        )
+
+    def _fit_arrived(self, X: Any, y: Any, weight: Any, given: Sequence[Any], goes_on: bool) -> None:
+        part = self._part(X, y, weight, first=not goes_on)
+        validation = None
+        if validation_pair(*given, labels=False):
+            xv, yv = check_pair(self, *given[:2], reset=False, numeric=True)
+            tv = follow(xv, self._columns(yv, "y_val"))
+            validation = (xv, tv, checked_weights(given[2], xv, "sample_weight_val"))
+        self._train(part, validation)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """Train one epoch on more samples, keeping the optimizer's moments.
