@@ -408,6 +408,13 @@ CASES = [
     Case(
         "config-table", text("[model]\nhidden = 3", "c.toml"), CONFIG, 2, "unknown setting in c.toml: 'model'"
     ),
+    Case(
+        "name-bytes",
+        text("a,b\n1,2\n", "b\udcff.csv"),
+        "train b\udcff.csv",
+        2,
+        r"data is 'b\xff.csv', which is",
+    ),
     # folders
     Case("out-full", folder_with_a_file, "train --out full", 2, "it holds files but no run; choose another"),
     Case("out-foreign", folder_with_a_file, "train --out full --overwrite", 2, "holds files but no run"),

@@ -305,7 +305,20 @@ def converted(name: str, hint: Any, value: Any) -> Any:
         raise ConfigError(f"{name} must be {_KINDS[kind]}, found {value!r}")
     if kind is float and not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, found {value}")
+    if kind is str:
+        _check_unicode(name, value)
     return value
+
+
+def _check_unicode(name: str, text: str) -> None:
+    """Refuse names of bytes that are not UTF-8, which no record can hold: Python keeps them as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        said = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise ConfigError(
+            f"{name} is '{said}', which is not UTF-8, so that no record can name it; rename it"
+        ) from None
 
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
