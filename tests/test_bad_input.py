@@ -609,9 +609,28 @@ def test_a_disk_that_is_full_says_how_to_go_on(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_output_that_does_not_fit(finished: Path, tmp_path: Path) -> None:
-    with open("/dev/full", "w") as full:
-        done = process(f"info {finished}/run", tmp_path, stdout=full)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "xpnet: error: No space left on device"
-    assert "Traceback" not in done.stderr
+def test_output_that_does_not_fit(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is meant is said, and how to go on."""
+
+    def said(command: str) -> str:
+        with open("/dev/full", "w") as full:
+            done = process(command, tmp_path, stdout=full)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        start = "xpnet: error: could not write to standard output: No space left on device. "
+        assert line.startswith(start), line
+        return str(line.removeprefix(start))
+
+    advice = "Free some space there, or send it elsewhere."
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    assert said(f"info {finished}/run") == advice
+    monkeypatch.delenv("PYTHONUNBUFFERED")
+    assert said("--help") == advice
+    train = f"train {finished}/good.npz --hidden 5 --epochs 1"
+    assert said(f"{train} --out run") == (
+        f"{advice} Nothing had been saved yet; start again, with --overwrite for run."
+    )
+    assert said(f"{train} --out done --quiet --json") == f"{advice} The run is complete: done"
+    sweep = f"sweep {finished}/good.npz --epochs 1 --grid hidden=3,4 --out sweep"
+    assert said(sweep) == f"{advice} Continue with: xpnet sweep --resume sweep"
+    assert run(f"sweep --resume {tmp_path}/sweep").exit_code == 0

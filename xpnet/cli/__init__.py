@@ -17,7 +17,8 @@ from typing import Any
 
 import click
 
-from ..errors import OutOfMemoryError, XpnetError, unknown_name
+from ..errors import FileWriteError, OutOfMemoryError, XpnetError, unknown_name
+from ..storage.output import output_named
 
 _SIGNAL_EXIT = 128  # 130 for Ctrl-C, 143 for SIGTERM
 
@@ -67,15 +68,18 @@ class _Group(click.Group):
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         try:
-            return super().make_context(*args, **kwargs)
+            with output_named():  # --help and --version are answered here
+                return super().make_context(*args, **kwargs)
         except click.UsageError as error:
             raise _one_line(error, "xpnet") from error
+        except FileWriteError as error:
+            raise _Failure(str(error), error.exit_code) from error
         except KeyboardInterrupt:
             sys.exit(_SIGNAL_EXIT + signal.SIGINT)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with _termination_raises():
+            with _termination_raises(), output_named():
                 return super().invoke(ctx)
         except click.UsageError as error:
             raise _one_line(error, f"xpnet {ctx.invoked_subcommand}") from error
@@ -139,6 +143,15 @@ class _Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         click.echo(f"xpnet: error: {' '.join(self.message.splitlines())}", err=True)
+        _drop_refused_output()
+
+
+def _drop_refused_output() -> None:
+    """Forget what standard output refused; at exit Python would try again, with an exit code and lines of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: click.UsageError, command: str) -> click.ClickException:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from ..storage.output import output_named
 
 
 class GroupedCommand(click.Command):
@@ -166,7 +167,8 @@ def train(
         click.echo(config.to_toml(), nl=False)
         return
     result = train_run(config, resume or out, overwrite=overwrite, quiet=quiet, resume=resume is not None)
-    _report(result, as_json, quiet)
+    with output_named(f"The run is complete: {result['run']}"):
+        _report(result, as_json, quiet)
 
 
 def _flags(names: Iterable[str]) -> str:

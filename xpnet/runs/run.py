@@ -16,6 +16,7 @@ from ..errors import DeviceError, DivergedError, FileWriteError, OutOfMemoryErro
 from ..logs import make_log
 from ..mlp import MLP
 from ..storage import atomic
+from ..storage.output import output_named
 from ..tabular import TabularPreprocessing, columns_text
 from ..tabular.targets import in_target_units
 from ..train import Interrupted, Trainer
@@ -103,7 +104,8 @@ def train(
         trainer.callbacks.append(EpochTable())
     try:
         # tuned also around the record of the environment, which counts threads
-        with folder.taken(resume=resume, overwrite=overwrite), trainer.tuned(), device_errors(be):
+        taken = folder.taken(resume=resume, overwrite=overwrite)
+        with taken, trainer.tuned(), device_errors(be), output_named():
             if resume:
                 continuing.go_on(folder, trainer, quiet)
                 if not quiet:

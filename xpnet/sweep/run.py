@@ -22,6 +22,7 @@ from ..runs.folder import RunFolder
 from ..runs.notes import note
 from ..runs.run import train
 from ..storage import atomic
+from ..storage.output import output_named
 from ..training.failures import device_errors
 from . import results
 from .folder import FIGURE, SUMMARY, SweepFolder
@@ -90,7 +91,7 @@ def sweep(
     check(settings, candidates, pieces[0].dataset)
     folder = SweepFolder(out) if out is not None else SweepFolder.numbered(pieces[0].dataset.name)
     data = [fingerprint(p) for p in pieces]
-    with folder.taken(resume=resume):
+    with folder.taken(resume=resume), output_named(f"Continue with: {folder.continuation}"):
         (folder.open if resume else folder.begin)(settings, candidates, data)
         per_candidate = sum(len(p.units) for p in pieces)
         if not quiet:
@@ -99,6 +100,7 @@ def sweep(
             with (
                 limited_threads(settings.base.threads),
                 device_errors(be),
+                output_named(),
                 nullcontext() if quiet else Progress(candidates, per_candidate) as progress,
             ):
                 for piece in pieces:
