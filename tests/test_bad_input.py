@@ -264,7 +264,7 @@ CASES = [
     ),
     Case("csv-ragged", text("a,b\n1,2,3\n"), f"train {CSV}", 1, "line 2 has 3 values, expected 2"),
     Case("csv-no-header", text("1,0\n2,1\n"), f"train {CSV}", 1, "expected a header line"),
-    Case("csv-header-only", text("a,b\n"), f"train {CSV}", 1, "1 lines, expected a header"),
+    Case("csv-header-only", text("a,b\n"), f"train {CSV}", 1, "a header line and nothing below"),
     Case("csv-empty", text(""), f"train {CSV}", 1, "the file is empty"),
     Case(
         "csv-column",

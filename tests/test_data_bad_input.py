@@ -273,7 +273,7 @@ FILES = {
     "cut.npy": (b"\x93NUMPY\1\0", "name the file of their labels too", data.load_file),
     "damaged.npy": (b"\x93NUMPY\1\0\x10\0{'descr': oops, ", "damaged or truncated", data.load_inputs),
     "alone-idx3": (IDX + b"abcd", "name the file of their labels too", data.load_file),
-    "header.csv": (b"a,b\n", "1 lines, expected a header line and at least one row", data.load_file),
+    "header.csv": (b"a,b\n", "a header line and nothing below, expected at least one row", data.load_file),
     "ragged.csv": (b"a,b\n1,2\n3\n", "line 3 has 1 values, expected 2", data.load_file),
     "words.csv": (b"a,b\nx,1\n", "line 2, column 'a' holds 'x', expected a number", data.load_file),
     "holes.csv": (b"a,b\n1,1\n,1\n", "line 3, column 'a' holds '', expected a number", data.load_file),

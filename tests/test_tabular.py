@@ -15,6 +15,7 @@ import pytest
 import xpnet
 from tests.command import xp
 from xpnet.data.columns import Table
+from xpnet.data.csvfile import cell_text
 from xpnet.data.table_sources import from_columns, read_table
 from xpnet.errors import ConfigError, DataError, FileFormatError
 from xpnet.runs.folder import RunFolder
@@ -98,7 +99,18 @@ def test_numbers_that_turn_out_to_be_codes_keep_their_spelling(monkeypatch: pyte
         ("a,b\n1,2\n3\n", "line 3 has 1 values, expected 2"),
         ("a,a\n1,2\n", "two columns are called 'a'"),
         ("1,2\n3,4\n", "expected a header line"),
-        ("a,b\n", "expected a header line and at least one row"),
+        ("a,b\n", "a header line and nothing below, expected at least one row"),
+        (
+            "a,b\n1,2\n# 3\n",
+            "line 3 has 1 values, expected 2 as in the header; if it is a comment, delete it",
+        ),
+        (
+            "Sales\na,b\n",
+            "line 2 has 2 values, expected 1 as in the header; if that is a title, delete what is above",
+        ),
+        ("# 1\n# 2\n1,2\n3,4\n", "line 3 holds only numbers"),
+        ("sep=;\n\na;b\n", "line 2 is empty"),
+        ("# x\na,b\n1\n", "line 3 has 1 values, expected 2"),
         ("\n1,2\n", "the first line is empty"),
         ('a,b\n"1,2\n', "not a CSV file"),
     ],
@@ -106,6 +118,37 @@ def test_numbers_that_turn_out_to_be_codes_keep_their_spelling(monkeypatch: pyte
 def test_bad_csv(content: str, words: str) -> None:
     with pytest.raises(DataError, match=re.escape(words)):
         text(content)
+
+
+@pytest.mark.parametrize(
+    ("above", "header", "names"),
+    [
+        ("sep=;\r\n", "a;b;c|d", ("a", "b", "c|d")),
+        ("SEP=^\n", "a^b,c^d", ("a", "b,c", "d")),
+        ("sep=\t\n", "a\tb;c;d;e\tf", ("a", "b;c;d;e", "f")),
+        ("# from the archive\n", "a,b,c", ("a", "b", "c")),
+        ("# from the archive, 2024\n#\n\n# x\n", "a;b;c", ("a", "b", "c")),
+        ("# one\n# two\n", "#a,b,c", ("#a", "b", "c")),
+        ("", "# a,b,c", ("# a", "b", "c")),
+    ],
+)
+def test_what_stands_above_the_column_names(above: str, header: str, names: tuple[str, ...]) -> None:
+    separator = next(s for s in header if s in ",;^\t")
+    table = text(above + header + "\n" + separator.join("123") + "\n\n" + separator.join("xyz") + "\n")
+    assert table.names == names
+    lines = above.count("\n")
+    assert [table.place(i) for i in (0, 1)] == [f"line {lines + 2}", f"line {lines + 4}"]
+    assert cell_text(table, 1, names[1]) == "y"
+    comments = lines if "#" in above else 0
+    said = [f"left out {comments} line{'s' if comments > 1 else ''} of comments above the column names"]
+    named = [
+        f"the line that begins with {names[0]!r} is taken for column names; delete it if it is a comment"
+    ]
+    assert list(table.notes) == (said if comments else []) + (named if names[0].startswith("#") else [])
+
+
+def test_one_column_may_have_any_name() -> None:
+    assert text("#a\n1\n2\n").names == ("#a",)
 
 
 EUROPEAN = "size;price;share;day;town;rent\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from array import array
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from .spelling import Spelling, decimal_of, parse_number
 
 _ROWS = 1 << 15  # rows whose text is in memory at a time
 _SEPARATORS = ",;\t|"
+_SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?\s*', re.IGNORECASE)  # as Excel writes and reads it
 
 
 def read_csv_table(
@@ -45,7 +47,7 @@ def cell_text(table: Table, i: int, name: str) -> str:
     with open_file(Path(table.source)) as (binary, _):
         stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
         try:
-            header, _, rows, lines = _open(Path(table.source), stream)
+            header, _, rows, lines, _ = _open(Path(table.source), stream)
             return next((row[header.index(name)] for row in rows if lines[-1] == line), "")
         finally:
             stream.detach()
@@ -71,7 +73,7 @@ def _read(
     with open_file(path) as (binary, _):
         stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
         try:
-            header, separator, rows, reader_lines = _open(path, stream)
+            header, separator, rows, reader_lines, notes = _open(path, stream)
             read = [(at, _ColumnBuilder(name, name in text, missing)) for at, name in enumerate(header)
                     if wanted(name, only, skip)]  # fmt: skip
             for _, builder in read:
@@ -89,20 +91,25 @@ def _read(
         finally:
             stream.detach()
     if not n:
-        raise DataError(f"{path}: 1 lines, expected a header line and at least one row")
+        raise DataError(f"{path}: a header line and nothing below, expected at least one row")
     again = {builder.name for _, builder in read if builder.mixed}
     columns = {} if again else {builder.name: builder.finish() for _, builder in read}
     lines = np.frombuffer(reader_lines, dtype=np.int64)
-    plain = np.array_equal(lines, np.arange(2, n + 2))
+    first = int(lines[0])
+    plain = np.array_equal(lines, np.arange(first, first + n))
     table = Table(
-        str(path), columns, tuple(header), n, "line", 2, None if plain else lines, decimal=decimal,
-        notes=_header_notes(header), quotes_commas=separator == ",",
+        str(path), columns, tuple(header), n, "line", first, None if plain else lines, decimal=decimal,
+        notes=(*notes, *_header_notes(header)), quotes_commas=separator == ",",
     )  # fmt: skip
     return table, again
 
 
 def _header_notes(header: Sequence[str]) -> tuple[str, ...]:
     """Say where the first line may be data: at least half of its names are numbers."""
+    if header[0].startswith("#"):
+        return (
+            f"the line that begins with {header[0]!r} is taken for column names; delete it if it is a comment",
+        )
     numbers = [name for name in header if _is_number(name)]
     if 2 * len(numbers) < len(header):
         return ()
@@ -110,40 +117,90 @@ def _header_notes(header: Sequence[str]) -> tuple[str, ...]:
     return (f"the first line is taken for column names, but looks like data: {shown}",)
 
 
-def _open(path: Path, stream: io.TextIOWrapper) -> tuple[list[str], str, Iterator[list[str]], array[int]]:
-    """Return the header, the separator, the rows, and an array that gets the line of each row as it is read."""
-    first = stream.readline()
-    separator = max(_SEPARATORS, key=first.count)
-    reader = csv.reader(_texts(path, chain([first], stream)), strict=True, delimiter=separator)
+def _open(
+    path: Path, stream: io.TextIOWrapper
+) -> tuple[list[str], str, Iterator[list[str]], array[int], tuple[str, ...]]:
+    """Return the header, the separator, the rows, an array that gets the line of each row as it is read, and notes."""
+    begin = [stream.readline()]
+    named = _SEPARATOR_LINE.fullmatch(begin[0])
+    if named:
+        begin = [stream.readline()]
+    while begin[-1].startswith("#") or (not begin[-1].strip() and begin[0].startswith("#") and begin[-1]):
+        begin.append(stream.readline())
+    comments = _comments(begin)
+    above = comments + (1 if named else 0)
+    notes = (
+        (f"left out {comments} {_LINES[comments > 1]} of comments above the column names",)
+        if comments
+        else ()
+    )
+    separator = named[1] if named else _separator(begin[comments])
+    texts = _texts(path, chain(begin[comments:], stream), above + 1)
+    reader = csv.reader(texts, strict=True, delimiter=separator)
     header = [name.strip() for name in next(reader, [])]
+    which = "the first line" if not above else f"line {above + 1}"
     if not any(header):
-        raise DataError(f"{path}: the first line is empty, expected a header line with column names")
+        raise DataError(f"{path}: {which} is empty, expected a header line with column names")
     if all(_is_number(name) for name in header):
-        raise DataError(
-            f"{path}: the first line holds only numbers, expected a header line with column names"
-        )
+        raise DataError(f"{path}: {which} holds only numbers, expected a header line with column names")
     # pandas leaves the name of its index empty
     header = check_names(str(path), [name or f"unnamed {at}" for at, name in enumerate(header, 1)])
     lines = array("q")
 
     def rows() -> Iterator[list[str]]:
-        line = reader.line_num + 1
+        line = above + reader.line_num + 1
         for row in reader:
             if row:  # an empty line is no row
                 if len(row) != len(header):
                     raise DataError(
                         f"{path}: line {line} has {len(row)} values, expected {len(header)} as in the header"
+                        f"{_no_row(row, header)}"
                     )
                 lines.append(line)
                 yield row
-            line = reader.line_num + 1
+            line = above + reader.line_num + 1
 
-    return header, separator, rows(), lines
+    return header, separator, rows(), lines, notes
 
 
-def _texts(path: Path, lines: Iterable[str]) -> Iterator[str]:
+_LINES = ("line", "lines")
+
+
+def _separator(line: str) -> str:
+    return max(_SEPARATORS, key=line.count)
+
+
+def _comments(begin: Sequence[str]) -> int:
+    """Count the lines of comments in front of the column names.
+
+    `begin` ends with the first line that neither is empty nor begins with #. A name may begin with #, too: only
+    lines of another number of values than the last line are comments.
+    """
+    if not _is_comment(begin[0], begin[-1]):
+        return 0
+    named = len(begin) > 1 and begin[-2].startswith("#") and not _is_comment(begin[-2], begin[-1])
+    return len(begin) - (2 if named else 1)
+
+
+def _is_comment(line: str, below: str) -> bool:
+    if not line.startswith("#"):
+        return False
+    one, other = (len(next(csv.reader([text], delimiter=_separator(line)), [])) for text in (line, below))
+    return one != other or (one == 1 and any(separator in below for separator in _SEPARATORS))
+
+
+def _no_row(row: Sequence[str], header: Sequence[str]) -> str:
+    """What a line of another length than the header may be, and what to do then."""
+    if row[0].startswith("#"):
+        return "; if it is a comment, delete it"
+    if len(header) == 1:
+        return "; if that is a title, delete what is above the column names"
+    return ""
+
+
+def _texts(path: Path, lines: Iterable[str], first: int) -> Iterator[str]:
     """Pass lines on, and refuse zero characters: text of two bytes per letter, taken for UTF-8, is full of them."""
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, first):
         if "\0" in line:
             raise DataError(
                 f"{path}: line {number} holds a zero character, so it is no UTF-8 text, or damaged; save it as UTF-8"

@@ -51,8 +51,9 @@ def read_table(
     """Read a CSV or Parquet file.
 
     CSV files are UTF-8 with a header line, plain or .gz; the separator (comma, semicolon, tab or bar) is the one
-    that the header line has most of. A column whose every value is a number becomes a column of numbers; of true and
-    false, booleans; of dates such as ``2024-05-31``, ``2024-05-31T12:00:00Z`` or ``31.5.2024``, dates; else text.
+    that the header line has most of, or that a line ``sep=;`` above it names. Lines of comments (``#``) may stand
+    above, too. A column whose every value is a number becomes a column of numbers; of true and false, booleans; of
+    dates such as ``2024-05-31``, ``2024-05-31T12:00:00Z`` or ``31.5.2024``, dates; else text.
     Numbers may have decimal commas (``1.234,5``), separated thousands, percent signs and currencies: see
     `xpnet.data.spelling`. The file is read in pieces: numbers take 8 bytes each, text 8 bytes each and every different
     text once. Columns of Parquet files that hold texts are read in the same way; those of a dictionary type stay text.
