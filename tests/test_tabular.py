@@ -215,6 +215,8 @@ def test_decimal_commas_thousands_percent_and_dates_are_read() -> None:
         (["1 234", "99"], [1234.0, 99.0]),
         (["€ 5", "1\u00a0000 €"], [5.0, 1000.0]),
         (["1'000.5", "2"], [1000.5, 2.0]),
+        (["\u22121.5", "2"], [-1.5, 2.0]),
+        (["\u22121.234,5e\u22121", "\u2212€ 2", "0,5"], [-123.45, -2.0, 0.5]),
     ],
 )
 def test_spellings_of_numbers(cells: list[str], values: list[float]) -> None:

@@ -15,6 +15,7 @@ MISSING = ("NA", "N/A", "#N/A", "NaN", "null", "None", "<NA>", "?")
 
 _SPACES = str.maketrans("", "", " \u00a0\u202f\u2009'’")  # as they separate thousands
 _SIGNS = "$€£¥"
+_MINUS = "\u2212"  # the minus sign of typography, where keyboards have a hyphen
 _POINT = re.compile(r"[+-]?([1-9]\d{0,2}(,\d{3})+|\d+)?([.]\d+)?([eE][+-]?\d+)?")
 _COMMA = re.compile(r"[+-]?([1-9]\d{0,2}([.]\d{3})+|\d+)?(,\d+)?([eE][+-]?\d+)?")
 _SPACED = re.compile(r"[+-]?[1-9]\d{0,2}([ \u00a0\u202f\u2009'’]\d{3})+([.,]\d+)?")
@@ -68,8 +69,8 @@ def parse_number(text: str, decimal: str = ".") -> float | None:
 
 
 def _bare(text: str) -> str:
-    """A number without blanks around it, percent sign and currency; a sign may stand before the currency."""
-    text = text.strip()
+    """A number without blanks around it, percent sign and currency; a sign, also a true minus, may stand before it."""
+    text = text.strip().replace(_MINUS, "-")
     sign, rest = (text[0], text[1:].lstrip()) if text[:1] in ("+", "-") else ("", text)
     bare = rest.removesuffix("%").rstrip() if rest.endswith("%") else rest.strip(_SIGNS).strip()
     return sign + bare
