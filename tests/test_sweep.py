@@ -179,6 +179,18 @@ class TestSettings:
         Path("s.toml").write_text(text)
         assert message.replace(".sweep.", "[sweep]") in xp("sweep", "--config", "s.toml", code=2).stderr
 
+    def test_a_file_of_the_other_command_is_sent_there(self) -> None:
+        Path("a sweep.toml").write_text("epochs = 1\n[sweep.grid]\nlr = [0.1, 0.2]\n")
+        Path("run.toml").write_text("epochs = 1\n")
+        for command in (["train"], ["compare", "--devices", "cpu,reference"]):
+            error = xp(*command, "--config", "a sweep.toml", code=2).stderr
+            assert error.endswith("in its table [sweep]: xpnet sweep --config 'a sweep.toml'\n")
+        error = xp("sweep", "--config", "run.toml", code=2).stderr
+        assert "run.toml has no table [sweep], so there is nothing to try" in error
+        assert error.endswith(" xpnet train --config run.toml\n")
+        axis = ["--grid", "lr=0.1,0.2"]
+        assert "epochs = 1\n" in xp("sweep", "--config", "run.toml", *axis, "--print-config").stdout
+
 
 class TestFolds:
     def test_each_row_validates_once_and_classes_are_shared_out(self) -> None:

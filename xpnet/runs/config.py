@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import shlex
 import tomllib
 import types
 import typing
@@ -390,8 +391,12 @@ def known_settings(path: str | Path, values: Mapping[str, Any]) -> dict[str, Any
     Raises
     ------
     ConfigError
-        A key that is no setting (the nearest spelling is shown).
+        A key that is no setting (the nearest spelling is shown), or the table of a sweep.
     """
+    if isinstance(values.get("sweep"), Mapping):
+        raise ConfigError(
+            f"{path} holds the settings of a sweep, in its table [sweep]: xpnet sweep --config {shlex.quote(str(path))}"
+        )
     known = [f.name for f in fields(TrainConfig)]
     result = {}
     for key, value in values.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -222,6 +223,11 @@ def resolve(file: str | Path | None, flags: Mapping[str, Any], sweep: Mapping[st
         for name, values in (given or {}).items():
             other.pop(name, None)
             mine[name] = values
+    if file is not None and not (table or grid or ranges or sweep.get("points")):
+        raise ConfigError(
+            f"{file} has no table [sweep], so there is nothing to try: add one, or give --grid lr=1e-3,1e-2. A single "
+            f"run with its settings: xpnet train --config {shlex.quote(str(file))}"
+        )
     numbers = {n: sweep[n] if sweep.get(n) is not None else table.get(n) for n in _NUMBERS}
     return SweepConfig(
         base=base, grid=grid, ranges=ranges, points=list(sweep.get("points") or table.get("points", [])),
