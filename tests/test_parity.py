@@ -196,3 +196,12 @@ def test_settings_come_from_a_file_too(file: Path) -> None:
     Path("c.toml").write_text('data = "d.npz"\nhidden = [4]\nepochs = 1\nprecision = "float64"\n')
     document = json.loads(xp("compare", "--devices", "cpu,reference", "--config", "c.toml", "--json").stdout)
     assert len(document["records"]) == 2 and document["records"][-1]["weights_relative"] < 1e-13
+
+
+def test_the_data_may_be_named_as_train_has_them_named(file: Path) -> None:
+    arguments = ("--devices", "cpu,reference", *SETTINGS[2:], "--json")
+    named = json.loads(xp("compare", "d.npz", *arguments).stdout)["records"]
+    assert named[-1]["weights_max_abs"] > 0.0  # something was trained
+    as_option = json.loads(xp("compare", "--data", "d.npz", *arguments).stdout)["records"]
+    assert [r["weights_max_abs"] for r in named] == [r["weights_max_abs"] for r in as_option]
+    assert "the data are named twice" in xp("compare", "d.npz", *SETTINGS, *arguments[:2], code=2).stderr

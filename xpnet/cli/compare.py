@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from .train import GroupedCommand, train_options
+from .train import GroupedCommand, given_settings, train_options
 
 
 @click.command(cls=GroupedCommand)
+@click.argument("file", metavar="[DATA]", required=False)
 @click.option("--devices", required=True, metavar="A,B[,...]",
               help="Two or more of cpu, numba, cuda, cuda:N, reference; cuda@bf16 for a precision of its own. "
               "The others are compared with the first.")  # fmt: skip
@@ -20,18 +21,19 @@ from .train import GroupedCommand, train_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @train_options(without=("device", "save_every", "statistics", "log"))
 def compare(
-    devices: str, config_file: str | None, tolerance: float | None, as_json: bool, **flags: Any
-) -> None:
+    file: str | None, devices: str, config_file: str | None, tolerance: float | None, as_json: bool, **flags: Any
+) -> None:  # fmt: skip
     """Train on several devices from the same seed, and print how far they come apart in each epoch.
 
     Weights, batches and masks are the same everywhere, so the differences are those of rounding. Nothing is written.
+    DATA is the same as --data DATA.
     """
     from .. import parity
     from ..runs import config as config_module
     from ..runs.building import limited_threads
     from ..storage.strictjson import dumps_json
 
-    config = config_module.resolve(config_file, {k: v for k, v in flags.items() if v is not None})
+    config = config_module.resolve(config_file, given_settings(file, flags))
     names = devices.split(",")
     lines: list[str] = []
 

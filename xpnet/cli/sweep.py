@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
-from .train import GroupedCommand, train_options
+from .train import GroupedCommand, given_settings, train_options
 
 
 @click.command(cls=GroupedCommand)
@@ -60,11 +60,7 @@ def sweep(
     from ..sweep import run, settings, space
     from ..sweep.folder import RESUMABLE, SweepFolder
 
-    if file is not None:
-        if flags.get("data") is not None:
-            raise ConfigError(f"the data are named twice: {file!r} and --data {flags['data']!r}")
-        flags["data"] = file
-    given = {k: v for k, v in flags.items() if v is not None}
+    given = given_settings(file, flags)
     if resume is not None:
         others = {
             "grid": grid, "range": ranges, "random": random, "point": points, "folds": folds, "seeds": seeds,

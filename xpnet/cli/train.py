@@ -123,6 +123,15 @@ def _with_options(command: Callable[..., Any], without: frozenset[str]) -> Calla
     return command
 
 
+def given_settings(file: str | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that were given; `file`, the argument DATA, is the same as --data."""
+    if file is not None:
+        if flags.get("data") is not None:
+            raise ConfigError(f"the data are named twice: {file!r} and --data {flags['data']!r}")
+        flags = flags | {"data": file}
+    return {k: v for k, v in flags.items() if v is not None}
+
+
 @click.command(cls=GroupedCommand)
 @click.option("--config", "config_file", type=click.Path(), help="TOML file of settings; flags overrule it.")
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/DATA-NUMBER]")
@@ -147,11 +156,7 @@ def train(
     from ..runs.folder import RunFolder
     from ..runs.run import train as train_run
 
-    if file is not None:
-        if flags.get("data") is not None:
-            raise ConfigError(f"the data are named twice: {file!r} and --data {flags['data']!r}")
-        flags["data"] = file
-    given = {k: v for k, v in flags.items() if v is not None}
+    given = given_settings(file, flags)
     if resume is not None:
         others = {"config": config_file, "out": out, "overwrite": overwrite}
         clash = [k for k in given if k not in RESUMABLE] + [k for k, v in others.items() if v]
