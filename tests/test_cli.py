@@ -487,6 +487,14 @@ def test_an_npz_with_all_three_parts() -> None:
     assert "d, 60 training, 9 validation, 12 test examples" in shown
 
 
+def test_classes_that_training_has_not_are_said() -> None:
+    np.savez("d.npz", x=X, y=Y, x_valid=X[:9], y_valid=Y[:9], x_test=X[:4], y_test=[0, 7, 2, 9])
+    said = xp("train", *FAST, "--data", "d.npz", "--out", "run").stderr
+    assert said == (
+        "note: d.npz: y_test has classes that no sample to learn from has, so that they cannot be learnt: 7, 9\n"
+    )
+
+
 def test_validation_and_test_files() -> None:
     np.savez("d.npz", x=X, y=Y)
     np.savez("v.npz", x=X[:7], y=Y[:7])

@@ -7,7 +7,7 @@ unpickled, so a file from a stranger cannot run code.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ MNIST_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+
+_SHOWN = 8  # classes in a note
 
 Path_ = str | os.PathLike[str]
 
@@ -221,7 +223,7 @@ def _assemble(
     ys = {part: y for part, (_, y, *_) in parts.items()}
     if task == "classification":
         ys = {part: _without_one_hot(y, _label(path, "y", part), notes) for part, y in ys.items()}
-        encoded, classes = _encode_together(path, ys, classes)
+        encoded, classes = _encode_together(path, ys, classes, notes)
     else:
         encoded, classes = _targets_together(path, ys, unit_interval=task == "multilabel"), ()
     checked |= {f"y_{part}": y for part, y in encoded.items()}
@@ -251,7 +253,7 @@ def _without_one_hot(y: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
 
 
 def _encode_together(
-    path: Path, ys: Mapping[str, np.ndarray], classes: tuple[str, ...] | None
+    path: Path, ys: Mapping[str, np.ndarray], classes: tuple[str, ...] | None, notes: list[str]
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     own = {part: encode_labels(y, classes, name=_label(path, "y", part)) for part, y in ys.items()}
     if classes is None:
@@ -260,11 +262,21 @@ def _encode_together(
             raise DataError(f"{path}: some parts have numbers as labels and others have text")
         union = {label for _, names in own.values() for label in names}
         classes = tuple(sorted(union) if texts == {True} else sorted(union, key=int))
+        notes += _untrained(classes, {part: names for part, (_, names) in own.items()})
     index = {label: code for code, label in enumerate(classes)}
     tables = {
         part: np.array([index[label] for label in names], dtype=np.int64) for part, (_, names) in own.items()
     }
     return {part: tables[part][codes] for part, (codes, _) in own.items()}, classes
+
+
+def _untrained(classes: tuple[str, ...], found: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    """Say which classes none of the samples to learn from has."""
+    for part, names in found.items():
+        new = [label for label in classes if label in names and label not in found["train"]]
+        if new:
+            shown = ", ".join(new[:_SHOWN]) + (", ..." if len(new) > _SHOWN else "")
+            yield f"y_{part} has classes that no sample to learn from has, so that they cannot be learnt: {shown}"
 
 
 def _targets_together(
