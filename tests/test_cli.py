@@ -650,7 +650,24 @@ def test_pixels_that_were_scaled_already_are_noted() -> None:
     assert xp("evaluate", "features", "--data", "features.npz").stderr == ""
 
 
-@pytest.mark.parametrize(("largest", "known"), [(1, False), (255, True), (65535, False)])
+@pytest.mark.parametrize("option", ["--standardize", "--no-standardize"])
+@pytest.mark.parametrize("dtype", ["float64", "uint8", "bool"])
+def test_pictures_for_a_model_of_tones_in_0_to_1(dtype: str, option: str) -> None:
+    from PIL import Image
+
+    x = RNG.uniform(0, 1, (60, 4, 4))
+    x = x if dtype == "float64" else (x > 0.5).astype(dtype)
+    np.savez("d.npz", x=x, y=Y)
+    train("d.npz", option)
+    sample = np.linspace(0, 1, 16).reshape(4, 4)
+    np.save("a.npy", sample[None])
+    Image.fromarray((sample * 255).round().astype(np.uint8)).save("a.png")
+    said = [xp("predict", "run", f, "--invert", "no", "--json").stdout for f in ("a.npy", "a.png")]
+    (p,), (q,) = (json.loads(line)["predictions"] for line in said)
+    assert p["class"] == q["class"] and p["probability"] == pytest.approx(q["probability"], abs=1e-4)
+
+
+@pytest.mark.parametrize(("largest", "known"), [(0.01, False), (255, True), (65535, False)])
 def test_pictures_for_a_model_of_real_numbers(largest: int, known: bool) -> None:
     from PIL import Image
 

@@ -118,7 +118,16 @@ class Dataset:
     @property
     def preprocessing(self) -> Preprocessing:
         """The recipe from raw samples to a model's input."""
-        return Preprocessing(self.sample_shape, self.scale, self.shift, self.target_mean, self.target_scale)
+        return Preprocessing(
+            self.sample_shape, self.scale, self.shift, self.target_mean, self.target_scale, self._white()
+        )
+
+    def _white(self) -> float | None:
+        """The number that white has in samples that are pictures of tones in 0..1."""
+        pictures = sum(size > 1 for size in self.sample_shape) > 1
+        if not pictures or not self.x_train.size:
+            return None
+        return 1.0 if 0.5 < self.x_train.max() <= 1 and self.x_train.min() >= 0 else None
 
     def with_scaled_targets(self, mean: Any, scale: Any) -> Dataset:
         """Return the data set with ``(y - mean) / scale`` in place of the targets y (N, O) of every part.
@@ -166,6 +175,8 @@ class Preprocessing:
     target_mean, target_scale : float or numpy.ndarray
         One number, or one per output: a regression learnt ``(y - target_mean) / target_scale``. The weights in a model
         file undo it, so nothing but an evaluation in the units of training needs to know.
+    white : float, optional
+        The number that white has in samples that are pictures, where the scale does not say it.
 
     Raises
     ------
@@ -186,6 +197,7 @@ class Preprocessing:
     shift: float | np.ndarray = 0.0
     target_mean: float | np.ndarray = 0.0
     target_scale: float | np.ndarray = 1.0
+    white: float | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(int(size) for size in self.sample_shape)
@@ -266,9 +278,10 @@ class Preprocessing:
             np.ndim(getattr(self, name)) or getattr(self, name) != no for name, no in _OF_TARGETS.items()
         )
         names = ("scale", "shift", *(_OF_TARGETS if scaled else ()))
-        return {"sample_shape": list(self.sample_shape)} | {
+        found = {"sample_shape": list(self.sample_shape)} | {
             name: _plain(getattr(self, name)) for name in names
         }
+        return found if self.white is None else found | {"white": self.white}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Preprocessing:
@@ -285,6 +298,7 @@ class Preprocessing:
                 _from_plain(metadata["scale"]),
                 _from_plain(metadata["shift"]),
                 **{name: _from_plain(metadata.get(name, no)) for name, no in _OF_TARGETS.items()},
+                white=None if metadata.get("white") is None else float(metadata["white"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(

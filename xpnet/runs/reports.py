@@ -254,6 +254,8 @@ def _white(model: MLP) -> float | None:
 
     Pictures of real numbers are taken for tones of 0 to 255, too, unless these would lie far outside what was measured.
     """
+    if model.preprocessing is not None and model.preprocessing.white is not None:
+        return model.preprocessing.white
     if (brightest := _brightest(model)) is not None:
         return brightest
     scale = 1.0 if model.preprocessing is None else model.preprocessing.scale
