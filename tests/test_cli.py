@@ -329,6 +329,19 @@ def test_pictures_of_real_numbers_have_one_scale_and_those_of_bytes_their_own() 
     assert xpnet.load("bytes/model.safetensors").preprocessing == Preprocessing((3, 3), 1 / 255)
 
 
+def test_small_whole_numbers_of_one_axis_are_features_and_of_several_pixels() -> None:
+    for kind in ("uint16", "int32"):
+        np.savez(f"{kind}.npz", x=(X * 100 + 1000).astype(kind), y=Y)
+        train(f"{kind}.npz", out=kind)
+    one, other = (xpnet.load(f"{kind}/model.safetensors").preprocessing for kind in ("uint16", "int32"))
+    assert one == other and isinstance(one.scale, np.ndarray)
+    deep = RNG.integers(0, 4096, (60, 3, 3)).astype(np.uint16)
+    deep[0, 0, 0] = 4095
+    np.savez("deep.npz", x=deep, y=Y)
+    train("deep.npz", out="deep")
+    assert xpnet.load("deep/model.safetensors").preprocessing == Preprocessing((3, 3), 1 / 4095)
+
+
 @pytest.mark.parametrize(
     "command", ["train d.npz", "train", "compare --devices cpu,numba", "sweep --grid lr=1,2"]
 )

@@ -144,7 +144,11 @@ def test_tables_of_numbers_are_read_as_the_command_reads_them(tmp_path, suffix):
     [
         (IMAGES, 1 / 255),
         (IMAGES % 2, 1.0),
-        (IMAGES.astype(np.uint16), 1 / 65535),
+        (IMAGES.astype(np.uint16) * 4000, 1 / 65535),
+        (IMAGES.astype(np.uint16) * 273, 1 / 4095),  # the largest is 4095
+        (IMAGES.astype(np.uint16) % 2, 1.0),
+        (IMAGES.astype(np.uint16).reshape(4, 4) * 273, 1.0),
+        (IMAGES.reshape(4, 4), 1 / 255),
         (IMAGES.astype(np.int64), 1.0),
         (IMAGES > 3, 1.0),
     ],

@@ -53,8 +53,8 @@ def load_file(
       `xpnet.tabular`.
     - a folder with MNIST's file names: the train pair, and the t10k pair where it exists.
 
-    Values stay raw. The scale is 1/255 for uint8 and 1/65535 for uint16 (unless no value is above 1),
-    else 1.
+    Values stay raw. The scale is 1/255 for uint8 and, for uint16 samples of several axes, 1/4095 where the largest
+    value has 12 bits, 1/65535 where it has 16; else, and where no value is above 1, it is 1.
 
     Parameters
     ----------
@@ -289,10 +289,24 @@ def _targets_together(
     }
 
 
+def are_pixels(x: np.ndarray) -> bool:
+    """Whether samples (B, ...) are taken for pixels by their type: bytes; 16 bits only where a sample has several axes.
+
+    Examples
+    --------
+    >>> are_pixels(np.zeros((5, 4, 4), np.uint16)), are_pixels(np.zeros((5, 16), np.uint16))
+    (True, False)
+    """
+    several = sum(size > 1 for size in x.shape[1:]) > 1
+    return x.dtype in (np.uint8, np.bool_) or (x.dtype == np.uint16 and several)
+
+
 def _scale_of(x: np.ndarray) -> float:
-    full = {"uint8": 255, "uint16": 65535}.get(x.dtype.name)
-    # Bytes that are only 0 and 1 are features already in range, not pixels.
-    return 1.0 if full is None or x.max() <= 1 else 1 / full
+    largest = int(x.max()) if are_pixels(x) else 1
+    if largest <= 1:  # 0 and 1 are in range already
+        return 1.0
+    # Cameras and scanners put 10, 12 or 14 bits into 16.
+    return 1 / 255 if x.dtype == np.uint8 else 1 / (2 ** largest.bit_length() - 1)
 
 
 def _label(path: Path, letter: str, part: str) -> str:

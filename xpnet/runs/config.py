@@ -102,8 +102,8 @@ class TrainConfig:
     )
     missing_indicator: bool = _option(True, "Add a feature that says where a number is missing.", "tables")
     standardize: bool = _option(
-        True, "Bring numbers to mean 0 and scale 1: columns of tables, and samples of NPZ and NPY files (8- and "
-        "16-bit pixels are brought to 0..1 instead).", "data",
+        True, "Bring numbers to mean 0 and scale 1: columns of tables, and samples of NPZ and NPY files (pixels, "
+        "of types uint8 and uint16, are brought to 0..1 instead).", "data",
     )  # fmt: skip
     scale_target: bool = _option(
         True,

@@ -16,6 +16,7 @@ from ..data import Dataset, stratified_split
 from ..data import load as load_data
 from ..data.checks import check_same_scale
 from ..data.columns import Table
+from ..data.files import are_pixels
 from ..data.scaling import FeatureScaler
 from ..data.sources import NAMES
 from ..data.spelling import Spelling
@@ -127,8 +128,8 @@ def _with_scaled_targets(config: TrainConfig, data: Dataset, say: Say) -> Datase
 
 
 def has_pixels(data: Dataset) -> bool:
-    """Whether samples are of a type that pixels have; they are scaled by what the type can hold."""
-    return data.x_train.dtype in (np.uint8, np.uint16, np.bool_)
+    """Whether samples are taken for pixels, which are scaled by what these can hold."""
+    return are_pixels(data.x_train)
 
 
 def standardized(data: Dataset) -> Dataset:
