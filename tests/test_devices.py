@@ -11,7 +11,7 @@ import pytest
 
 import xpnet
 from tests.command import xp
-from xpnet import get_backend, memory
+from xpnet import MLP, fit, get_backend, memory
 from xpnet.backend.cpu import CpuBackend
 from xpnet.data import Dataset
 from xpnet.errors import ConfigError, DeviceError, OutOfMemoryError
@@ -136,6 +136,33 @@ def test_what_to_reduce_is_what_is_largest() -> None:
     with pytest.raises(OutOfMemoryError, match=r"but 0.1 MiB are free .*data 0.2 MiB.*Use fewer samples"):
         memory.check(data, Small(), "the network")
     memory.check(memory.plan_training([5, 7, 3], batch=4, moments=2, dtype="float32"), Small(), "the network")
+
+
+def test_networks_that_no_memory_holds_are_refused_before_any_is_taken() -> None:
+    said = r"the network .* has [\d,]{13,} parameters, which need [\d,.]+ GiB to be made, but [\d,.]+ GiB are free\."
+    for sizes in ([10, 10**6, 10**6, 2], [10**8, 10**8]):
+        with pytest.raises(OutOfMemoryError, match=said):
+            MLP(sizes)
+    with pytest.raises(OutOfMemoryError, match=said):
+        MLP([10**4, 10**4], n_models=10**5)
+    with pytest.raises(OutOfMemoryError, match=said):
+        xpnet.MLPClassifier(hidden_layer_sizes=(10**6, 10**6)).fit(np.eye(4), [0, 1, 0, 1])
+
+
+def test_trainings_that_do_not_fit_beside_the_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LARGE", 1)
+    be = Small()
+    model = MLP([3, 5, 2], device=be)
+    fit(model, (np.eye(3), [0, 1, 0]), epochs=1)
+    with pytest.raises(
+        OutOfMemoryError, match=r"100-200-2 has .* need .* to be made, but 0.1 MiB are free\."
+    ):
+        MLP([100, 200, 2], device=be)
+    large = MLP([100, 50, 2], device=be)  # 100,000 bytes hold its weights, but not two moments
+    with pytest.raises(OutOfMemoryError, match=r"100-50-2 needs .* narrower layers, or SGD"):
+        fit(large, (np.ones((2, 100)), [0, 1]), epochs=1)
+    with pytest.raises(OutOfMemoryError, match=r"3-5-2 needs .*Use smaller batches"):
+        fit(model, (np.tile(np.eye(3), (3000, 1)), [0, 1, 0] * 3000), epochs=1, batch_size=9000)
 
 
 def test_there_is_nothing_to_tune_on_the_cpu() -> None:

@@ -6,6 +6,7 @@ time before. So the bytes are counted from the sizes alone, and compared with wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -186,6 +187,33 @@ def check(plan: Plan, be: Backend, what: str, *, advice: dict[str, str] | None =
         f"{(advice or ADVICE)[largest]}"
     )
 
+
+def check_parameters(sizes: Sequence[int], n: int, dtype: str, be: Backend) -> None:
+    """Raise where the parameters of a network, `n` numbers, do not fit into the memory that is free.
+
+    They are drawn on the host in float64 and then brought to their type and device. Of networks that are not large
+    nothing is asked, because they are made in less time than the system takes to answer.
+
+    Raises
+    ------
+    OutOfMemoryError
+    """
+    if n < LARGE:
+        return
+    own, host = np.dtype(dtype).itemsize * n, be.device == "cpu"
+    drawn = 8 * n + own + (own if host else 0)
+    for needed, where in ((drawn, be if host else None), (own, be)):
+        free = free_memory(where)
+        if free is not None and needed > free:
+            on = "" if host else " on the host" if where is None else f" on {be.device}"
+            raise OutOfMemoryError(
+                f"the network {'-'.join(map(str, sizes))} has {n:,} parameters, which need {size(needed)} to be made, "
+                f"but {size(free)} are free{on}. Use narrower layers or fewer models at the same time."
+            )
+
+
+#: Numbers from which on memory is asked for what a network takes, before it is allocated.
+LARGE = 1 << 24
 
 #: What helps where a part of a plan is the largest.
 ADVICE = {

@@ -20,6 +20,7 @@ from ..init import draw
 from ..interchange import arrive, astype, follow, is_foreign, kind, namespace
 from ..layers import Context, Layer
 from ..losses import NAMES, Loss, get_loss
+from ..memory import check_parameters
 from ..params import ParameterLayout, ParamSpec
 from ..workspace import Workspace
 from . import answers, architecture
@@ -73,6 +74,8 @@ class MLP(Meaning):
         An impossible size, an unknown name or a number out of range.
     DeviceError
         The device cannot be used.
+    OutOfMemoryError
+        The parameters would not fit into the memory that is free.
 
     Examples
     --------
@@ -122,6 +125,7 @@ class MLP(Meaning):
             for s in layer.specs()
         ]
         self.layout = ParameterLayout(specs, self.n_models)
+        check_parameters(self.sizes, self.layout.size, dtype, self.be)
         self.weights = self.be.empty((self.layout.size,), dtype)
         self.params = self.layout.views(self.be, self.weights)
         self.reset()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import rng
+from .. import memory, rng
 from ..callbacks import Callback, EpochTable, LayerStatistics
 from ..errors import ConfigError, explained
 from ..interchange import arrive, column_names
@@ -49,6 +49,11 @@ from .step import TrainingStep, batches
 from .update import Regularization
 
 CHECK_EVERY = 256  # steps done ahead between two looks at whether the loss is still finite
+#: What makes a training fit, by the part of its memory that is the largest.
+_ADVICE = {
+    "parameters": "Use narrower layers, or SGD, which keeps less per weight.",
+    "activations": "Use smaller batches, or narrower layers.",
+}
 _NO_STEP, _NO_METRICS = Callback.on_step_end, Callback.on_evaluate  # what a callback has that does neither
 
 
@@ -136,6 +141,7 @@ class Trainer:
         self._of_data = resume.Fingerprint(x, y)
         model.learns(self.task, self.loss)
         model.feature_names = column_names(data[0])
+        self._check_memory(examples.n)
         self.step = TrainingStep(model, self.loss, examples, self.optimizer, regularization, targets)
         self._validation: Pass | None = None
         if validation is not None:
@@ -178,6 +184,18 @@ class Trainer:
         self._latest: np.ndarray | None = None
         self._signals = Signals()
         self._stop_reason: str | None = None
+
+    def _check_memory(self, n: int) -> None:
+        """Refuse what a large network needs beside its weights where so much is not free."""
+        model = self.model
+        if model.layout.size < memory.LARGE:
+            return
+        plan = memory.plan_training(
+            list(model.sizes), batch=min(self.batch_size, n), moments=len(self.optimizer.state), dtype=model.dtype,
+            n_models=model.n_models or 1, host=True, precision=model.be.precision,
+        )  # fmt: skip
+        network = "-".join(map(str, model.sizes))
+        memory.check(replace(plan, weights=0), model.be, f"the network {network}", advice=_ADVICE)
 
     # --- where we are ---------------------------------------------------------------------------
     @property
