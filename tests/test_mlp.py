@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import signal
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import array_api_strict
@@ -573,6 +576,33 @@ def test_a_run_folder_opens_as_its_model(tmp_path):
     model.save(tmp_path / "model.safetensors")
     for path in (tmp_path, str(tmp_path)):
         np.testing.assert_array_equal(load(path).outputs(X), model.outputs(X))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_forked_while_a_thread_predicts_does_not_wait_for_it():
+    net = MLP([4, 8, 3])
+    x = np.ones((5, 4), "float32")
+    expected = net.outputs(x)
+    held, let_go = threading.Event(), threading.Event()
+
+    def predict() -> None:
+        with net.be.lock:
+            held.set()
+            let_go.wait()
+
+    thread = threading.Thread(target=predict)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # ends one that waits for ever
+        os._exit(0 if np.array_equal(net.outputs(x), expected) else 1)
+    status = os.waitpid(child, 0)[1]
+    let_go.set()
+    thread.join()
+    assert status == 0
+    assert net.be.lock is net.be.lock
 
 
 @pytest.mark.parametrize("width", [1, 3])

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import threading
@@ -124,12 +125,18 @@ class Backend(ABC):
     members_beside: bool = False
     threads: int | None = None
     origin: Origin | None = None
-    lock: threading.RLock
+    _locks: dict[int, threading.RLock]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         made = super().__new__(cls)  # here, because a back end of somebody's own may have any `__init__`
-        made.lock = threading.RLock()
+        made._locks = {}
         return made
+
+    @property
+    def lock(self) -> threading.RLock:
+        """One of this process: a child may have been forked while a thread, which it has not, held the parent's."""
+        process = os.getpid()
+        return self._locks.get(process) or self._locks.setdefault(process, threading.RLock())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
         """Another one, for a thread of its own; itself where nobody knows how it was made."""
