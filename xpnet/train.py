@@ -204,9 +204,7 @@ def mean_scores(model: MLP, x: Any, y: Any, sample_weight: Any = None) -> dict[s
         raise not_trained()
     loss = model.loss_function()
     model.check_names(x)
-    examples = prepare(
-        model, x, y, loss=loss, task=model.task, sample_weight=sample_weight, training=False
-    )  # fmt: skip
+    examples = prepare(model, x, y, loss=loss, task=model.task, sample_weight=sample_weight, training=False)
     with np.errstate(over="ignore", invalid="ignore"):
         totals = Pass(model, loss, examples).run(np.arange(examples.n), EVALUATION_BATCH)
     result = means("test", totals, model.task, examples.n)

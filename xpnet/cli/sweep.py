@@ -73,9 +73,7 @@ def sweep(
                 f"{_flags((*RESUMABLE, 'top'))}"
             )
         config = SweepFolder(resume).settings()
-        config = replace(
-            config, base=replace(config.base, **given), top=config.top if top is None else top
-        )  # fmt: skip
+        config = replace(config, base=replace(config.base, **given), top=config.top if top is None else top)
     else:
         axes = _axes(grid, space.read_axis)
         drawn = _axes(ranges, _range)

@@ -23,7 +23,7 @@ from .columns import (
     typed,
     wanted,
     with_numbers,
-)  # fmt: skip
+)
 from .spelling import Spelling, parse_number
 
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -183,9 +183,9 @@ def from_columns(
         if wanted(name, only, skip):
             column = _of_values(source, name, np.asarray(data[name]), name in kept)
             known = column.kind != "text" or name in kept
-            columns[name] = column if known else typed(
-                name, column.values, column.texts, spelling.without_value
-            )  # fmt: skip
+            columns[name] = (
+                column if known else typed(name, column.values, column.texts, spelling.without_value)
+            )
     lengths = {len(c) for c in columns.values()}
     if len(lengths) > 1:
         long = ", ".join(f"{c.name} {len(c)}" for c in columns.values())

@@ -40,9 +40,7 @@ _RULES: dict[str, Rule] = {
 _LISTS = ("hidden_layer_sizes", "dropout")  # one number, or one for each hidden layer
 _WORDS = (*_LISTS, "alpha", "input_noise")  # "auto", which `or_automatic` knows
 _OFF = ("max_norm", "clip_norm", "clip_value")  # None
-_FLAGS = (
-    "shuffle", "warm_start", "nesterovs_momentum", "early_stopping", "standardize", "scale_target"
-)  # fmt: skip
+_FLAGS = ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping", "standardize", "scale_target")
 _SMALL = 1000  # up to so many samples float64 costs nothing worth saving
 
 

@@ -50,7 +50,7 @@ class Waiting:
 
 def run(
     group: Group, make: Make, device: Any, *, size: int, workers: int, threads: int | None, signals: Signals
-) -> Iterator[MemberResult]:  # fmt: skip
+) -> Iterator[MemberResult]:
     """Train a group and yield the results as they come, in the calling thread.
 
     Parameters

@@ -172,9 +172,7 @@ def make_groups(members: list[Member], data: Data, model_options: dict[str, Any]
     return list(groups.values())
 
 
-def _place(
-    member: Member, network: tuple, model: MLP, data: Data, groups: dict[tuple, Group]
-) -> Group:  # fmt: skip
+def _place(member: Member, network: tuple, model: MLP, data: Data, groups: dict[tuple, Group]) -> Group:
     t = member.training
     chosen = None if t["loss"] is None else get_loss(t["loss"])
     if t["task"] is not None and t["task"] not in TASKS:

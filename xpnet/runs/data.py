@@ -208,7 +208,7 @@ def split(data: Dataset, config: TrainConfig) -> tuple[tuple[Any, ...], tuple[An
 # --- tables -------------------------------------------------------------------------------------
 def _table_data(
     config: TrainConfig, prepared: TabularPreprocessing | None, say: Say, divide: Divide | None = None
-) -> Dataset:  # fmt: skip
+) -> Dataset:
     for what, name in (("valid", config.valid), ("test", config.test)):
         if name is not None and not is_table(name):
             raise ConfigError(f"{what} is {name!r}, but the data are a table; name a CSV or Parquet file")

@@ -163,7 +163,7 @@ def _train_part(
 
 def _headline(
     settings: SweepConfig, candidates: Sequence[Candidate], per_candidate: int, folder: SweepFolder
-) -> str:  # fmt: skip
+) -> str:
     folds = f"{settings.folds} folds" if settings.folds else "1 validation part"
     seeds = f"{settings.seeds} seed{'s' if settings.seeds > 1 else ''}"
     done = f", {len(folder.members)} of them done" if folder.members else ""

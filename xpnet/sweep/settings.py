@@ -140,7 +140,7 @@ class SweepConfig:
             lines += [
                 f"{n} = {toml_value(str(v) if isinstance(v, Range) else _without_none(v))}"
                 for n, v in self.ranges.items()
-            ]  # fmt: skip
+            ]
         for point in self.points:
             lines += [
                 "",

@@ -213,9 +213,7 @@ def candidates(
     return unique
 
 
-def _draws(
-    ranges: Mapping[str, Range | Sequence[Any]], random: int | None, seed: int
-) -> list[Candidate]:  # fmt: skip
+def _draws(ranges: Mapping[str, Range | Sequence[Any]], random: int | None, seed: int) -> list[Candidate]:
     if random is None:
         return [{}]
     result = []

@@ -240,7 +240,7 @@ def _made(kind: str) -> tuple[Any, ...]:
     @function
     def strip(
         a: Any, a_row: Any, a_column: Any, b: Any, b_row: Any, c: Any, c_row: Any, m: Any, n: Any, k: Any
-    ) -> None:  # fmt: skip
+    ) -> None:
         """c (m, n) = a (m, k) b (k, n) for at most a panel of columns; a, b, c are addresses, the rest strides."""
         i = 0
         while i < m:
