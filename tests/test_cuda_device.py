@@ -20,7 +20,7 @@ Y = (X[:, :10].argmax(axis=1)).astype(np.int64)
 
 
 def _train(be, **architecture):
-    model = xpnet.MLP([64, 100, 10], device=be, seed=4, dropout=0.1, **architecture)
+    model = xpnet.MLP([64, 100, 10], device=be, seed=4, **{"dropout": 0.1, **architecture})
     history = xpnet.fit(model, (X, Y), epochs=3, batch_size=32, verbose=False, schedule="cosine")
     return model.be.to_numpy(model.weights), history.column("train_loss")
 
