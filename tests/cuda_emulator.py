@@ -382,15 +382,15 @@ class Emulator:
         return record
 
     def stay(self, steps: resident.Steps) -> Callable[[], None]:
-        self.add_steps(steps.name, steps.source, steps.shared)
+        self.add_steps(steps.name, steps.source)
 
         def replay() -> None:
             self.cooperate(steps.name, (steps.table, np.zeros(1, np.uint32), np.uint32(0), None, *steps.args))
 
         return replay
 
-    def add_steps(self, name: str, source: str, shared: int) -> None:
-        memory = f"static char alignas(16) shared_memory[{shared}];"
+    def add_steps(self, name: str, source: str) -> None:
+        memory = "static char alignas(16) shared_memory[232448];"
         self.kernels.add(name, source.replace(resident.SHARED_MEMORY, memory))
 
     def cooperate(self, name: str, args: Sequence[Any]) -> None:

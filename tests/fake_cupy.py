@@ -176,6 +176,11 @@ class FakeCupy:
         self.launches = 0  # of graphs
         self.calls = 0  # of kernels, outside of graphs
         self.cooperative = 0  # of kernels whose blocks wait for each other
+        self.functions: dict[
+            str, Any
+        ] = {}  # those: modules of one source are one, and so are their functions
+        self.refused: dict[str, str] = {}  # how names of kernels begin that do not compile, and why
+        self.arrived: dict[int, int] = {}  # by where the count of blocks is
         fake = self
 
         class Device:
@@ -203,14 +208,19 @@ class FakeCupy:
         class CUDADriverError(RuntimeError):
             pass
 
+        class CompileException(Exception):
+            pass
+
         self.cuda = types.SimpleNamespace(
             Device=Device, Event=Event, Stream=lambda non_blocking=False: Stream(fake, non_blocking),
             get_current_stream=lambda: fake.streams[-1], get_elapsed_time=lambda a, b: fake.elapsed(),
             runtime=types.SimpleNamespace(
-                memGetInfo=lambda: (1000, 9000), runtimeGetVersion=lambda: 13000, CUDARuntimeError=CUDARuntimeError,
-                memcpyDeviceToHost=2, memcpy=lambda to, source, n, kind: ctypes.memmove(to, source, n),
+                memGetInfo=lambda: (1000, 9000), runtimeGetVersion=lambda: 13020, driverGetVersion=lambda: 13000,
+                CUDARuntimeError=CUDARuntimeError, memcpyDeviceToHost=2,
+                memcpy=lambda to, source, n, kind: ctypes.memmove(to, source, n),
             ),
             driver=types.SimpleNamespace(CUDADriverError=CUDADriverError),
+            compiler=types.SimpleNamespace(CompileException=CompileException),
         )  # fmt: skip
 
     def elapsed(self):
@@ -259,19 +269,21 @@ class FakeCupy:
             """A kernel whose blocks wait for each other."""
 
             shared_size_bytes = 2048
+            max_dynamic_shared_size_bytes = 48 * 1024
 
             def __init__(self, name):
-                self.name, self.arrived = name, 0
+                self.name = name
 
             def __call__(self, grid, block, args, shared_mem):
                 assert grid == (Emulator.blocks,) and block == (32, 16)
-                assert shared_mem == self.max_dynamic_shared_size_bytes
+                most = fake.cuda.Device.attributes["MaxSharedMemoryPerBlockOptin"]
+                assert shared_mem <= self.max_dynamic_shared_size_bytes <= most - self.shared_size_bytes
                 table, arrived, before, works, *rest = args
-                assert (
-                    works == len(table) and int(before) == self.arrived % 2**32 and arrived.dtype == np.uint32
-                )
-                self.arrived += Emulator.blocks * int((table[:, 0] == resident.ALL_WAIT).sum())
-                fake.emulator.add_steps(self.name, code, shared_mem)
+                known = fake.arrived.get(arrived.ctypes.data, 0)
+                assert works == len(table) and int(before) == known % 2**32 and arrived.dtype == np.uint32
+                waits = int((table[:, 0] == resident.ALL_WAIT).sum())
+                fake.arrived[arrived.ctypes.data] = known + Emulator.blocks * waits
+                fake.emulator.add_steps(self.name, code)
                 given = [
                     a.view(np.ndarray) if isinstance(a, Array) else a
                     for a in (table, arrived, before, works, *rest)
@@ -282,8 +294,11 @@ class FakeCupy:
         class Module:
             def get_function(self, name):
                 assert fake.capturing is None, "a kernel is compiled during capture"
+                for beginning, why in fake.refused.items():
+                    if name.startswith(beginning):
+                        raise fake.cuda.compiler.CompileException(why)
                 if enable_cooperative_groups:
-                    return Cooperative(name)
+                    return fake.functions.setdefault(code, Cooperative(name))
 
                 def call(grid, block, args):
                     given = [a.view(np.ndarray) if isinstance(a, Array) else a for a in args]

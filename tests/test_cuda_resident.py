@@ -273,7 +273,9 @@ def test_training_with_autotune_is_that_of_the_cpu(kernels, monkeypatch):
     [
         ("CooperativeLaunch", 0, "cannot run blocks that wait for each other"),
         ("MaxSharedMemoryPerBlockOptin", 10_000, "bytes of shared memory, the device has 10000"),
-        ("version", 12000, "arguments, a kernel of CUDA 12000 takes 100"),
+        ("runtimeGetVersion", 12000, "arguments, a kernel of CUDA 12000 takes 100"),
+        ("driverGetVersion", 12000, "arguments, a kernel of CUDA 12000 takes 100"),
+        ("source", "resident_", "the kernel does not compile: out of registers"),
     ],
 )
 def test_a_device_that_cannot_gets_a_graph(kernels, monkeypatch, attribute, value, why):
@@ -283,9 +285,11 @@ def test_a_device_that_cannot_gets_a_graph(kernels, monkeypatch, attribute, valu
 
     _ready(kernels, dry)
     cupy = install(kernels, monkeypatch)
-    if attribute == "version":
-        monkeypatch.setattr(cupy.cuda.runtime, "runtimeGetVersion", lambda: value)
+    if attribute.endswith("Version"):
+        monkeypatch.setattr(cupy.cuda.runtime, attribute, lambda: value)
         monkeypatch.setattr(runtime, "FEWER_ARGUMENTS", 100)
+    elif attribute == "source":
+        monkeypatch.setattr(cupy, "refused", {value: "out of\nregisters"})
     else:
         monkeypatch.setitem(cupy.cuda.Device.attributes, attribute, value)
     be = backend.on_device(0, None)
@@ -293,3 +297,19 @@ def test_a_device_that_cannot_gets_a_graph(kernels, monkeypatch, attribute, valu
     _fit(be)
     assert cupy.cooperative == 0 and cupy.launches > 0
     assert why in be.algorithms[-1]["why"]
+
+
+def test_kernels_of_one_source_take_turns(kernels, monkeypatch):
+    """CuPy loads a source once, so what one of them is allowed the other has to have, too."""
+
+    def run(be):
+        be.stays = True
+        steps = {n: _step(be, x=np.repeat(X, 2, axis=0), y=np.repeat(Y, 2)) for n in (20, 3)}
+        for n in (20, 20, 3, 3, 20):
+            steps[n].several(np.arange(2 * n).reshape(n, 2), [1.0] * n)
+        return be
+
+    _ready(kernels, run)
+    cupy = install(kernels, monkeypatch)
+    be = run(backend.on_device(0, None))
+    assert cupy.cooperative == 3 and len(cupy.functions) == 1, be.algorithms

@@ -293,17 +293,23 @@ class CupyRuntime:
         most = int(self._device.attributes["MaxSharedMemoryPerBlockOptin"])
         if not self._device.attributes["CooperativeLaunch"]:
             return "the device cannot run blocks that wait for each other"
-        version = self._cupy.cuda.runtime.runtimeGetVersion()
+        cuda = self._cupy.cuda
+        version = min(cuda.runtime.runtimeGetVersion(), cuda.runtime.driverGetVersion())
         if len(steps.args) > FEWER_ARGUMENTS and version < _MORE_ARGUMENTS:
             return (
                 f"a step has {len(steps.args)} arguments, a kernel of CUDA {version} takes {FEWER_ARGUMENTS}"
             )
         with self._device:
             module = self._cupy.RawModule(code=steps.source, enable_cooperative_groups=True)
-            function = module.get_function(steps.name)
-            if (needed := steps.shared + int(function.shared_size_bytes)) > most:
+            try:
+                function = module.get_function(steps.name)
+            except cuda.compiler.CompileException as error:  # a graph does the steps, too
+                return f"the kernel does not compile: {' '.join(str(error).split())[:500]}"
+            own = int(function.shared_size_bytes)
+            if (needed := steps.shared + own) > most:
                 return f"a block needs {needed} bytes of shared memory, the device has {most}"
-            function.max_dynamic_shared_size_bytes = steps.shared
+            # steps of another number or of other sizes may be this very kernel, with more memory or with less
+            function.max_dynamic_shared_size_bytes = most - own
             table, arrived = self._cupy.asarray(steps.table), self._cupy.asarray(np.zeros(1, np.uint32))
         before = 0  # blocks that have arrived in all launches; the device counts from there
 
