@@ -111,6 +111,9 @@ extern "C" __global__ void __launch_bounds__(512, 2) sum_columns(
     total = column_sum(total);
     if (threadIdx.y != 0 || column >= width) return;
     const long long at = blockIdx.y * (long long)width + column;
+    const int u = 0;
+    UPDATE_MEMORY
+    UPDATE_READS
     const T value = total;
     out[at] = value;
     UPDATE

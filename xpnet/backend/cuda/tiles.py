@@ -15,7 +15,7 @@ from .formulas import C_TYPES
 from .kernels import named
 from .products import Matrix, Product
 from .schedule import Call
-from .updates import Update, without
+from .updates import AT_ONCE, Update, without
 
 #: Threads of a block.
 THREADS = 256
@@ -78,7 +78,8 @@ template <bool ALONG, bool WHOLE, int LINES> struct Operand {
 
 # ReferenceBackend.matmul, then a bias and a rectifier where asked for: c = a b, row-major, each block a tile of c. What
 # of a and b is needed next comes to registers while the threads work on what they have in shared memory. The order of a
-# sum depends on the tile only.
+# sum depends on the tile only. An update reads several numbers before it writes any: it may write where it reads, so
+# else each would wait for the one before.
 _PRODUCT = """
 extern "C" __global__ void __launch_bounds__(256, 2) product(
         const T* a, const T* b, T* c BIAS_PARAMETER UPDATE_PARAMETERS, const int height, const int width,
@@ -115,17 +116,29 @@ extern "C" __global__ void __launch_bounds__(256, 2) product(
     LEAVE
     __syncthreads();
     UPDATE_NUMBERS
+    const int each = ROWS * COLUMNS / 256;
+#pragma unroll 1
+    for (int first = 0; first < each; first += AT_ONCE) {
+        UPDATE_MEMORY
 #pragma unroll
-    for (int u = 0; u < ROWS * COLUMNS / 256; ++u) {
-        const int place = thread + 256 * u, i = top + place / COLUMNS, j = left + place % COLUMNS;
-        if (i >= height || j >= width) continue;
-        T value = parts[place];
+        for (int u = 0; u < AT_ONCE && u < each; ++u) {
+            const int place = thread + 256 * (first + u), i = top + place / COLUMNS, j = left + place % COLUMNS;
+            if (i >= height || j >= width) continue;
+            const long long at = stack + i * c_row + j;
+            UPDATE_READS
+        }
 #pragma unroll
-        for (int share = 1; share < SHARES; ++share) value += parts[share * ROWS * COLUMNS + place];
-        BIAS
-        const long long at = stack + i * c_row + j;
-        c[at] = value;
-        UPDATE
+        for (int u = 0; u < AT_ONCE && u < each; ++u) {
+            const int place = thread + 256 * (first + u), i = top + place / COLUMNS, j = left + place % COLUMNS;
+            if (i >= height || j >= width) continue;
+            T value = parts[place];
+#pragma unroll
+            for (int share = 1; share < SHARES; ++share) value += parts[share * ROWS * COLUMNS + place];
+            BIAS
+            const long long at = stack + i * c_row + j;
+            c[at] = value;
+            UPDATE
+        }
     }
 }
 """
@@ -268,7 +281,7 @@ def kernel(
         **(_TF32 if tf32 else _PLAIN),
         "BIAS_PARAMETER": ", const T* bias, const long long bias_step", "BIAS": "", "WIDE": str(wide),
         "MEMORY": str(max(needed, stored) // 4), "SHARES": str(shares), "ROWS": str(rows), "COLUMNS": str(columns),
-        "DEPTH": str(depth), **{flag: str(on).lower() for flag, on in flags.items()},
+        "DEPTH": str(depth), "AT_ONCE": str(AT_ONCE), **{flag: str(on).lower() for flag, on in flags.items()},
     }  # fmt: skip
     kind = "_tf32" if tf32 else ""
     if product.bias is None:

@@ -12,6 +12,9 @@ from ..program import Program
 from . import formulas
 from .formulas import C_TYPES
 
+#: Numbers of each vector that a thread reads before it writes any; more would not stay in registers.
+AT_ONCE = 2
+
 
 @dataclass(frozen=True, eq=False)
 class Update:
@@ -41,7 +44,7 @@ class Update:
     @cached_property
     def _pieces(self) -> dict[str, str]:
         types = [C_TYPES[str(a.dtype)] for a in (*self.args, *self.outs)]
-        parameters, numbers, given = [], [], []
+        parameters, numbers, memory, reads, given = [], [], [], [], []
         for k, (arg, own) in enumerate(zip(self.args, self.result, strict=True)):
             if own:
                 given.append("value")
@@ -49,7 +52,11 @@ class Update:
             parameters.append(f", const {types[k]}* u{k}")
             if arg.size == 1:
                 numbers.append(f"const {types[k]} n{k} = u{k}[0];")
-            given.append(f"n{k}" if arg.size == 1 else f"u{k}[at]")
+                given.append(f"n{k}")
+            else:
+                memory.append(f"{types[k]} r{k}[{AT_ONCE}];")
+                reads.append(f"r{k}[u] = u{k}[at];")
+                given.append(f"r{k}[u]")
         made = []
         for k, kind in enumerate(types[len(self.args) :]):
             parameters.append(f", {kind}* o{k}")
@@ -58,7 +65,8 @@ class Update:
         call = f"update({', '.join(given)});"
         lines = " ".join([*(declared for declared, _ in made), call, *(written for _, written in made)])
         return {
-            "UPDATE_PARAMETERS": "".join(parameters), "UPDATE_NUMBERS": " ".join(numbers), "UPDATE": f"{{ {lines} }}",
+            "UPDATE_PARAMETERS": "".join(parameters), "UPDATE_NUMBERS": " ".join(numbers),
+            "UPDATE_MEMORY": " ".join(memory), "UPDATE_READS": " ".join(reads), "UPDATE": f"{{ {lines} }}",
         }  # fmt: skip
 
     @cached_property
@@ -73,7 +81,7 @@ class Update:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def within(self, text: str) -> str:
-        """The source of a kernel that has a `value` for place `at`, with the update behind it."""
+        """The source of a kernel that has a `value` for place `at`, number `u` of a few, with the update behind it."""
         for word, piece in self._pieces.items():
             text = text.replace(word, piece)
         return self._formula + text
@@ -81,6 +89,6 @@ class Update:
 
 def without(text: str) -> str:
     """The source of such a kernel with no update."""
-    for word in ("UPDATE_PARAMETERS", "UPDATE_NUMBERS", "UPDATE"):
+    for word in ("UPDATE_PARAMETERS", "UPDATE_NUMBERS", "UPDATE_MEMORY", "UPDATE_READS", "UPDATE"):
         text = text.replace(word, "")
     return text
