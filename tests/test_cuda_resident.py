@@ -191,7 +191,17 @@ def test_every_task_is_done_once():
         phases.Turn(0, True, 1, True, 0),
     ]
     table = resident._table(turns, calls, 3)
-    assert table.tolist() == [[0, 0, 15, 5], [3, 2, 7, 7], [resident.ALL_WAIT, 0, 0, 0], [1, 0, 15, 5]]
+    assert table.tolist() == [[0, 0, 15, 5], [3, 0, 7, 7], [resident.ALL_WAIT, 0, 0, 0], [1, 0, 15, 5]]
+
+
+def test_few_tasks_have_a_multiprocessor_each():
+    calls = [
+        schedule.Call("k", "", (n, 1), block, ())
+        for n, block in ((3, (256, 1)), (2, (32, 16)), (4, (256, 1)))
+    ]
+    turns = [phases.Turn(i, False, 0, True, 0) for i in range(3)]
+    # of 6 blocks 0, 1 and 2 have one half at work, then 3 and 4 both, then 5 one; 0, 1 and 2 have the other as well
+    assert resident._table(turns, calls, 6).tolist() == [[0, 0, 3, 3], [2, 3, 2, 2], [4, 5, 4, 4]]
 
 
 def test_where_there_is_no_such_kernel_a_graph_does_the_steps_and_says_why(kernels):

@@ -82,7 +82,8 @@ CASES
 }
 """
 
-# The tasks of an operation go to blocks, or halves of blocks, in turn, beginning with number `first`.
+# The tasks of an operation go to blocks in turn, beginning with number `first`; those for half a block to the first
+# halves of all blocks, and then to the second ones: few tasks have a multiprocessor each.
 _BY_BLOCKS = """        case NUMBER: {
             const int units = gridDim.x;
             int task = (int(blockIdx.x) + units - now.first) % units;
@@ -97,7 +98,7 @@ _BY_BLOCKS = """        case NUMBER: {
 """
 _BY_TEAMS = """        case NUMBER: {
             const int units = 2 * gridDim.x;
-            int task = (int(2 * blockIdx.x) + team + units - now.first) % units;
+            int task = (int(blockIdx.x + team * gridDim.x) + units - now.first) % units;
             for (; task < now.tasks; task += units) {
                 NAME({unsigned(task % now.across), unsigned(task / now.across)}, whole,
                      {unsigned(of_team % WIDE), unsigned(of_team / WIDE)}, {WIDE, HIGH}, team, arena + team * HALF,
@@ -190,15 +191,15 @@ def assemble(records: tuple[Sequence[Operation], Sequence[Operation]], n: int, b
 def _table(when: Sequence[Turn], calls: Sequence[Call], blocks: int) -> np.ndarray:
     """The rows of `Steps.table`."""
     rows: list[tuple[int, int, int, int]] = []
-    units = before = 0  # halves of blocks that have work in this phase: the next operation begins behind them
+    units = before = 0  # blocks that have work in this phase: the next operation begins behind them
     for turn in sorted(when, key=lambda turn: (turn.phase, not turn.urgent, -turn.work)):
         if turn.phase > before:
             rows.append((ALL_WAIT, 0, 0, 0))
             units, before = 0, turn.phase
         grid, each = calls[turn.number].grid, prod(calls[turn.number].block) // TEAM
-        begin = -(-units // each)
-        rows.append((2 * turn.number + turn.odd, begin % (2 * blocks // each), prod(grid), grid[0]))
-        units = (begin + prod(grid)) * each
+        begin = units % (2 * blocks // each)
+        rows.append((2 * turn.number + turn.odd, begin, prod(grid), grid[0]))
+        units = begin + prod(grid)
     return np.array(rows, np.int32)
 
 
