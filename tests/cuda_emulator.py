@@ -108,7 +108,7 @@ static void multiply_tf32_at(float (&d)[4], const float (&a)[4], const float (&b
 #define __noinline__
 #define team_sync(team) wait(AT_TEAM, __LINE__)  // of 256 threads
 #define __threadfence()
-static inline unsigned atomicAdd(unsigned* x, unsigned y) { const unsigned before = *x; *x += y; return before; }
+template <class T> static inline T atomicAdd(T* x, T y) { const T before = *x; *x += y; return before; }
 
 static void resume(int t) {
     current = t;
@@ -385,7 +385,7 @@ class Emulator:
         self.add_steps(steps.name, steps.source)
 
         def replay() -> None:
-            self.cooperate(steps.name, (steps.table, np.zeros(1, np.uint32), np.uint32(0), None, *steps.args))
+            self.cooperate(steps.name, (steps.table, np.zeros(1, np.uint64), np.int32(0), *steps.args))
 
         return replay
 
@@ -399,7 +399,7 @@ class Emulator:
         phases = np.split(table, np.flatnonzero(table[:, 0] == resident.ALL_WAIT))
         for phase in phases:
             works = np.ascontiguousarray(phase[phase[:, 0] != resident.ALL_WAIT])
-            given = (works, args[1], args[2], np.int32(len(works)), *args[4:])
+            given = (works, args[1], np.int32(len(works)), *args[3:])
             boxes = [
                 ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else np.array([a]) for a in given
             ]

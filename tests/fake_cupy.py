@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tests.cuda_emulator import Emulator, Kernels
-from xpnet.backend.cuda import cublaslt, resident
+from xpnet.backend.cuda import cublaslt
 from xpnet.backend.cuda.cublaslt import Algorithm
 from xpnet.backend.cuda.products import Matrix
 
@@ -176,11 +176,9 @@ class FakeCupy:
         self.launches = 0  # of graphs
         self.calls = 0  # of kernels, outside of graphs
         self.cooperative = 0  # of kernels whose blocks wait for each other
-        self.functions: dict[
-            str, Any
-        ] = {}  # those: modules of one source are one, and so are their functions
+        #: Those, by source: modules of one source are one, and so are their functions.
+        self.functions: dict[str, Any] = {}
         self.refused: dict[str, str] = {}  # how names of kernels begin that do not compile, and why
-        self.arrived: dict[int, int] = {}  # by where the count of blocks is
         fake = self
 
         class Device:
@@ -278,16 +276,10 @@ class FakeCupy:
                 assert grid == (Emulator.blocks,) and block == (32, 16)
                 most = fake.cuda.Device.attributes["MaxSharedMemoryPerBlockOptin"]
                 assert shared_mem <= self.max_dynamic_shared_size_bytes <= most - self.shared_size_bytes
-                table, arrived, before, works, *rest = args
-                known = fake.arrived.get(arrived.ctypes.data, 0)
-                assert works == len(table) and int(before) == known % 2**32 and arrived.dtype == np.uint32
-                waits = int((table[:, 0] == resident.ALL_WAIT).sum())
-                fake.arrived[arrived.ctypes.data] = known + Emulator.blocks * waits
+                table, arrived, works, *_ = args
+                assert works == len(table) and arrived.dtype == np.uint64
                 fake.emulator.add_steps(self.name, code)
-                given = [
-                    a.view(np.ndarray) if isinstance(a, Array) else a
-                    for a in (table, arrived, before, works, *rest)
-                ]
+                given = [a.view(np.ndarray) if isinstance(a, Array) else a for a in args]
                 fake.cooperative += 1
                 fake.streams[-1].do(lambda: fake.emulator.cooperate(self.name, given))
 

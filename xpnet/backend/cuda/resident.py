@@ -41,16 +41,17 @@ static __device__ __forceinline__ void team_sync(const int team) {
 SHARED_MEMORY = "extern __shared__ uint4 shared_memory[];"
 
 # Every block waits for all others. Numbers that others have written can be read afterwards: the fence of the thread
-# that waits empties the cache of its multiprocessor. `arrived` counts on from launch to launch, beyond its end, too.
+# that waits empties the cache of its multiprocessor. `arrived` counts on from launch to launch: each adds a multiple of
+# the number of blocks, so what it began with can be told from it as long as a block has not arrived itself.
 _PRELUDE = """
 struct Index { unsigned x, y; };
 struct Work { int what, first, tasks, across; };
-static __device__ __forceinline__ void everyone(unsigned* arrived, const unsigned goal) {
+static __device__ __forceinline__ void everyone(unsigned long long* arrived, const unsigned goal) {
     __syncthreads();
     if (threadIdx.x == 0 && threadIdx.y == 0) {
         __threadfence();
-        atomicAdd(arrived, 1u);
-        while (int(*(volatile unsigned*)arrived - goal) < 0) {}
+        atomicAdd(arrived, 1ull);
+        while (int(unsigned(*(volatile unsigned long long*)arrived) - goal) < 0) {}
         __threadfence();
     }
     __syncthreads();
@@ -59,14 +60,15 @@ static __device__ __forceinline__ void everyone(unsigned* arrived, const unsigne
 
 _KERNEL = """
 extern "C" __global__ void __launch_bounds__(512, 1) resident(
-        const int* table, unsigned* arrived, const unsigned before, const int works PARAMETERS) {
+        const int* table, unsigned long long* arrived, const int works PARAMETERS) {
     SHARED_MEMORY
     Work* const work = (Work*)shared_memory;
     const int thread = threadIdx.y * 32 + threadIdx.x, team = thread / 256, of_team = thread % 256;
     for (int i = thread; i < 4 * works; i += 512) ((int*)work)[i] = table[i];
     char* const arena = (char*)(work + works);
     __syncthreads();
-    unsigned goal = before;
+    const unsigned long long before = *(volatile unsigned long long*)arrived;
+    unsigned goal = unsigned(before - before % gridDim.x);  // its last bits are enough
 #pragma unroll 1
     for (int w = 0; w < works; ++w) {
         const Work now = work[w];
@@ -117,8 +119,8 @@ class Steps:
     Attributes
     ----------
     name, source : str
-        Its parameters are the table, the count of blocks that have arrived, what that is before, the number of rows of
-        the table, and `args`.
+        Its parameters are the table, the count of blocks that have arrived, 0 before the first launch, the number of
+        rows of the table, and `args`.
     table : (W, 4) int32
         In order, twice the number of an operation, plus 1 in a step of an odd number; the unit that has its first
         block; how many blocks it has, and how many across. Or that all wait for each other.

@@ -310,15 +310,12 @@ class CupyRuntime:
                 return f"a block needs {needed} bytes of shared memory, the device has {most}"
             # steps of another number or of other sizes may be this very kernel, with more memory or with less
             function.max_dynamic_shared_size_bytes = most - own
-            table, arrived = self._cupy.asarray(steps.table), self._cupy.asarray(np.zeros(1, np.uint32))
-        before = 0  # blocks that have arrived in all launches; the device counts from there
+            table, arrived = self._cupy.asarray(steps.table), self._cupy.asarray(np.zeros(1, np.uint64))
+        args = (table, arrived, np.int32(len(steps.table)), *steps.args)
 
         def launch() -> None:
-            nonlocal before
-            args = (table, arrived, np.uint32(before), np.int32(len(steps.table)), *steps.args)
             with self._device:
                 function((self.blocks,), (32, THREADS // 32), args, shared_mem=steps.shared)
-            before = (before + steps.waits * self.blocks) % 2**32
 
         return launch
 
