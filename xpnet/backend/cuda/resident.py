@@ -301,8 +301,9 @@ class Quicker:
         if self._chosen is not None:
             self._chosen()
             return
-        name = self._left.pop(0)
+        name = self._left[0]
         self._seconds[name] = self._timed(self.ways[name])
+        del self._left[0]  # now, as what was interrupted is to be timed again
         if not self._left:
             best = min(self._seconds, key=self._seconds.__getitem__)
             self._chosen = self.ways[best]
