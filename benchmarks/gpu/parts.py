@@ -56,7 +56,7 @@ PARTS: tuple[Part, ...] = (
     Part("torch.graph", 40, "training steps: PyTorch, K steps as one CUDA graph", "steps.measure", "torch.graph"),
     Part("jax.scan", 60, "training steps: JAX, lax.scan over K steps", "steps.measure", "jax.scan"),
     Part("joined", 60, "steps with and without joined operations, on 1 to 6 streams", "steps.joined"),
-    Part("resident", 60, "steps of small networks, many as one graph or as one kernel", "steps.resident"),
+    Part("resident", 75, "steps of small networks, many as one graph or as one kernel", "steps.resident"),
     Part("autotuned", 45, "steps of small networks with the quickest algorithms", "steps.autotuned"),
     Part("float64", 60, "every operation beside the reference, in float64", "correctness.operations", "float64"),
     Part("torch", 35, "training steps: PyTorch, eager", "steps.measure", "torch"),
