@@ -283,6 +283,12 @@ def test_training_with_autotune_is_that_of_the_cpu(kernels, monkeypatch):
         np.testing.assert_allclose(model.get_weights()[key], value, rtol=1e-7, atol=1e-12, err_msg=key)
 
 
+def test_how_long_the_host_takes_is_not_timed(kernels, monkeypatch):
+    cupy, before = install(kernels, monkeypatch), []
+    be = backend.on_device(0, None, autotune=True)
+    assert be.runtime.timed(lambda: before.extend(cupy.emulator.log)) == 1e-3 and before == ["busy"]
+
+
 @pytest.mark.parametrize(
     ("attribute", "value", "why"),
     [
