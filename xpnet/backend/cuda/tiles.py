@@ -151,7 +151,8 @@ _PLAIN = {
     T sum[4][4] = {};""",
     "MULTIPLY": """
 #pragma unroll 1
-        for (int k = 4 * share; k < DEPTH; k += 4 * SHARES) {
+        for (int piece = 0; piece < DEPTH / (4 * SHARES); ++piece) {
+            const int k = 4 * (share + SHARES * piece);
             T x[4][4], y[4][4];
             OfA::read(x, of_a, down, k);
             OfB::read(y, of_b, across, k);
@@ -180,7 +181,8 @@ _TF32 = {
     float sum[WIDE / 8][4] = {};""",
     "MULTIPLY": """
 #pragma unroll
-        for (int k = 8 * share; k < DEPTH; k += 8 * SHARES) {
+        for (int piece = 0; piece < DEPTH / (8 * SHARES); ++piece) {
+            const int k = 8 * (share + SHARES * piece);
             float x[4], y[2];
 #pragma unroll
             for (int u = 0; u < 4; ++u) x[u] = OfA::at(of_a, down + group + u % 2 * 8, k + lane + u / 2 * 4);
