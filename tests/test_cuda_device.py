@@ -134,7 +134,9 @@ def test_steps_in_one_kernel_train_as_well(precision, architecture):
     be, weights, losses = run(True)
     assert not [a for a in be.algorithms if "steps" in a]  # which would say why there is none
     assert weights.tobytes() == run(True)[1].tobytes()
-    tolerance = 1e-9 if "dtype" in architecture else 2e-3
+    tolerance = (
+        1e-9 if "dtype" in architecture else 2e-2 if precision else 2e-3
+    )  # the library may round otherwise
     np.testing.assert_allclose(losses, run(False)[2], rtol=tolerance)
 
 
