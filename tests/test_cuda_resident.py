@@ -218,6 +218,17 @@ def test_where_there_is_no_such_kernel_a_graph_does_the_steps_and_says_why(kerne
     assert be.algorithms == [{"steps": 4, "chosen": "graph", "why": "products in bf16 are the library's"}]
 
 
+def test_each_call_of_a_kernel_has_blocks_of_its_own():
+    source = 'extern "C" __global__ void __launch_bounds__(256, 2) k(float* x) { x[blockDim.x * threadIdx.y] = 0; }'
+    x = np.zeros(512, np.float32)
+    record = [
+        schedule.Operation("k", print, (), (), schedule.Call("k", source, (1, 1), block, (x,)))
+        for block in ((8, 32), (16, 16))
+    ]
+    steps = resident.assemble((record, record), 2, 3)
+    assert "{8, 32}" in steps.source and "{16, 16}" in steps.source
+
+
 def test_operations_that_are_no_kernel_or_have_other_blocks(kernels):
     def operation(call):
         return schedule.Operation("work", print, (), (), call)

@@ -169,7 +169,7 @@ def assemble(records: tuple[Sequence[Operation], Sequence[Operation]], n: int, b
     cases = ""
     for i, both in enumerate(calls):
         given = functions[both[0].name].given(f"p{i}", *both)
-        cases += functions[both[0].name].case(i, half, [expression for expression, _ in given])
+        cases += functions[both[0].name].case(i, both[0].block, half, [expression for expression, _ in given])
         for _, own in given:
             parameters += own
         args += [
@@ -209,7 +209,7 @@ class _Function:
     """A kernel as a function that blocks of another one call: it is told which block and thread it is."""
 
     def __init__(self, call: Call):
-        self.name, self.threads, self.block = call.name, prod(call.block), call.block
+        self.name, self.threads = call.name, prod(call.block)
         head = re.search(
             rf'extern "C" __global__ void __launch_bounds__\([^)]*\) {call.name}\(([^)]*)\)', call.source
         )
@@ -243,12 +243,12 @@ class _Function:
             found.append((expression, own))
         return found
 
-    def case(self, number: int, half: int, given: Sequence[str]) -> str:
-        """What a block does where it is asked for operation `number`."""
+    def case(self, number: int, block: tuple[int, int], half: int, given: Sequence[str]) -> str:
+        """What a block does where it is asked for operation `number`, whose own blocks are such."""
         text = _BY_TEAMS if self.threads == TEAM else _BY_BLOCKS
         pieces = {
-            "NUMBER": str(number), "NAME": self._scope + self.name, "WIDE": str(self.block[0]),
-            "HIGH": str(self.block[1]), "HALF": str(half), "ARGUMENTS": ", ".join(given),
+            "NUMBER": str(number), "NAME": self._scope + self.name, "WIDE": str(block[0]),
+            "HIGH": str(block[1]), "HALF": str(half), "ARGUMENTS": ", ".join(given),
         }  # fmt: skip
         for word, piece in pieces.items():
             text = text.replace(word, piece)
