@@ -121,11 +121,14 @@ def test_the_quickest_algorithms_train_as_well():
     np.testing.assert_allclose(losses, _train(get_backend("cpu"))[1], rtol=2e-3)
 
 
-@pytest.mark.parametrize("precision", [None, "tf32"])
 @pytest.mark.parametrize(
-    "architecture", [{}, {"activation": "tanh", "dropout": 0.2}, {"n_models": 7}, {"dtype": "float64"}]
-)
-def test_steps_in_one_kernel_train_as_well(precision, architecture):
+    ("precision", "architecture"),
+    [
+        (None, {}), ("tf32", {}), ("tf32", {"activation": "tanh", "dropout": 0.2}),
+        (None, {"n_models": 7}), (None, {"dtype": "float64"}),
+    ],
+)  # fmt: skip
+def test_steps_in_one_kernel_train_as_well(precision, architecture):  # each compiles for seconds
     def run(stays):
         be = cuda(precision=precision)
         be.stays = stays
