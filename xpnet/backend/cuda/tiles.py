@@ -27,7 +27,7 @@ _OVERHEAD = 1 << 17
 
 # What a tile has of one operand. It lies in shared memory as in memory: along the sum (ALONG) or across.
 _OPERAND = """
-struct alignas(4 * sizeof(T)) Four { T v[4]; };
+struct alignas(16) Four { T v[4]; };  // as shared memory is
 template <bool ALONG, bool WHOLE, int LINES> struct Operand {
     static const int HEIGHT = ALONG ? LINES : DEPTH, WIDTH = ALONG ? DEPTH : LINES, STRIDE = WIDTH + (PADDING);
     static const int EACH = HEIGHT * WIDTH / 4 / 256;
