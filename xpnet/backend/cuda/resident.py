@@ -51,7 +51,8 @@ static __device__ __forceinline__ void everyone(unsigned long long* arrived, con
     if (threadIdx.x == 0 && threadIdx.y == 0) {
         __threadfence();
         atomicAdd(arrived, 1ull);
-        while (int(unsigned(*(volatile unsigned long long*)arrived) - goal) < 0) {}
+        for (unsigned n = 1; int(unsigned(*(volatile unsigned long long*)arrived) - goal) < 0; ++n)
+            if (n == 1u << 24) __trap();  // after ten seconds or so: rather an error than a device that hangs
         __threadfence();
     }
     __syncthreads();
