@@ -25,6 +25,7 @@ from click.testing import CliRunner, Result
 from xpnet import checkpoint
 from xpnet.cli import main
 from xpnet.runs import continuing
+from xpnet.runs import environment as environment_module
 from xpnet.runs import run as run_module
 from xpnet.runs.config import TrainConfig
 from xpnet.runs.folder import CONFIG, ENVIRONMENT, METRICS, MODEL, RESULT, STATE, RunFolder
@@ -344,6 +345,22 @@ def test_fewer_epochs_than_begun(half: Path) -> None:
         half, "--epochs", "1"
     )
     assert command("train", "--resume", half, "--epochs", "2").exit_code == 0
+
+
+def test_every_process_that_went_on_is_on_record(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:  # the second one has other kernels, and is stopped as well
+        elsewhere = [{"internal_api": "openblas", "architecture": "Haswell"}]
+        patch.setattr(continuing, "blas", lambda: elsewhere)
+        patch.setattr(environment_module, "blas", lambda: elsewhere)
+        stopped(patch, RunFolder(half).last_state()["n_updates"] + 1, lambda: go_on(half))
+    done = command("train", "--resume", half)  # the third is where the first was
+    assert done.exit_code == 0 and "to rounding, not bit for bit" in done.stderr
+    first, second, third = RunFolder(half).environments()
+    assert "after_steps" not in first and second["blas"] == elsewhere and third["blas"] == first["blas"]
+    assert third["after_steps"] == second["after_steps"] + 1 and third["device"] == "numpy on cpu"
+    before = (half / ENVIRONMENT).read_bytes()
+    assert command("train", "--resume", half).exit_code == 0  # nothing is left to do
+    assert (half / ENVIRONMENT).read_bytes() == before
 
 
 def test_environment_that_is_gone_is_no_obstacle(half: Path) -> None:

@@ -148,9 +148,9 @@ def go_on(folder: RunFolder, trainer: Trainer, quiet: bool) -> None:
             f"the run was on {folder.saved_on} and goes on on {now}; "
             "the result will agree to rounding, not bit for bit"
         )
-    elif folder.blas() != blas():
+    elif any(part.get("blas") != blas() for part in folder.environments()):
         note(
-            "the matrix library, its kernel or its number of threads differ from the first run's; "
+            "the matrix library, its kernel or its number of threads differ from those of an earlier part of the run; "
             "the result will agree to rounding, not bit for bit"
         )
 

@@ -110,12 +110,18 @@ class RunFolder(WorkFolder):
                     raise FileFormatError(f"{self / METRICS}, line {number} is not JSON: {error}") from error
         return records
 
-    def blas(self) -> Any:
-        """What environment.json says about the matrix library; None where it cannot be read."""
+    def environments(self) -> list[dict[str, Any]]:
+        """What environment.json says: about the process that began the run, then those that went on with it."""
         try:
-            return loads_json((self / ENVIRONMENT).read_text(encoding="utf-8")).get("blas")
+            first = loads_json((self / ENVIRONMENT).read_text(encoding="utf-8"))
+            return [first, *first.get("resumed", [])]
         except (OSError, ValueError, AttributeError):
-            return None
+            return [{}]
+
+    def add_environment(self, found: dict[str, Any]) -> None:
+        """Add the process that goes on with the run to environment.json."""
+        first, *others = self.environments()
+        atomic.write_json_atomic(self / ENVIRONMENT, first | {"resumed": [*others, found]})
 
     def result(self) -> dict[str, Any]:
         """What result.json holds; nothing where it cannot be read, as before the end of a run."""

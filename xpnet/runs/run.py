@@ -26,7 +26,7 @@ from .building import build_model, build_trainer, choose_backend, limited_thread
 from .config import TrainConfig
 from .data import check_files_are_there, load_run_data, split, with_absolute_paths
 from .environment import environment
-from .folder import CONFIG, ENVIRONMENT, MODEL, RESULT, SCALING, STATE, TARGET_SCALING, RunFolder
+from .folder import CONFIG, ENVIRONMENT, MODEL, RESULT, SCALING, STATE, TARGET_SCALING, RunFolder, place
 from .notes import blown_up, note, still_falling
 from .result import make_result
 
@@ -110,6 +110,9 @@ def train(
                 continuing.go_on(folder, trainer, quiet)
                 if not quiet:
                     continuing.note_other_test(folder, config, data)
+                if trainer.epoch < trainer.epochs:
+                    begun_at = {"after_steps": trainer.step.n_updates, "device": place(be)}
+                    folder.add_environment(begun_at | environment(be.threads))
             else:
                 atomic.write_json_atomic(folder / ENVIRONMENT, environment(be.threads))
                 folder.write_metrics([])
