@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from xpnet import specs
 from xpnet.errors import ConfigError
 from xpnet.optim import SGD, AdamW
-from xpnet.runs.config import TrainConfig, parse_spec, read_toml, resolve
+from xpnet.runs.config import TrainConfig, read_toml, resolve
 from xpnet.schedules import Cosine, Step
 
 # One value per setting that is not its default.
@@ -85,13 +86,13 @@ def test_optimizer_and_schedule() -> None:
     ],
 )
 def test_specs(spec: str, expected: Any) -> None:
-    assert parse_spec("optimizer", spec) == expected
+    assert specs.options("optimizer", spec) == expected
 
 
 @pytest.mark.parametrize("spec", ["a:", "a:b", "a:=1", "a:b=", "a:b=c", "a:b=1,"])
 def test_bad_specs(spec: str) -> None:
     with pytest.raises(ConfigError, match=r"expected key=value|is not a number, true or false"):
-        parse_spec("optimizer", spec)
+        specs.options("optimizer", spec)
 
 
 @pytest.mark.parametrize(

@@ -257,6 +257,13 @@ def test_a_wrong_number_of_values_is_refused(n_models):
 # --- names and numbers -------------------------------------------------------------------------------
 
 
+def test_options_behind_the_name():
+    assert get_optimizer("AdamW:weight-decay=0.05", lr=0.01) == AdamW(lr=0.01, weight_decay=0.05)
+    assert get_optimizer("nesterov:momentum=0.5,lr=1", lr=0.1) == SGD(lr=0.1, momentum=0.5, nesterov=True)
+    with pytest.raises(ConfigError, match=r"'weight_decy'.*did you mean 'weight_decay'"):
+        get_optimizer("adamw:weight_decy=0.05")
+
+
 def test_by_name():
     assert get_optimizer("Adam", lr=0.5) == Adam(lr=0.5)
     assert get_optimizer("momentum") == SGD(momentum=0.9)

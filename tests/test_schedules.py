@@ -117,6 +117,15 @@ def test_plateau_does_not_change_the_state_it_was_given():
     assert first == kept
 
 
+def test_options_behind_the_name():
+    assert get_schedule("Step: every=5, factor=0.5") == Step(every=5, factor=0.5)
+    assert get_schedule("one-cycle:rise=0.2", rise=0.4, warmup=0.1) == get_schedule(
+        "one_cycle", rise=0.4, warmup=0.1
+    )
+    with pytest.raises(ConfigError, match="schedule 'step:5': expected key=value after ':', found '5'"):
+        get_schedule("step:5")
+
+
 def test_by_name():
     assert get_schedule(None) == get_schedule("constant") == Schedule()
     assert get_schedule("One-Cycle", rise=0.5) == OneCycle(rise=0.5)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any, ClassVar
 
+from . import specs
 from .errors import ConfigError, explained, unknown_name
 
 Number = float | Sequence[float]
@@ -326,9 +327,9 @@ def get_optimizer(spec: str | Optimizer, **options: Any) -> Optimizer:
     Parameters
     ----------
     spec : str or Optimizer
-        A name of `xpnet.optim.NAMES`, in any case.
+        A name of `xpnet.optim.NAMES`, in any case, with options behind it or not: ``"adamw:weight_decay=0.05"``.
     **options
-        Of the optimizer with that name.
+        Of the optimizer with that name; they win.
 
     Returns
     -------
@@ -352,7 +353,8 @@ def get_optimizer(spec: str | Optimizer, **options: Any) -> Optimizer:
         return spec
     if not isinstance(spec, str):
         raise ConfigError(f"optimizer must be a name or an Optimizer, found {spec!r:.80}")
-    name = spec.strip().lower().replace("-", "_")
+    name, named = specs.options("optimizer", spec)
+    options = {**named, **options}
     if name in ("momentum", "nesterov"):
         options = {"momentum": 0.9, "nesterov": name == "nesterov", **options}
         name = "sgd"

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from . import specs
 from .errors import ConfigError, explained, unknown_name
 
 _PLANNED = "a schedule ends with the last update of fit, which knows their number"
@@ -304,9 +305,9 @@ def get_schedule(spec: str | Schedule | None, **options: Any) -> Schedule:
     Parameters
     ----------
     spec : str, Schedule or None
-        A name of `xpnet.schedules.NAMES`.
+        A name of `xpnet.schedules.NAMES`, in any case, with options behind it or not: ``"step:every=5,factor=0.5"``.
     **options
-        Of the schedule with that name.
+        Of the schedule with that name; they win.
 
     Returns
     -------
@@ -331,7 +332,7 @@ def get_schedule(spec: str | Schedule | None, **options: Any) -> Schedule:
             f"schedule must be a name or a Schedule, found {spec!r:.80}; one of your own is a subclass of "
             "xpnet.schedules.Schedule with a method after(self, step, total, per_epoch) that returns the factor of lr"
         )
-    name = "constant" if spec is None else str(spec).strip().lower().replace("-", "_")
+    name, named = specs.options("schedule", "constant" if spec is None else spec)
     if name not in _TABLE:
         raise unknown_name("schedule", name, NAMES)
-    return _TABLE[name](**options)
+    return _TABLE[name](**{**named, **options})

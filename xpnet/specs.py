@@ -1,9 +1,10 @@
-"""Names that may have a number behind them: ``"huber:2"``, ``"leaky_relu:0.2"``, ``"normal:0.01"``."""
+"""Names with a number behind them, ``"huber:2"``, or with options: ``"step:every=5,factor=0.5"``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from .errors import ConfigError
 
@@ -54,3 +55,45 @@ def join(name: str, number: float, default: float) -> str:
         return name
     short = f"{number:g}"
     return f"{name}:{short if float(short) == number else repr(float(number))}"
+
+
+def options(what: str, spec: str) -> tuple[str, dict[str, Any]]:
+    """Split ``"name:key=value,key=value"``; values are numbers, true or false.
+
+    Parameters
+    ----------
+    what : str
+        What it names, for messages.
+    spec : str
+
+    Raises
+    ------
+    ConfigError
+        What follows the colon is no such list.
+
+    Examples
+    --------
+    >>> options("schedule", "step:every=5,factor=0.5")
+    ('step', {'every': 5, 'factor': 0.5})
+    """
+    name, colon, rest = spec.partition(":")
+    found: dict[str, Any] = {}
+    for item in rest.split(",") if colon else []:
+        key, equals, text = item.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{what} {spec!r}: expected key=value after ':', found {item!r}")
+        found[key.strip().replace("-", "_")] = _value(what, spec, text.strip())
+    return name.strip().lower().replace("-", "_"), found
+
+
+def _value(what: str, spec: str, text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{what} {spec!r}: {text!r} is not a number, true or false") from None

@@ -65,10 +65,11 @@ def fit(
     task : {"classification", "multilabel", "regression"}, optional
         Inferred from y and the loss.
     optimizer : str or Optimizer, default "adam"
+        A name, with options behind it or not (``"adamw:weight_decay=0.05"``), or an object.
     lr : float or one per member, optional
         Learning rate of an optimizer that is given by its name; one that is built already has its own.
     schedule : str or Schedule, optional
-        Constant by default.
+        Of the learning rate, constant by default; ``"step:every=5,factor=0.5"`` has options.
     l1, l2 : float or one per member, default 0
         Penalty l1 sum |w| + (l2 / 2) sum w^2 on weights.
     max_norm, clip_norm, clip_value : float, optional

@@ -243,18 +243,14 @@ class TrainConfig:
 
     def get_optimizer(self) -> Optimizer:
         """The optimizer that the settings describe."""
-        name, options = parse_spec("optimizer", self.optimizer)
-        for key in ("lr", "momentum"):
-            if getattr(self, key) is not None:
-                options[key] = getattr(self, key)
-        return get_optimizer(name, **options)
+        given = {key: getattr(self, key) for key in ("lr", "momentum")}
+        return get_optimizer(
+            self.optimizer, **{key: value for key, value in given.items() if value is not None}
+        )
 
     def get_schedule(self) -> Schedule:
         """The schedule that the settings describe; a constant rate where it is left to the data still."""
-        name, options = parse_spec("schedule", self.schedule or "constant")
-        if self.warmup is not None:
-            options["warmup"] = self.warmup
-        return get_schedule(name, **options)
+        return get_schedule(self.schedule or None, **({} if self.warmup is None else {"warmup": self.warmup}))
 
     def to_toml(self, kind: str = "run", command: str = "train") -> str:
         """The settings as a TOML file; those that are not set are left out, those left to the data are "auto"."""
@@ -336,37 +332,6 @@ def toml_value(value: Any) -> str:
 
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
-
-
-def parse_spec(what: str, spec: str) -> tuple[str, dict[str, Any]]:
-    """Split ``"name:key=value,key=value"``; values are numbers, true or false.
-
-    Examples
-    --------
-    >>> parse_spec("schedule", "step:every=5,factor=0.5")
-    ('step', {'every': 5, 'factor': 0.5})
-    """
-    name, colon, rest = spec.partition(":")
-    options: dict[str, Any] = {}
-    for item in rest.split(",") if colon else []:
-        key, equals, text = item.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"{what} {spec!r}: expected key=value after ':', found {item!r}")
-        options[key.strip().replace("-", "_")] = _value(what, spec, text.strip())
-    return name.strip(), options
-
-
-def _value(what: str, spec: str, text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"{what} {spec!r}: {text!r} is not a number, true or false") from None
 
 
 def load_toml(path: str | Path) -> dict[str, Any]:
