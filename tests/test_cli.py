@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 import xpnet
 from tests.command import as_if_older, xp
-from xpnet import checkpoint, plots
+from xpnet import checkpoint, metrics, plots
 from xpnet.cli import commands, main
 from xpnet.data import Preprocessing, stratified_split
 from xpnet.runs import environment
@@ -605,6 +605,12 @@ def test_evaluate_as_text_and_json(digits: str) -> None:
     assert [row["class"] for row in scores["report"]] == list("0123456789")
     shown = xp("evaluate", digits).stdout
     assert f"accuracy  {scores['accuracy']:.2%}" in shown and "confusion matrix (rows: true" in shown
+    test, model = xpnet.data.load("digits"), xpnet.load(digits)
+    sure = model.predict_proba(test.x_test).max(axis=1)
+    assert scores["confidence"] == pytest.approx(sure.mean(dtype=np.float64), rel=1e-6)
+    right = model.predict(test.x_test) == test.y_test
+    assert scores["calibration_error"] == metrics.calibration(sure, right)["calibration_error"] > 0.0
+    assert f"confidence {scores['confidence']:.2%} on average; calibration error" in shown
     by_file = json.loads(xp("evaluate", f"{digits}/model.safetensors", "--data", "digits", "--json").stdout)
     assert by_file["loss"] == scores["loss"]
 

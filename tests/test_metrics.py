@@ -8,7 +8,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 
 from xpnet import metrics
 from xpnet.backend import get_backend
-from xpnet.metrics import class_report, confusion_matrix, regression_scores
+from xpnet.metrics import calibration, class_report, confusion_matrix, regression_scores
 
 CASES = {
     "random": (np.random.default_rng(0).integers(0, 7, 500), np.random.default_rng(1).integers(0, 7, 500)),
@@ -79,3 +79,21 @@ def test_errors_of_a_regression_are_those_of_scikit_learn(weighted):
     assert regression_scores(truth, predicted, w) == pytest.approx(expected, rel=1e-12)
     truth[:, 1] = 5.0
     assert regression_scores(truth, predicted, w)["r2"] is None
+
+
+@pytest.mark.parametrize("library", ["numpy", "strict"])
+def test_calibration_bin_by_bin(library):
+    xp = np if library == "numpy" else pytest.importorskip("array_api_strict")
+    rng = np.random.default_rng(0)
+    sure = np.concatenate([rng.uniform(0.3, 1.0, 997), [1.0, 1.0, 0.5]]).astype("float32")
+    right = rng.uniform(size=1000) < sure**2
+    found = calibration(xp.asarray(sure), xp.asarray(right), bins=10)
+    exact = sure.astype("float64")
+    where = np.minimum((exact * 10).astype(int), 9)
+    parts = [(exact[where == b], right[where == b]) for b in np.unique(where)]
+    expected = sum(len(c) * abs(c.mean() - r.mean()) for c, r in parts) / 1000
+    assert found["calibration_error"] == pytest.approx(expected, rel=1e-12) and expected > 0.1
+    assert found["confidence"] == pytest.approx(exact.mean(), rel=1e-12)
+    assert calibration(xp.asarray(right.astype("float64")), xp.asarray(right)) == {
+        "confidence": pytest.approx(right.mean()), "calibration_error": 0.0
+    }  # fmt: skip

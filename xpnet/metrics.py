@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .backend import Array, Backend
-from .interchange import namespace
+from .interchange import astype, namespace
 
 _CHUNK = 65536  # rows per one-hot matrix
 
@@ -84,6 +84,46 @@ def class_report(matrix: Any, classes: Sequence[str]) -> list[dict[str, Any]]:
             "support": int(support),
         })  # fmt: skip
     return report
+
+
+def calibration(probabilities: Any, right: Any, bins: int = 15) -> dict[str, float]:
+    """Return how sure a classifier is on average, and how far that is from how often it is right.
+
+    Samples are put into bins of equal width by confidence, the probability of the class that was predicted. The
+    calibration error is the mean over samples of their bin's |mean confidence - share of right answers| (Naeini,
+    Cooper, Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015). With few
+    samples in a bin it is above zero for a perfect classifier, too.
+
+    Parameters
+    ----------
+    probabilities : (N,) array
+        Confidence of each answer, from 0 to 1.
+    right : (N,) bool array, of the same library
+        Whether the answer was right.
+    bins : int, default 15
+
+    Returns
+    -------
+    dict
+        "confidence", the mean, and "calibration_error", shares from 0 to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sure = np.array([0.75, 0.75, 0.75, 0.75])
+    >>> calibration(sure, np.array([True, True, True, False]))
+    {'confidence': 0.75, 'calibration_error': 0.0}
+    >>> calibration(sure, np.array([True, False, True, False]))["calibration_error"]
+    0.25
+    """
+    xp, n = namespace(probabilities), probabilities.shape[0]
+    confidence = astype(probabilities, "float64")
+    gap = confidence - astype(right, "float64")
+    number = xp.floor(confidence * bins)
+    number = xp.where(number >= bins, number - 1.0, number)  # a confidence of 1 is in the last bin
+    # |sum of a bin's gaps| is its samples times |mean confidence - share of right answers|
+    error = sum(abs(float(xp.sum(xp.where(number == b, gap, 0.0 * gap)))) for b in range(bins)) / n
+    return {"confidence": float(xp.mean(confidence)), "calibration_error": error}
 
 
 def regression_scores(truth: Any, predicted: Any, weight: Any = None) -> dict[str, float | None]:

@@ -152,6 +152,8 @@ def _summary(
     for key, label in (("rmse", "RMSE"), ("mae", "MAE"), ("r2", "R²")):
         if scores.get(key) is not None:
             tiles.append((label, f"{scores[key]:.4f}" if key == "r2" else f"{scores[key]:,.6g}"))
+    if "calibration_error" in scores:
+        tiles.append(("calibration error", f"{scores['calibration_error']:.2%}"))
     if "loss" in scores:
         tiles.append(("loss", f"{scores['loss']:.4g}"))
     tiles.append(("parameters", f"{model.n_parameters:,}"))

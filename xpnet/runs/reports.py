@@ -149,8 +149,11 @@ def report_scores(model: MLP, x: Any, y: Any, name: str) -> dict[str, Any]:
     """Return the name of the data, loss and accuracy, and for classes the report and the confusion matrix."""
     scores: dict[str, Any] = {"data": name, **score(model, x, y)}
     if model.task == "classification" and model.n_models is None:
-        matrix = _confusion(model, y, model.predict(x))
-        names = class_names(model)
+        predicted, names = model.predict(x), class_names(model)
+        matrix = _confusion(model, y, predicted)
+        if model.loss_function().link is not None:
+            sure = model.predict_proba(x)[np.arange(len(predicted)), predicted]
+            scores |= metrics.calibration(sure, predicted == _labels(y))
         scores |= {
             "classes": names, "report": metrics.class_report(matrix, names),
             "confusion_matrix": matrix.astype(int).tolist(),
@@ -163,11 +166,17 @@ def class_names(model: MLP) -> list[str]:
     return list(model.classes or map(str, range(max(model.sizes[-1], 2))))
 
 
+def _labels(y: Any) -> np.ndarray:
+    """Indices of classes (N,), also of soft labels (N, C)."""
+    return np.asarray(y) if np.ndim(y) == 1 else np.argmax(y, axis=-1)
+
+
 def _confusion(model: MLP, y: Any, predicted: np.ndarray) -> np.ndarray:
     be = get_backend("cpu")
-    labels = np.asarray(y) if np.ndim(y) == 1 else np.argmax(y, axis=-1)
     n = max(model.sizes[-1], 2)
-    return be.to_numpy(metrics.confusion_matrix(be, be.asarray(labels, "int64"), be.asarray(predicted), n))
+    return be.to_numpy(
+        metrics.confusion_matrix(be, be.asarray(_labels(y), "int64"), be.asarray(predicted), n)
+    )
 
 
 def as_text(scores: dict[str, Any]) -> str:
@@ -175,6 +184,10 @@ def as_text(scores: dict[str, Any]) -> str:
     lines = [f"{scores['run']} on {scores['data']}", f"loss      {_mean(scores['loss']):.6g}"]
     if scores["accuracy"] is not None:
         lines.append(f"accuracy  {_mean(scores['accuracy']):.2%}")
+    if "confidence" in scores:
+        lines.append(
+            f"confidence {scores['confidence']:.2%} on average; calibration error {scores['calibration_error']:.2%}"
+        )
     if "rmse" in scores:
         lines += [f"RMSE      {scores['rmse']:.6g}", f"MAE       {scores['mae']:.6g}"]
         lines.append("R²        " + ("undefined" if scores["r2"] is None else f"{scores['r2']:.4f}"))
