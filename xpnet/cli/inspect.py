@@ -29,6 +29,7 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("run", type=click.Path())
 @data_options
+@click.option("--importance", is_flag=True, help="Also say how much worse it gets with each column shuffled.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def evaluate(run: str, as_json: bool, **options: Any) -> None:
     """Test a model: loss, accuracy, per-class report, confusion matrix.

@@ -31,6 +31,7 @@ from ..tabular.targets import units_of
 from .continuing import check_same_data
 from .data import check_files_are_there, load_run_data, table_name, transform_file
 from .folder import RunFolder, open_model
+from .importance import REPEATS, column_importance
 from .notes import note
 from .scores import own_units, score, target_name
 
@@ -139,10 +140,14 @@ def _check_fits(model: MLP, data: Dataset) -> None:
             raise DataError(f"{data.name} has classes that the model does not know: {', '.join(unknown[:5])}")
 
 
-def evaluate_run(run: str | Path, *, device: str = "cpu", **options: Any) -> dict[str, Any]:
-    """Return loss and accuracy on a test set, and for classes the report and the confusion matrix."""
+def evaluate_run(
+    run: str | Path, *, device: str = "cpu", importance: bool = False, **options: Any
+) -> dict[str, Any]:
+    """Return loss and accuracy on a test set, for classes the report and confusion matrix, and what is asked for."""
     model, folder = open_model(run, device=device)
-    return {"run": str(run), **report_scores(model, *evaluation_data(model, folder, **options))}
+    x, y, name = evaluation_data(model, folder, **options)
+    scores = {"run": str(run), **report_scores(model, x, y, name)}
+    return scores | ({"importance": column_importance(model, x, y)} if importance else {})
 
 
 def report_scores(model: MLP, x: Any, y: Any, name: str) -> dict[str, Any]:
@@ -204,7 +209,23 @@ def as_text(scores: dict[str, Any]) -> str:
             lines.append(" " * width + "  " + " ".join(n.rjust(cell) for n in scores["classes"]))
         for name, row in zip(scores["classes"], scores["confusion_matrix"], strict=True):
             lines.append(f"{name:>{width}}  " + " ".join(str(v).rjust(cell) for v in row))
-    return "\n".join(lines)
+    return "\n".join(lines + _importance_lines(scores.get("importance", [])))
+
+
+def _importance_lines(found: list[dict[str, Any]]) -> list[str]:
+    if not found:
+        return []
+    key = next(k for k in found[0] if k.endswith("_fall"))
+    width = max(len("column"), *(len(entry["column"]) for entry in found))
+    title = "R² falls" if key == "r2_fall" else "accuracy falls"
+    lines = [f"\nimportance: with one column shuffled ({REPEATS} times), how much the loss rises"]
+    lines.append(f"{'column':>{width}}  loss rises   ± std  {title}")
+    for entry in found:
+        fall = entry[key]
+        shown = "-" if fall is None else f"{fall:.4f}" if key == "r2_fall" else f"{fall:.2%}"
+        numbers = f"{entry['loss_rise']:>10.4f}  {entry['loss_rise_std']:>6.4f}"
+        lines.append(f"{entry['column']:>{width}}  {numbers}  {shown:>{len(title)}}")
+    return lines
 
 
 def _mean(value: Any) -> float:
