@@ -186,6 +186,10 @@ def test_numbers_whose_squares_and_cubes_overflow(name, dtype, be):
             np.testing.assert_allclose(slope(be, name, x), np.round(y / x, 5), atol=2e-4)
 
 
+def test_the_zero_of_a_step_has_no_sign():
+    assert not np.signbit(get_activation("step").value(np, np.array([-1.0, -0.0, 0.0]))).any()
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_infinity_gives_the_limit_or_nan_but_never_a_wrong_number(name):
     limits = {

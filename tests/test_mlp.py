@@ -242,6 +242,18 @@ def test_integer_and_boolean_samples():
 # --- weights, members, devices -----------------------------------------------------------------------
 
 
+def test_set_weights_takes_lists_and_arrays_of_other_libraries():
+    model = MLP([2, 1])
+    model.set_weights({"layers.0.weight": [[1, 2.5]], "layers.0.bias": array_api_strict.asarray([3.0])})
+    assert model.outputs([[2.0, 2.0]]).tolist() == [[10.0]]
+    for wrong in ([["a", "b"]], [[1.0], [2.0, 3.0]]):
+        with pytest.raises(
+            DataError, match=r"layers\.0\.weight (has type <U1, expected real numbers|is not a rectangular)"
+        ):
+            model.set_weights({"layers.0.weight": wrong, "layers.0.bias": [0.0]})
+    assert model.outputs([[2.0, 2.0]]).tolist() == [[10.0]]
+
+
 def test_set_weights_by_name():
     model, other = MLP([4, 5, 3], seed=1), MLP([4, 5, 3], seed=2)
     other.set_weights(model.get_weights())

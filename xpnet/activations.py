@@ -171,7 +171,7 @@ def _hard_swish_slope(ns: Any, z: Any) -> Any:
 # name -> (default parameter or None, function of that parameter -> fields of Activation)
 _TABLE: dict[str, tuple[float | None, Callable[..., dict[str, Any]]]] = {
     "identity": (None, lambda: {"value": lambda ns, z: z, "slope": lambda ns, y: 1.0 + 0.0 * y}),
-    "step": (None, lambda: {"value": lambda ns, z: ns.where(z > 0.0, 1.0, 0.0 * z), "slope": None}),
+    "step": (None, lambda: {"value": lambda ns, z: ns.where(z > 0.0, 1.0, 0.0 * z + 0.0), "slope": None}),
     "sigmoid": (None, lambda: {"value": sigmoid, "slope": lambda ns, y: y * (1.0 - y)}),
     "tanh": (
         None,

@@ -14,10 +14,10 @@ import numpy as np
 from .. import checkpoint
 from ..activations import Activation
 from ..backend import Array, Backend, Origin, get_backend
-from ..data.arrays import check_finite, rectangular
+from ..data.arrays import as_real, check_finite, rectangular
 from ..errors import ConfigError, DataError, DeviceError, FileFormatError, explained
 from ..init import draw
-from ..interchange import arrive, astype, follow, is_foreign, kind, namespace
+from ..interchange import arrive, astype, follow, is_foreign, kind, namespace, to_host
 from ..layers import Context, Layer
 from ..losses import NAMES, Loss, get_loss
 from ..memory import check_parameters
@@ -165,19 +165,33 @@ class MLP(Meaning):
         """Copies of all parameters on the host, by name: ``layers.0.weight`` (..., O, I), ``layers.0.bias``."""
         return {name: np.array(self.be.to_numpy(view)) for name, view in self.params.items()}
 
-    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+    def set_weights(self, weights: Mapping[str, Any]) -> None:
         """Replace all parameters, given by name as `get_weights` returns them.
+
+        Parameters
+        ----------
+        weights : mapping of str to array_like
 
         Raises
         ------
         DataError
-            A number is not finite.
+            A number is not finite, or something is no number.
         FileFormatError
             Names or shapes are those of another architecture.
+
+        Examples
+        --------
+        A perceptron, by hand:
+
+        >>> neuron = MLP([3, 1], output_activation="step")
+        >>> neuron.set_weights({"layers.0.weight": [[6.0, 2.0, 2.0]], "layers.0.bias": [-5.0]})
+        >>> neuron.outputs([[0, 1, 1], [1, 0, 0]]).tolist()
+        [[0.0], [1.0]]
         """
-        for name, values in weights.items():
-            check_finite(np.asarray(values), name)
-        self.put_weights(weights)
+        found = {name: as_real(to_host(values, name), name) for name, values in weights.items()}
+        for name, values in found.items():
+            check_finite(values, name)
+        self.put_weights(found)
 
     def put_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """`set_weights` for weights that may be those of a training that diverged: nothing says they are finite."""
