@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from tests.checkpoint_files import OWN, assert_same, entry, file_bytes, forge, parse
 from xpnet import checkpoint
 from xpnet.checkpoint import load_tensors
-from xpnet.errors import FileFormatError, FileWriteError
+from xpnet.errors import DataError, FileFormatError, FileWriteError
 from xpnet.storage.atomic import write_bytes_atomic
 
 
@@ -130,6 +130,17 @@ FORGED = {
     "header longer than the file": (1 << 60).to_bytes(8, "little") + b"{}",
     "header longer than allowed": (100_000_001).to_bytes(8, "little") + b"{}",
 }
+
+
+def test_the_longest_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other libraries would not open is not written, and not read."""
+    data = small()
+    (tmp_path / "a").write_bytes(data)
+    monkeypatch.setattr(checkpoint, "_MAX_HEADER", int.from_bytes(data[:8], "little") - 1)
+    with pytest.raises(FileFormatError, match="no valid safetensors header"):
+        load_tensors(tmp_path / "a")
+    with pytest.raises(DataError, match="a file can hold"):
+        small()
 
 
 @pytest.mark.parametrize("name", FORGED)

@@ -184,6 +184,7 @@ CASES = {
         [{"seed": s, "monitor": "valid_loss"} for s in range(2)],
         {"validation": (X_VALID, Y_VALID, G.uniform(0.2, 2.0, 37)), "lr": 0.1},
     ),
+    "validation without weights": ([{"seed": s} for s in range(2)], {"validation": (X_VALID, Y_VALID, None)}),
     "information gain": ([{"seed": s} for s in range(2)], {"infogain": G.uniform(0.0, 1.0, (C, C))}),
     "linear": ([{"seed": s} for s in range(2)], {"sizes": [WIDTH, C]}),
     "frozen": (
@@ -223,6 +224,12 @@ def test_members_that_take_the_place_of_others_equal_models_trained_alone(worker
         (m.stopped, len(m.history)) for m in result
     ]
     assert len({len(m.history) for m in result}) > 2
+
+
+def test_a_member_with_momentum_takes_the_place_of_one_without():
+    """The velocity that it needs is not among the buffers of those before."""
+    configurations = [{"seed": s, "momentum": 0.9 * (s > 1), "epochs": 2 + s} for s in range(4)]
+    compare(configurations, optimizer="sgd", lr=0.05, options={"block": 2, "workers": 1})
 
 
 # --- groups -----------------------------------------------------------------------------------------

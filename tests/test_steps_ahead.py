@@ -91,12 +91,9 @@ def test_a_run_that_goes_on_in_the_middle_of_an_epoch_is_the_same():
     np.testing.assert_array_equal(second.latest_weights(), whole.latest_weights())
 
 
-# in the seventh batch of the second epoch: step 19, not the last of the four that are done at once
-LATE = rng.permutation(90, 3, 1)[52]
-
-
-def _failure(ahead, monkeypatch, **architecture):
-    """What is said of a batch that is too large, far into the second epoch."""
+def _failure(ahead, monkeypatch, batch=6, **architecture):
+    """What is said of a batch that is too large, in the second epoch."""
+    row = rng.permutation(90, 3, 1)[batch * 8 + 4]
     monkeypatch.setattr("xpnet.training.trainer.CHECK_EVERY", 4)
     model = xpnet.MLP(
         [12, 7, 5, 3], seed=3, device=_backend(ahead), activation="identity", dropout=0.2, **architecture
@@ -107,7 +104,7 @@ def _failure(ahead, monkeypatch, **architecture):
         each_step = False
 
         def on_epoch_end(self, trainer, record):
-            trainer.step.examples.x[LATE] = 3e38
+            trainer.step.examples.x[row] = 3e38
 
     trainer = xpnet.Trainer(
         model, (data, Y), epochs=3, batch_size=8, callbacks=[Spoil()], schedule="cosine", optimizer="adam"
@@ -118,12 +115,13 @@ def _failure(ahead, monkeypatch, **architecture):
     return str(error.value)
 
 
+@pytest.mark.parametrize("batch", [0, 2, 6])  # the last look before was in the epoch before, or in this one
 @pytest.mark.parametrize("architecture", [{}, {"n_models": 2}], ids=["one", "population"])
-def test_the_first_step_and_layer_that_go_wrong_are_named(monkeypatch, architecture):
-    said = _failure(4, monkeypatch, **architecture)
-    assert "epoch 2, step 19: layer 0 (" in said and "outputs are not finite" in said
+def test_the_first_step_and_layer_that_go_wrong_are_named(monkeypatch, architecture, batch):
+    said = _failure(4, monkeypatch, batch, **architecture)
+    assert f"epoch 2, step {13 + batch}: layer 0 (" in said and "outputs are not finite" in said
     # the same place as where each step is looked at by itself
-    expected = _failure(1, monkeypatch, **architecture)
+    expected = _failure(1, monkeypatch, batch, **architecture)
     assert said.split(";")[0] == expected.split(";")[0]
 
 

@@ -488,6 +488,15 @@ def test_zero_weights_ignore_rows():
 
 
 @pytest.mark.filterwarnings("error")
+def test_weights_of_none_are_no_weights():
+    def records(*weights):
+        model = MLP([4, 5, 3], seed=1, device="cpu")
+        history = fit(model, blobs(), validation=(*blobs(seed=1), *weights), epochs=2, verbose=False)
+        return [record["valid_loss"] for record in history]
+
+    assert records(None) == records()
+
+
 def test_a_batch_without_weight_changes_nothing():
     x, y = blobs(20)
     model = MLP([4, 3], dtype="float64")
