@@ -244,6 +244,11 @@ def test_proportions_are_kept(tmp_path, image):
     image.fromarray(tall).save(tmp_path / "tall.png")
     found = data.load_image(tmp_path / "tall.png", (30, 30), invert=False)
     assert found[15, 15] > 250 and found[15, 5] == 0 and found[15, 25] == 0
+    # in the middle of a sample that is no square
+    image.fromarray(_drawing()).save(tmp_path / "square.png")
+    for shape, margins in (((40, 52), ((0, 0), (6, 6))), ((52, 40), ((6, 6), (0, 0)))):
+        found = data.load_image(tmp_path / "square.png", shape, invert=False)
+        np.testing.assert_array_equal(found, np.pad(_drawing(), margins, constant_values=250))
     image.fromarray(np.zeros((1, 3000), np.uint8)).save(tmp_path / "line.png")
     assert data.load_image(tmp_path / "line.png", (4, 4)).shape == (4, 4)
 

@@ -100,6 +100,14 @@ def test_the_third_mirror_is_used_where_the_others_fail(published, tmp_path):
     assert cached == sorted(f"{file}.gz" for file in MNIST_FILES)
     finished = {file for file, done, total in steps if done == total > 0}
     assert finished == set(cached)
+    assert all(done <= total for _, done, total in steps if total)
+
+
+def test_the_mirror_that_worked_is_tried_first_for_the_next_file(published, tmp_path, monkeypatch):
+    asked, attempt = [], download._attempt
+    monkeypatch.setattr(download, "_attempt", lambda url, *rest: asked.append(url) or attempt(url, *rest))
+    data.load("mnist")
+    assert [url.split("/")[3] for url in asked] == ["one", "two", *["three"] * 4]
 
 
 def test_the_second_time_nothing_is_downloaded(published, monkeypatch):

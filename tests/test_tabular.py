@@ -16,6 +16,7 @@ import xpnet
 from tests.command import xp
 from xpnet.data.columns import Table
 from xpnet.data.csvfile import cell_text
+from xpnet.data.spelling import Spelling
 from xpnet.data.table_sources import from_columns, read_table
 from xpnet.errors import ConfigError, DataError, FileFormatError
 from xpnet.runs.folder import RunFolder
@@ -225,6 +226,20 @@ def test_spellings_of_numbers(cells: list[str], values: list[float]) -> None:
         f"a{separator}b\n" + "".join(f"{c}{separator}x\n" for c in cells), encoding="utf-8"
     )
     assert read_table("t.csv")["a"].values.tolist() == values
+
+
+def test_numbers_in_another_spelling_than_was_said_stay_text() -> None:
+    Path("t.csv").write_text("a;b\n3,14;1.5\n2;2.5\n")
+    table = read_table("t.csv", spelling=Spelling(decimal="."))
+    assert table["a"].kind == "text" and [table["a"].shown(i) for i in range(2)] == ["3,14", "2"]
+    assert table["b"].values.tolist() == [1.5, 2.5]
+    assert "'3,14' looks like a number with a decimal comma: leave out --decimal" in table.advice("a")
+
+
+def test_points_between_thousands_do_not_make_other_points_thousands() -> None:
+    Path("t.csv").write_text("a;b\n1.234.567;1.234\n7;2.345\n")
+    table = read_table("t.csv")
+    assert table["b"].values.tolist() == [1.234, 2.345] and table.decimal == "."
 
 
 @pytest.mark.parametrize("cell", ["007", "079 123 456 7", "1.2.3", "10-12", "3,14,15", "A1", "1 23"])

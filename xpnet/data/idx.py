@@ -199,7 +199,7 @@ def _read_up_to(stream: IO[bytes], count: int) -> bytearray:
 def _as_array(data: bytearray, dtype: np.dtype, shape: tuple[int, ...], path: Path) -> np.ndarray:
     stored = dtype.newbyteorder(">")
     try:
-        array = np.frombuffer(data, stored).reshape(shape) if data else np.empty(shape, stored)
+        array = np.frombuffer(data, stored).reshape(shape)
     except ValueError as error:  # an empty array whose other axes overflow what NumPy can index
         raise DataError(f"{path}: the shape {shape} is larger than NumPy can index") from error
     return array.astype(dtype, copy=False)

@@ -99,9 +99,9 @@ def decimal_of(texts: Iterable[str]) -> str | None:
         if not any(fits.values()):
             return None
         commas |= "," in text
-    if fits["."] and not fits[","]:
+    if not fits[","]:
         return "."
-    if fits[","] and not fits["."]:
+    if not fits["."]:
         return "," if commas else ""  # 1.234.567 alone does not make a file one of decimal commas
     return "?" if commas else ""
 
