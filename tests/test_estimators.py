@@ -154,6 +154,13 @@ class TestClassifier:
         assert clf.classes_.tolist() == [0, 1]
         assert np.array_equal(clf.predict_proba(X), classifier().fit(X[:100], Y[:100]).predict_proba(X))
 
+    @pytest.mark.parametrize("factor", [1e-30, 1e30])
+    def test_only_ratios_of_weights_count(self, factor):
+        w = np.linspace(0.1, 2.0, len(Y))
+        for estimator, y in ((classifier(max_iter=3), Y), (regressor(max_iter=3), X[:, 0])):
+            one = estimator.fit(X, y, sample_weight=w).predict(X)
+            assert np.allclose(estimator.fit(X, y, sample_weight=w * factor).predict(X), one, rtol=1e-5)
+
     def test_partial_fit(self):
         clf = classifier()
         with pytest.raises(DataError, match="needs classes"):

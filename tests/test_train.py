@@ -487,7 +487,6 @@ def test_zero_weights_ignore_rows():
     same_weights(weighted, full_batch((x[10:], y[10:]))[0], 1e-12)
 
 
-@pytest.mark.filterwarnings("error")
 def test_weights_of_none_are_no_weights():
     def records(*weights):
         model = MLP([4, 5, 3], seed=1, device="cpu")
@@ -497,6 +496,7 @@ def test_weights_of_none_are_no_weights():
     assert records(None) == records()
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_batch_without_weight_changes_nothing():
     x, y = blobs(20)
     model = MLP([4, 3], dtype="float64")
