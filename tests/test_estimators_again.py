@@ -70,6 +70,20 @@ def test_units_of_targets_cannot_change():
     reg.set_params(scale_target=True, loss="huber").fit(X, T)  # in the same units
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_partial_fit_goes_on_with_what_the_optimizer_remembers(solver):
+    """Calls with all samples as one batch are the epochs of one fit."""
+    settings = {
+        "solver": solver, "batch_size": len(X), "learning_rate": "constant", "alpha": 0.0, "tol": 0.0,
+        "standardize": False, "dropout": 0.0, "dtype": "float64",
+    }  # fmt: skip
+    whole, parts = classifier(**settings).fit(X, Y), classifier(**settings)
+    for _ in range(whole.n_iter_):
+        parts.partial_fit(X, Y, classes=[0, 1, 2])
+    np.testing.assert_allclose(parts.predict_proba(X), whole.predict_proba(X), rtol=1e-12)
+
+
 @pytest.mark.parametrize("partial", [False, True])
 def test_penalties_and_rates_apply(partial):
     def again(**changed):

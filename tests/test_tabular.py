@@ -228,6 +228,19 @@ def test_spellings_of_numbers(cells: list[str], values: list[float]) -> None:
     assert read_table("t.csv")["a"].values.tolist() == values
 
 
+def test_settings_of_the_command_reach_the_preprocessing() -> None:
+    write("people.csv", passengers())
+    xp("train", "people.csv", "--target", "age", "--categorical", "class", "--ignore", "name", "--impute", "mean",
+       "--no-missing-indicator", "--max-categories", "9", "--no-standardize", "--decimal", ".", "--missing-values",
+       "-,x", "--drop-missing-target", *FAST, "--out", "run")  # fmt: skip
+    learnt = xpnet.load("run/model.safetensors").tabular or {}
+    assert learnt["rules"] == {
+        "categorical": ["class"], "max_categories": 9, "impute": "mean", "missing_indicator": False,
+        "standardize": False, "decimal": ".", "missing_values": ["-", "x"],
+    }  # fmt: skip
+    assert learnt["ignore"] == ["name"] and learnt["target"]["name"] == "age"
+
+
 def test_numbers_in_another_spelling_than_was_said_stay_text() -> None:
     Path("t.csv").write_text("a;b\n3,14;1.5\n2;2.5\n")
     table = read_table("t.csv", spelling=Spelling(decimal="."))
