@@ -70,6 +70,14 @@ def test_units_of_targets_cannot_change():
     reg.set_params(scale_target=True, loss="huber").fit(X, T)  # in the same units
 
 
+def test_units_of_targets_are_those_of_the_first_samples_to_train_on():
+    validated = regressor().fit(X, T, X_val=X, y_val=5.0 * T)
+    assert np.isclose(validated.target_mean_, T.mean()) and np.isclose(validated.target_scale_, T.std())
+    goes_on, twin = regressor().partial_fit(X, T), regressor(warm_start=True).fit(X, T)
+    for reg in (goes_on.partial_fit(X, 5.0 * T), twin.fit(X, 5.0 * T)):
+        assert np.isclose(reg.target_mean_, T.mean()) and np.isclose(reg.target_scale_, T.std())
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_partial_fit_goes_on_with_what_the_optimizer_remembers(solver):
