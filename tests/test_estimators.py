@@ -136,6 +136,13 @@ class TestClassifier:
             best = signs.argmax(axis=1) if signs.ndim == 2 else (signs > 0).astype(int)
             assert (best == clf.predict(X[rows])).all()
 
+    def test_the_loss_of_two_classes_can_be_named(self):
+        named = classifier(loss="binary_cross_entropy", max_iter=3).fit(X[:100], Y[:100])
+        by_itself = classifier(max_iter=3).fit(X[:100], Y[:100])
+        assert np.array_equal(named.predict_proba(X), by_itself.predict_proba(X))
+        with pytest.raises(ConfigError, match="takes two classes or multi-label y"):
+            classifier(loss="binary_cross_entropy").fit(X, Y)
+
     def test_class_weight_is_sample_weight(self):
         table = {0: 1.0, 1: 3.0, 2: 0.5}
         one = classifier(class_weight=table).fit(X, Y).predict_proba(X)

@@ -323,6 +323,9 @@ class TestResults:
         folds = SweepConfig(base=small(patience=2, epochs=9), grid={"lr": [0.1]}, folds=3)
         config = final_config(folds, {"lr": 0.1}, 4.4, data)
         assert (config.lr, config.valid_fraction, config.patience, config.epochs) == (0.1, 0.0, None, 4)
+        for monitor, expected in (("valid_loss", None), ("train_loss", "train_loss")):
+            watched = SweepConfig(base=small(monitor=monitor), grid={"lr": [0.1]}, folds=3)
+            assert final_config(watched, {"lr": 0.1}, 4.4, data).monitor == expected
         planned = final_config(folds, {"schedule": "cosine"}, 4.4, data)
         assert planned.epochs == 9
         share = SweepConfig(base=small(patience=2, epochs=9), grid={"lr": [0.1]})
