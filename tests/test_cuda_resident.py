@@ -178,8 +178,52 @@ def test_what_is_done_at_a_time_is_independent(monkeypatch, tmp_path):
     fetches = [i for i, name in enumerate(names) if name.startswith("gather_uint8")]
     assert len(fetches) == 6 and all("dense_head" in "".join(names[i - 3 : i]) for i in fetches[2:])
     # two steps in a row have their batches in different memory
-    even, odd = (record[names.index(names[fetches[0]])] for record in seen["records"])
-    assert not schedule.meet(even.writes, odd.writes) or even is not odd
+    even, odd = (next(o for o in record if "gather_uint8" in o.what) for record in seen["records"])
+    assert not schedule.meet(even.writes, odd.writes)
+
+
+def _address(x):
+    return x.__array_interface__["data"][0]
+
+
+def _operation(what, reads, writes):
+    reads_from, writes_to = (tuple(schedule.region(_address(x), x) for x in xs) for xs in (reads, writes))
+    call = schedule.Call(what, "", (1, 1), (256, 1), (*reads, *writes))
+    return schedule.Operation(what, lambda lane: None, reads_from, writes_to, call)
+
+
+MEMORY, RESULT = np.zeros(16), np.zeros(4)
+FETCH = _operation("gather_x", [np.zeros(8)], [MEMORY[4:12]])
+
+
+def _odd(*record):
+    even, odd = phases.alternating(record, _address, np.zeros)
+    assert list(even) == list(record)
+    return odd
+
+
+def test_a_batch_of_an_odd_step_has_memory_of_its_own():
+    fetch, use = _odd(FETCH, _operation("use", [MEMORY[6:10].reshape(2, 2)], [RESULT]))
+    (rows, batch), (part, result) = fetch.call.args, use.call.args
+    assert rows is FETCH.call.args[0] and result is RESULT
+    assert not np.shares_memory(batch, MEMORY) and fetch.writes == (schedule.region(_address(batch), batch),)
+    assert _address(part) == _address(batch) + 16 and part.shape == (2, 2)
+    assert use.reads == (schedule.region(_address(part), part),)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        (_operation("use", [MEMORY[4:12]], [RESULT]), FETCH),  # of what the step before has left
+        (FETCH, _operation("use", [MEMORY[2:6]], [RESULT])),  # of more than the batch
+        (FETCH, _operation("use", [MEMORY[10:14]], [RESULT])),
+        (FETCH, _operation("use", [MEMORY[4:12:2]], [RESULT])),
+    ],
+    ids=["earlier", "before", "behind", "apart"],
+)
+def test_what_is_not_only_fetched_has_one_memory(record):
+    for operation, other in zip(record, _odd(*record), strict=True):
+        assert all(a is b for a, b in zip(operation.call.args, other.call.args, strict=True))
 
 
 def test_every_task_is_done_once():
