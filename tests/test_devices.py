@@ -131,6 +131,12 @@ def test_rounded_operands_are_counted() -> None:
     assert "rounded 0.0 MiB" in str(rounded) and "rounded" not in str(plain)
 
 
+def test_parameters_are_counted_with_all_that_is_of_their_size() -> None:
+    plan = memory.plan_training([1000, 1000], batch=1, moments=2, dtype="float32", host=True)
+    # weights, gradients, two moments, the best and the last good ones: 6 times 1000 x 1001 numbers of 4 bytes
+    assert str(plan).startswith("parameters 22.9 MiB, activations ")
+
+
 def test_what_to_reduce_is_what_is_largest() -> None:
     data = memory.plan_training([5, 7, 3], batch=4, moments=2, dtype="float32", data=200_000)
     with pytest.raises(OutOfMemoryError, match=r"but 0.1 MiB are free .*data 0.2 MiB.*Use fewer samples"):
