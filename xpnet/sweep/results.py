@@ -107,16 +107,10 @@ def write_parquet(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> No
     import pyarrow.parquet as pq
 
     values = flat(rows)
-    table = pa.table({name: _column([row.get(name) for row in values]) for name in columns})
+    table = pa.table({name: [row.get(name) for row in values] for name in columns})
     sink = io.BytesIO()
     pq.write_table(table, sink)
     write_bytes_atomic(path, sink.getvalue())
-
-
-def _column(values: list[Any]) -> list[Any]:
-    """One type for a whole column: text where a setting is a number here and a word there."""
-    kinds = {type(v) for v in values if v is not None}
-    return [None if v is None else str(v) for v in values] if str in kinds and len(kinds) > 1 else values
 
 
 def has_parquet() -> bool:
