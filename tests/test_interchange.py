@@ -214,3 +214,20 @@ def test_inside_a_search_with_dispatch(library):
         env={**os.environ, "SCIPY_ARRAY_API": "1"},
     )
     assert done.stdout.strip() == "fine", done.stderr[-3000:]
+
+
+def test_masked_values_are_refused_where_they_would_count_as_data():
+    masked, whole = np.ma.masked_array(X, X > 1.0), np.ma.masked_array(X, np.zeros_like(X, dtype=bool))
+    model = MLP([4, 3], seed=0)
+    fit(model, (whole, Y), epochs=1, verbose=False)
+    np.testing.assert_array_equal(model.outputs(whole), model.outputs(X))
+    n = int((X > 1.0).sum())
+    for use in (
+        model.outputs,
+        lambda x: fit(model, (x, Y), epochs=1, verbose=False),
+        lambda x: fit(model, (X, Y), validation=(x, Y), epochs=1, verbose=False),
+        MLPClassifier(**QUICK).fit(X, Y).predict,
+        lambda x: MLPClassifier(**QUICK).fit(x, Y),
+    ):
+        with pytest.raises(DataError, match=rf"masked array with {n} masked values.*x\.filled\(value\)"):
+            use(masked)

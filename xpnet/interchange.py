@@ -57,7 +57,7 @@ def to_host(x: Any, name: str = "X") -> Any:
     Raises
     ------
     DataError
-        NumPy cannot hold it: a type such as bfloat16, or a sparse tensor.
+        NumPy cannot hold it: a type such as bfloat16, or a sparse tensor; or it is a masked array with masked values.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def to_host(x: Any, name: str = "X") -> Any:
     array([1., 2.])
     """
     if not is_foreign(x):
-        return x
+        return _unmasked(x, name)
     from array_api_compat import to_device
 
     x = _detached(x)
@@ -114,7 +114,7 @@ def arrive(x: Any, be: Backend, name: str = "X") -> Any:
     (True, array([1., 2.]))
     """
     if not is_foreign(x):
-        return x
+        return _unmasked(x, name)
     if not in_host_memory(x):
         own = be.empty((0,), "float32")
         if is_foreign(own) and _library(own) == _library(x) and _device(own) == _device(x):
@@ -125,6 +125,16 @@ def arrive(x: Any, be: Backend, name: str = "X") -> Any:
             except Exception as error:
                 raise _not_taken(x, name, _library(own), error) from error
     return to_host(x, name)
+
+
+def _unmasked(x: Any, name: str) -> Any:
+    """`x`, unless values of it are masked: what lies under a mask would count as if it were data."""
+    if isinstance(x, np.ma.MaskedArray) and (n := int(np.ma.count_masked(x))):
+        raise DataError(
+            f"{name} is a masked array with {n} masked values, which would be used as they lie; fill them with "
+            "x.filled(value), or leave out their rows"
+        )
+    return x
 
 
 def column_names(x: Any) -> tuple[str, ...] | None:
