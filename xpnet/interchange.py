@@ -66,6 +66,8 @@ def to_host(x: Any, name: str = "X") -> Any:
     >>> to_host(x)
     array([1., 2.])
     """
+    if type(x) is np.ndarray:  # at once: one sample is asked for in microseconds
+        return x
     if not is_foreign(x):
         return _unmasked(x, name)
     from array_api_compat import to_device
@@ -113,6 +115,8 @@ def arrive(x: Any, be: Backend, name: str = "X") -> Any:
     >>> arrive(x, ReferenceBackend(xp, gpu)) is x, arrive(x, get_backend("cpu"))
     (True, array([1., 2.]))
     """
+    if type(x) is np.ndarray:
+        return x
     if not is_foreign(x):
         return _unmasked(x, name)
     if not in_host_memory(x):

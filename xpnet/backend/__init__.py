@@ -28,6 +28,7 @@ import re
 import sys
 import threading
 import types
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -62,6 +63,20 @@ class Origin:
         """
         device = importlib.import_module(self.device) if self.module else self.device
         return get_backend(device, precision=self.precision, capture=self.capture, autotune=self.autotune)
+
+
+#: Every back end that there is, by its `id`: one of somebody's own need not be hashable.
+_alive: weakref.WeakValueDictionary[int, Backend] = weakref.WeakValueDictionary()
+
+
+def _renew_locks() -> None:
+    """Give back ends new locks, in a child that was forked while a thread, which it has not, may have held one."""
+    for be in list(_alive.values()):
+        be.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Backend(ABC):
@@ -125,18 +140,13 @@ class Backend(ABC):
     members_beside: bool = False
     threads: int | None = None
     origin: Origin | None = None
-    _locks: dict[int, threading.RLock]
+    lock: threading.RLock
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         made = super().__new__(cls)  # here, because a back end of somebody's own may have any `__init__`
-        made._locks = {}
+        made.lock = threading.RLock()
+        _alive[id(made)] = made
         return made
-
-    @property
-    def lock(self) -> threading.RLock:
-        """One of this process: a child may have been forked while a thread, which it has not, held the parent's."""
-        process = os.getpid()
-        return self._locks.get(process) or self._locks.setdefault(process, threading.RLock())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
         """Another one, for a thread of its own; itself where nobody knows how it was made."""

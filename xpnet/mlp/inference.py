@@ -45,9 +45,8 @@ class Inference:
             size = chunk.shape[0]
             if not there and not is_finite(chunk):  # chunk by chunk, while it is in the cache
                 check_finite(rows, "X")
-            with (
-                model.be.lock
-            ):  # the buffers of a pass, and those of the back end, are one thread's at a time
+            # the buffers of a pass, and those of the back end, are one thread's at a time
+            with model.be.lock:
                 if size not in self._passes:
                     if len(self._passes) >= _KEPT:
                         self._passes.clear()
