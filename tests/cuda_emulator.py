@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backend.cuda import resident, schedule, tiles
+from xpnet.backend.cuda.backend import CudaBackend
 
 COMPILER = shutil.which("g++") or shutil.which("c++")
 
@@ -206,8 +207,13 @@ class Kernels:
 
     def function(self, name: str) -> Any:
         if name not in self.compiled:
-            self.compile([n for n in self.sources if n not in self.compiled])
+            self.compile_added()
         return self.compiled[name]
+
+    def compile_added(self) -> None:
+        """Compile all that was added since, in one run of the compiler."""
+        if missing := [n for n in self.sources if n not in self.compiled]:
+            self.compile(missing)
 
     def compile(self, names: Sequence[str]) -> None:
         parts = [_SHIM]
@@ -451,3 +457,11 @@ def _flat(x: np.ndarray, m: Any, batch: int) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(
         x, (batch, m.rows, m.columns), (m.stride * size, size, m.leading * size)
     )
+
+
+def ready(kernels: Kernels, run: Callable[[CudaBackend], Any], *given: Any, **options: Any) -> Any:
+    """What `run` gives on an emulated device, every kernel of which is compiled in one run of the compiler."""
+    with np.errstate(all="ignore"):
+        run(CudaBackend(Emulator(kernels, dry=True), *given, **options))
+    kernels.compile_added()
+    return run(CudaBackend(Emulator(kernels), *given, **options))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import xpnet
-from tests.cuda_emulator import COMPILER, Emulator, Kernels
+from tests.cuda_emulator import COMPILER, Emulator, Kernels, ready
 from xpnet import activations
 from xpnet.backend.cuda import backend, fusion, joined
 from xpnet.backend.cuda.backend import CudaBackend
@@ -30,16 +30,6 @@ Y = np.random.default_rng(2).integers(0, 4, 60)
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory) -> Kernels:
     return Kernels(tmp_path_factory.mktemp("kernels"))
-
-
-def _prepared(compiled, run, **options):
-    """What `run` gives, every kernel of which is compiled in one run of the compiler."""
-    with np.errstate(all="ignore"):
-        run(CudaBackend(Emulator(compiled, dry=True), **options))
-    missing = [n for n in compiled.sources if n not in compiled.compiled]
-    if missing:
-        compiled.compile(missing)
-    return run(CudaBackend(Emulator(compiled), **options))
 
 
 def _steps(be, fuses, architecture, loss="softmax_cross_entropy", own_rows=False, **options):
@@ -85,8 +75,8 @@ NETS = {
 @pytest.mark.parametrize("net", NETS)
 def test_everything_is_as_without(compiled, net):
     architecture, options = NETS[net]
-    names, got = _prepared(compiled, lambda be: _steps(be, True, architecture, **options))
-    apart, want = _prepared(compiled, lambda be: _steps(be, False, architecture, **options))
+    names, got = ready(compiled, lambda be: _steps(be, True, architecture, **options))
+    apart, want = ready(compiled, lambda be: _steps(be, False, architecture, **options))
     for key, value in want.items():
         np.testing.assert_allclose(got[key], value, rtol=1e-9, atol=1e-13, err_msg=key)
     assert len(names) < len(apart)
@@ -176,7 +166,7 @@ def _head(be, m, b, width, classes, gate, shared, dtype="float64"):
     ],
 )  # fmt: skip
 def test_the_head_is_its_operations_one_by_one(compiled, m, b, width, classes, gate, shared):
-    found = _prepared(compiled, lambda be: _head(be, m, b, width, classes, gate, shared))
+    found = ready(compiled, lambda be: _head(be, m, b, width, classes, gate, shared))
     z, dz, dx, loss, batch_loss, total, hits, (x, weight, bias, t, w, labels, _) = found
     logits = x @ np.swapaxes(weight, -1, -2) + bias
     shifted = logits - logits.max(axis=-1, keepdims=True)
@@ -224,7 +214,7 @@ def test_logits_that_are_no_numbers_show(compiled):
         assert be.capture(work).record[0].what.startswith("dense_head")
         return loss, dz, dx, sums
 
-    loss, dz, dx, sums = _prepared(compiled, run)
+    loss, dz, dx, sums = ready(compiled, run)
     assert np.isnan(loss[[0, 2]]).all() and np.isfinite(loss[1])
     assert np.isnan(dz[0]).all() and np.isnan(dx[0]).all() and np.isfinite(dx[1]).all()
     assert np.isnan(sums[0]) and np.isnan(sums[1]) and sums[2] >= 1.0
@@ -345,7 +335,7 @@ def test_where_the_library_has_no_such_product_the_operations_are_done(compiled)
 
         return z, be.capture(work)
 
-    z, replay = _prepared(compiled, run)
+    z, replay = ready(compiled, run)
     np.testing.assert_array_equal(z, [[10.0, 0.0, 11.0], [35.0, 15.0, 36.0]])
     assert [op.what.partition("_")[0] for op in replay.record] == ["multiply", "map"]
 
@@ -385,7 +375,7 @@ def test_a_formula_and_its_sums(compiled, shape):
 
         return b, sums, be.capture(work)
 
-    got, sums, replay = _prepared(compiled, run)
+    got, sums, replay = ready(compiled, run)
     want = dy * (1 - x * x) + row
     np.testing.assert_allclose(got, want, rtol=1e-14)
     np.testing.assert_allclose(sums, want.sum(axis=-2), rtol=1e-10, atol=1e-12)
@@ -407,7 +397,7 @@ def test_members_side_by_side_are_summed_each_for_itself(compiled):
         be.capture(work)
         return beside, sums
 
-    beside, sums = _prepared(compiled, run)
+    beside, sums = ready(compiled, run)
     np.testing.assert_array_equal(beside, 2 * values.transpose(1, 0, 2))
     np.testing.assert_allclose(sums, 2 * values.sum(axis=0), rtol=1e-12)
 
@@ -455,9 +445,9 @@ def test_an_update_in_pieces_is_the_same_to_the_bit(compiled, monkeypatch, optio
     def run(be):
         return _steps(be, True, {"activation": "relu"}, regularization=Regularization(**options))
 
-    names, want = _prepared(compiled, run)
+    names, want = ready(compiled, run)
     monkeypatch.setattr(fusion, "UPDATE", 24)
-    apart, got = _prepared(compiled, run)
+    apart, got = ready(compiled, run)
     assert len(apart) > len(names)
     for key, value in want.items():
         assert np.asarray(got[key]).tobytes() == np.asarray(value).tobytes(), key
@@ -505,7 +495,7 @@ def test_results_are_rounded_as_they_are_written(compiled, lead, width):
 
         return a, sums, out, again, be.capture(work)
 
-    fused = _prepared(compiled, run, precision="bf16")
+    fused = ready(compiled, run, precision="bf16")
     names = [op.what.rpartition("_")[0] or op.what for op in fused[-1].record]
     # the formula with its sums and its rounding, w rounded, product, the formula with its rounding, product
     assert names == ["map_columns", "map", "multiply", "map", "multiply"]
@@ -543,7 +533,7 @@ def test_a_layer_is_rounded_as_its_bias_is_added_by_a_kernel(compiled, epilogues
     # x and the first weights rounded, product with its bias; h rounded; or product, and h rounded with its bias; then
     # the second weights rounded, product
     names = ["map", "map", "multiply", "map", "map", "multiply"]
-    assert _prepared(compiled, run, precision="bf16") == names
+    assert ready(compiled, run, precision="bf16") == names
 
 
 def test_a_result_that_changes_before_a_product_reads_it_is_not_rounded(compiled):

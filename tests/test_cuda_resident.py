@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import xpnet
-from tests.cuda_emulator import COMPILER, Emulator, Kernels
+from tests.cuda_emulator import COMPILER, Emulator, Kernels, ready
 from tests.fake_cupy import FakeCupy, install
 from xpnet.backend.cuda import backend, phases, resident, runtime, schedule
 from xpnet.backend.cuda.backend import CudaBackend
@@ -29,16 +29,6 @@ Y = np.random.default_rng(2).integers(0, 4, 60)
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory) -> Kernels:
     return Kernels(tmp_path_factory.mktemp("kernels"))
-
-
-def _ready(kernels, run, precision=None):
-    """What `run` gives, every kernel of which is compiled in one run of the compiler."""
-    with np.errstate(all="ignore"):
-        run(CudaBackend(Emulator(kernels, dry=True), precision))
-    missing = [n for n in kernels.sources if n not in kernels.compiled]
-    if missing:
-        kernels.compile(missing)
-    return run(CudaBackend(Emulator(kernels), precision))
 
 
 # --- products ---------------------------------------------------------------------------------------------
@@ -70,7 +60,7 @@ def test_products_by_tiles(kernels, dtype, precision):
             found.append(np.abs(out - want).max() / np.abs(want).max())
         return found
 
-    assert max(_ready(kernels, run, precision)) < (1e-14 if dtype == "float64" else 1e-6)
+    assert max(ready(kernels, run, precision)) < (1e-14 if dtype == "float64" else 1e-6)
     tiles = {tuple(name.split("_")[1:3]) for name in kernels.sources if name.startswith("product_")}
     assert tiles == {("16", "16"), ("32", "32"), ("64", "64")}
 
@@ -110,8 +100,8 @@ def _train(be, stays, **options):
     ],
 )  # fmt: skip
 def test_steps_in_one_kernel_are_those_of_a_graph(kernels, options):
-    want, _, _ = _ready(kernels, lambda be: _train(be, None, **options))
-    got, log, why = _ready(kernels, lambda be: _train(be, True, **options))
+    want, _, _ = ready(kernels, lambda be: _train(be, None, **options))
+    got, log, why = ready(kernels, lambda be: _train(be, True, **options))
     assert "phase" in log, why
     for key, value in want.items():
         np.testing.assert_allclose(got[key], value, rtol=1e-9, atol=1e-13, err_msg=key)
@@ -125,8 +115,8 @@ def test_products_in_tf32_stay_close_to_the_library_s(kernels):
             step.several(np.arange(11 * n).reshape(n, 11), [1.0] * n)
         return step.model.get_weights(), be.runtime.log
 
-    want, _ = _ready(kernels, lambda be: run(be, None), "tf32")  # the emulator's library has all digits
-    got, log = _ready(kernels, lambda be: run(be, True), "tf32")
+    want, _ = ready(kernels, lambda be: run(be, None), "tf32")  # the emulator's library has all digits
+    got, log = ready(kernels, lambda be: run(be, True), "tf32")
     assert "phase" in log
     for key, value in want.items():
         np.testing.assert_allclose(got[key], value, atol=1e-3, err_msg=key)
@@ -149,7 +139,8 @@ def _steps_of(kernels, sizes, n, batch=128):
     ("sizes", "waits"), [((784, 500, 10), 3), ((784, 1000, 1000, 10), 6), ((64, 64, 10), 3), ((20, 10), 3)]
 )
 def test_how_often_all_blocks_wait_in_a_step(tmp_path, sizes, waits):
-    few, many = (_steps_of(Kernels(tmp_path), sizes, n).waits for n in (10, 20))
+    tables = (_steps_of(Kernels(tmp_path), sizes, n).table for n in (10, 20))
+    few, many = (int((table[:, 0] == resident.ALL_WAIT).sum()) for table in tables)
     assert (many - few) / 10 == waits
 
 
@@ -257,7 +248,7 @@ def test_where_there_is_no_such_kernel_a_graph_does_the_steps_and_says_why(kerne
             step.several(np.arange(11 * n).reshape(n, 11), [1.0] * n)
         return be
 
-    be = _ready(kernels, run, "bf16")
+    be = ready(kernels, run, "bf16")
     assert "phase" not in be.runtime.log
     assert be.algorithms == [{"steps": 4, "chosen": "graph", "why": "products in bf16 are the library's"}]
 
@@ -320,7 +311,7 @@ def test_training_with_autotune_is_that_of_the_cpu(kernels, monkeypatch):
         be.autotune = True
         _fit(be)
 
-    _ready(kernels, dry)
+    ready(kernels, dry)
     cupy: FakeCupy = install(kernels, monkeypatch)
     be = backend.on_device(0, None, autotune=True)
     elapsed = iter([5.0, 4.0, 5.0, 3.0])
@@ -359,7 +350,7 @@ def test_a_device_that_cannot_gets_a_graph(kernels, monkeypatch, attribute, valu
         be.stays = True
         _fit(be)
 
-    _ready(kernels, dry)
+    ready(kernels, dry)
     cupy = install(kernels, monkeypatch)
     if attribute.endswith("Version"):
         monkeypatch.setattr(cupy.cuda.runtime, attribute, lambda: value)
@@ -385,7 +376,7 @@ def test_kernels_of_one_source_take_turns(kernels, monkeypatch):
             steps[n].several(np.arange(2 * n).reshape(n, 2), [1.0] * n)
         return be
 
-    _ready(kernels, run)
+    ready(kernels, run)
     cupy = install(kernels, monkeypatch)
     be = run(backend.on_device(0, None))
     assert cupy.cooperative == 3 and len(cupy.functions) == 1, be.algorithms

@@ -48,9 +48,7 @@ def _train(be, **architecture):
 def _ready(kernels, **architecture):
     with np.errstate(all="ignore"):
         _train(CudaBackend(Emulator(kernels, dry=True)), **architecture)
-    missing = [n for n in kernels.sources if n not in kernels.compiled]
-    if missing:
-        kernels.compile(missing)
+    kernels.compile_added()
 
 
 @pytest.mark.parametrize("architecture", [{}, {"n_models": 3}], ids=["one", "population"])

@@ -7,11 +7,11 @@ import pytest
 from sklearn import neural_network
 from sklearn.datasets import load_diabetes, load_iris
 
+from tests.own_layers import _Own
 from xpnet import MLP, MLPClassifier, MLPRegressor, fit
 from xpnet.data.dataset import Preprocessing
 from xpnet.errors import ConfigError, FileFormatError
 from xpnet.exchange import from_sklearn, from_torch_state, to_sklearn, to_torch_state
-from xpnet.layers import Dense
 
 X, Y = load_iris(return_X_y=True)
 XR, YR = load_diabetes(return_X_y=True)
@@ -223,17 +223,6 @@ def test_what_weights_cannot_have_been_trained_for(options, message):
 def test_a_state_is_a_mapping():
     with pytest.raises(ConfigError, match=r"found list; from_torch takes a module itself"):
         from_torch_state([np.ones((3, 2))])
-
-
-class _Halved(Dense):
-    def forward(self, x, c):
-        return super().forward(0.5 * x, c)
-
-
-class _Own(MLP):
-    def make_layers(self):
-        first, last = super().make_layers()
-        return [_Halved(first.n_in, first.n_out, first.activation, "glorot_uniform"), last]
 
 
 @pytest.mark.parametrize("export", [to_sklearn, to_torch_state])

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_iris
 
+from tests.own_layers import _Own
 from xpnet import MLP, MLPClassifier, MLPRegressor, fit
 from xpnet.activations import NAMES
 from xpnet.data.dataset import Preprocessing
 from xpnet.errors import ConfigError, FileWriteError
 from xpnet.exchange import to_onnx
 from xpnet.exchange.onnx import OPSET
-from xpnet.layers import Dense
 from xpnet.tabular import TabularPreprocessing
 from xpnet.tabular.targets import in_target_units
 
@@ -186,17 +186,6 @@ def test_the_file_says_what_it_is(tmp_path):
     assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "B"
     for rows in (1, 7):
         assert run(data, X[:rows])[0]["label"].tolist() == clf.predict(X[:rows]).tolist()
-
-
-class _Halved(Dense):
-    def forward(self, x, c):
-        return super().forward(0.5 * x, c)
-
-
-class _Own(MLP):
-    def make_layers(self):
-        (last,) = super().make_layers()
-        return [_Halved(last.n_in, last.n_out, last.activation, "glorot_uniform")]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.own_layers import _Own
 from xpnet import MLP, fit, load
 from xpnet.activations import NAMES, Activation
 from xpnet.data.dataset import Preprocessing
-from xpnet.layers import Dense
 from xpnet.losses import Loss
 from xpnet.mlp import TargetUnits
 
@@ -155,17 +155,6 @@ def test_it_needs_numpy_alone(tmp_path):
         cwd=tmp_path,
     )
     assert done.stdout.split() == [model.classes[k] for k in model.predict(X)]
-
-
-class _Halved(Dense):
-    def forward(self, x, c):
-        return super().forward(0.5 * x, c)
-
-
-class _Own(MLP):
-    def make_layers(self):
-        (last,) = super().make_layers()
-        return [_Halved(last.n_in, last.n_out, last.activation, "glorot_uniform")]
 
 
 def test_parts_of_ones_own_are_not_taken_for_others(tmp_path):

@@ -150,9 +150,7 @@ def _through_graphs(kernels, configurations, ahead=4, **options):
             return fit_many(configurations, (X, Y), dtype="float64", device=be, **{**COMMON, **options})
 
     train(CudaBackend(Emulator(kernels, dry=True)))
-    missing = [n for n in kernels.sources if n not in kernels.compiled]
-    if missing:
-        kernels.compile(missing)
+    kernels.compile_added()
     be = backend.on_device(0, None)
     return train(be), be
 

@@ -34,6 +34,13 @@ class FileWriteError(XpnetError, OSError):
     It is an `OSError` too, and its ``errno`` is that of the system call that failed.
     """
 
+    @classmethod
+    def after(cls, error: OSError, message: str) -> FileWriteError:
+        """Return one that says `message` of what the system said by `error`."""
+        failure = cls(message)
+        failure.errno = error.errno
+        return failure
+
 
 class ConfigError(XpnetError, ValueError):
     """An unknown name or an impossible setting."""

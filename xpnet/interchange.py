@@ -117,9 +117,7 @@ def arrive(x: Any, be: Backend, name: str = "X") -> Any:
     """
     if type(x) is np.ndarray:
         return x
-    if not is_foreign(x):
-        return _unmasked(x, name)
-    if not in_host_memory(x):
+    if is_foreign(x) and not in_host_memory(x):
         own = be.empty((0,), "float32")
         if is_foreign(own) and _library(own) == _library(x) and _device(own) == _device(x):
             return _detached(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,17 @@ _OF_TARGETS = {"target_mean": 0.0, "target_scale": 1.0}
 
 
 TASKS = ("classification", "multilabel", "regression")
+
+
+def has_several_axes(sample_shape: Sequence[int]) -> bool:
+    """Whether samples of this shape are more than a row of numbers, as pictures are.
+
+    Examples
+    --------
+    >>> has_several_axes((28, 28)), has_several_axes((784,)), has_several_axes((1, 784, 1))
+    (True, False, False)
+    """
+    return sum(size > 1 for size in sample_shape) > 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,8 +135,7 @@ class Dataset:
 
     def _white(self) -> float | None:
         """The number that white has in samples that are pictures of tones in 0..1."""
-        pictures = sum(size > 1 for size in self.sample_shape) > 1
-        if not pictures or not self.x_train.size:
+        if not has_several_axes(self.sample_shape) or not self.x_train.size:
             return None
         return 1.0 if 0.5 < self.x_train.max() <= 1 and self.x_train.min() >= 0 else None
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import DataError, nearest
 from .array_files import kind_of, pick, read_lines, read_npy, read_npz
 from .checks import check_features, check_same_scale, check_targets, check_weights
-from .dataset import TASKS, Dataset
+from .dataset import TASKS, Dataset, has_several_axes
 from .idx import read_idx
 from .labels import encode_labels
 from .table_sources import CSV_SUFFIXES, read_samples
@@ -297,8 +297,7 @@ def are_pixels(x: np.ndarray) -> bool:
     >>> are_pixels(np.zeros((5, 4, 4), np.uint16)), are_pixels(np.zeros((5, 16), np.uint16))
     (True, False)
     """
-    several = sum(size > 1 for size in x.shape[1:]) > 1
-    return x.dtype in (np.uint8, np.bool_) or (x.dtype == np.uint16 and several)
+    return x.dtype in (np.uint8, np.bool_) or (x.dtype == np.uint16 and has_several_axes(x.shape[1:]))
 
 
 def _scale_of(x: np.ndarray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,11 @@ class Data:
         parts = () if validation is None else validation
         self.held_out = tuple(arrive(part, be, f"part {i} of validation") for i, part in enumerate(parts))
         self._known: dict[tuple[Any, ...], Examples] = {}
+
+    @cached_property
+    def y_on_host(self) -> np.ndarray:
+        """The targets on the host, brought there once for all members."""
+        return np.asarray(to_host(self.y))
 
     def examples(self, model: MLP, loss: Loss, task: str) -> Examples:
         """The training data, without weights, for networks like `model`."""
@@ -186,7 +192,7 @@ def _place(member: Member, network: tuple, model: MLP, data: Data, groups: dict[
     n_valid = held_out.n if held_out else 0 if member.validation_rows is None else len(member.validation_rows)
     monitor, _ = check_monitor(t["monitor"], task, validated=n_valid > 0)
     if member.rows is not None and task == "classification":  # they must do for training alone
-        check_trainable_labels(np.asarray(to_host(data.y))[member.rows])
+        check_trainable_labels(data.y_on_host[member.rows])
     weighted = t["sample_weight"] is not None or t["class_weight"] is not None
     infogain, frozen = t["infogain"], frozen_parameters(t["freeze"], model)
     key = (
@@ -233,7 +239,7 @@ def _optimizer_key(optimizer: Optimizer) -> tuple:
 def _weights(member: Member, task: str, model: MLP, data: Data) -> np.ndarray:
     """The weights (N,) of the examples for one member; those it does not see have none."""
     t = member.training
-    y = np.asarray(to_host(data.y))
+    y = data.y_on_host
     rows = slice(None) if member.rows is None else member.rows
     weight = t["sample_weight"]
     if weight is not None:

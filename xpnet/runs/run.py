@@ -130,9 +130,7 @@ def train(
     except (DeviceError, OutOfMemoryError) as error:  # what was on the device is gone, what was saved is not
         raise type(error)(f"{error} {_safe(folder, ', there or with another --device.')}") from error
     except FileWriteError as error:
-        failure = FileWriteError(f"{error} {_safe(folder)}")
-        failure.errno = error.errno
-        raise failure from error
+        raise FileWriteError.after(error, f"{error} {_safe(folder)}") from error
     except (KeyboardInterrupt, BrokenPipeError) as error:
         print(f"xpnet: {_farewell(folder, error)}", file=sys.stderr)
         raise

@@ -175,9 +175,8 @@ def write_parts_atomic(path: StrPath, parts: Iterable[Any]) -> None:
         raise
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        failure = FileWriteError(f"could not write {where}: {reason}; {state}. {_advice(error.errno)}")
-        failure.errno = error.errno
-        raise failure from error
+        message = f"could not write {where}: {reason}; {state}. {_advice(error.errno)}"
+        raise FileWriteError.after(error, message) from error
     except ValueError as error:  # a zero character in the path
         raise FileWriteError(f"could not write {where!r}: {error}. Choose another file name.") from None
 

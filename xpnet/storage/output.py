@@ -26,12 +26,11 @@ def output_named(after: str = "") -> Iterator[None]:
     except OSError as error:
         if isinstance(error, FileWriteError) or error.filename is not None or not _refuses():
             raise
-        failure = FileWriteError(
+        raise FileWriteError.after(
+            error,
             f"could not write to standard output: {error.strerror}. Free some space there, or send it elsewhere."
-            f"{f' {after}' if after else ''}"
-        )
-        failure.errno = error.errno
-        raise failure from error
+            f"{f' {after}' if after else ''}",
+        ) from error
 
 
 def _refuses() -> bool:

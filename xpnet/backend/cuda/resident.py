@@ -137,11 +137,6 @@ class Steps:
     args: tuple[Any, ...]
     shared: int
 
-    @property
-    def waits(self) -> int:
-        """How often all blocks wait for each other."""
-        return int((self.table[:, 0] == ALL_WAIT).sum())
-
 
 def too_large(products: Sequence[Product]) -> str | None:
     """Why a step with these products had better be a graph, if so."""
@@ -169,8 +164,9 @@ def assemble(records: tuple[Sequence[Operation], Sequence[Operation]], n: int, b
     args: list[Any] = []
     cases = ""
     for i, both in enumerate(calls):
-        given = functions[both[0].name].given(f"p{i}", *both)
-        cases += functions[both[0].name].case(i, both[0].block, half, [expression for expression, _ in given])
+        function = functions[both[0].name]
+        given = function.given(f"p{i}", *both)
+        cases += function.case(i, both[0].block, half, [expression for expression, _ in given])
         for _, own in given:
             parameters += own
         args += [
